@@ -1,1 +1,1 @@
-"""TODO."""
+"""How good a classifier is: measures, figures and the report. Needs neither TensorFlow nor Keras."""

@@ -1,0 +1,139 @@
+"""The report of an evaluation: a folder with Markdown, pictures and a table for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from tfaudiotl.evaluation.metrics import ClassMetrics, Evaluation
+from tfaudiotl.evaluation.plots import (
+    confusion_matrix_figure,
+    per_class_figure,
+    save_figure,
+    training_curves_figure,
+)
+from tfaudiotl.evaluation.writing import escape_markdown, format_score, markdown_table, write_atomic
+
+__all__ = ["Section", "markdown_table", "write_report"]
+
+_MISTAKES = 20  # as many as one would listen to
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report that another stage has written, such as the check of an export.
+
+    Attributes:
+        title: its heading, plain text.
+        body: Markdown, with headings of the third level or below.
+    """
+
+    title: str
+    body: str
+
+    def to_markdown(self) -> str:
+        """The heading and the body."""
+        return f"## {_heading(self.title)}\n\n{self.body.strip()}\n"
+
+
+def write_report(
+    directory: str | os.PathLike[str],
+    *,
+    title: str,
+    evaluation: Evaluation,
+    histories: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    sections: Iterable[Section] = (),
+) -> Path:
+    """Writes ``report.md`` and the files that it shows.
+
+    The files are ``per_class.csv``, ``per_class.png``, ``confusion_matrix.png`` (one label per clip only) and
+    ``training_curves.png`` (with ``histories`` only). Each is replaced as a whole, ``report.md`` last, so
+    that it never shows a file that is not there; other files in the folder stay as they are.
+
+    Args:
+        directory: made if missing, with its parents.
+        title: the first line, plain text.
+        evaluation: what to report.
+        histories: training curves to draw, as for ``plots.training_curves_figure``; empty or None for none.
+        sections: written at the end, in their order.
+
+    Returns:
+        The path of ``report.md``.
+
+    Raises:
+        OSError: the folder or a file cannot be written; ``NotADirectoryError`` if ``directory`` is a file.
+        ValueError: ``histories`` has runs but no loss and no accuracy.
+    """
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(f"directory={str(directory)!r} is a file; give a folder, new or existing")
+    directory.mkdir(parents=True, exist_ok=True)
+    parts = [
+        Section("Summary", evaluation.summary_table()),
+        _per_class(directory, evaluation),
+        *([] if evaluation.multi_label else [_confusion_matrix(directory, evaluation)]),
+        *([_training_curves(directory, histories)] if histories else []),
+        _mistakes(evaluation),
+        *sections,
+    ]
+    text = "\n".join([f"# {_heading(title)}\n", *(part.to_markdown() for part in parts)])
+    return write_atomic(directory / "report.md", text)
+
+
+def _per_class(directory: Path, evaluation: Evaluation) -> Section:
+    write_atomic(directory / "per_class.csv", _csv(evaluation.per_class))
+    save_figure(per_class_figure(evaluation), directory / "per_class.png")
+    note = "The numbers in full are in [per_class.csv](per_class.csv)."
+    picture = "![F1, precision and recall of each class](per_class.png)"
+    return Section("Per class", f"{evaluation.per_class_table()}\n\n{note}\n\n{picture}")
+
+
+def _confusion_matrix(directory: Path, evaluation: Evaluation) -> Section:
+    save_figure(confusion_matrix_figure(evaluation), directory / "confusion_matrix.png")
+    return Section("Confusion matrix", "![Confusion matrix](confusion_matrix.png)")
+
+
+def _training_curves(directory: Path, histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Section:
+    save_figure(training_curves_figure(histories), directory / "training_curves.png")
+    return Section("Training curves", "![Loss and accuracy per epoch](training_curves.png)")
+
+
+def _mistakes(evaluation: Evaluation) -> Section:
+    mistakes = evaluation.errors(_MISTAKES)
+    if not mistakes:
+        return Section("Worst mistakes", "None: every prediction is right.")
+    rows = [
+        (
+            escape_markdown(mistake.name) or f"clip {mistake.index}",
+            escape_markdown(mistake.true_label),
+            escape_markdown(mistake.predicted_label),
+            format_score(mistake.score),
+        )
+        for mistake in mistakes
+    ]
+    wrong = int((evaluation.predictions != evaluation.targets).any(axis=1).sum())
+    note = f"{wrong} of {len(evaluation.targets)} clips have a wrong prediction; the most confident first."
+    return Section(
+        "Worst mistakes", f"{note}\n\n{markdown_table(['Clip', 'True', 'Predicted', 'Score'], rows)}"
+    )
+
+
+def _csv(metrics: Sequence[ClassMetrics]) -> str:
+    names = [field.name for field in fields(ClassMetrics)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for row in metrics:
+        values = [getattr(row, name) for name in names]
+        # an empty field is what spreadsheets and pandas take for "no value"
+        writer.writerow(["" if isinstance(v, float) and math.isnan(v) else v for v in values])
+    return text.getvalue()
+
+
+def _heading(text: str) -> str:
+    return escape_markdown(" ".join(text.split()))

@@ -1,0 +1,130 @@
+"""Markdown tables, and files that appear whole or not at all: what every report is made of."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+
+import numpy as np
+
+MISSING = "\N{EN DASH}"  # a cell without a value: None and NaN
+
+# "1,234", "-0.5", "1e-05", "97.5 %": text that a reader compares by its digits
+_NUMERIC = re.compile(r"[-+\u2212±]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?\s?%?", re.IGNORECASE)
+_SPECIAL = re.compile(r"[\\`*<\[\]&$~]|(?<![^\W_])_|_(?![^\W_])")
+
+
+def format_cell(value: object) -> str:
+    """One value as text for a table.
+
+    Args:
+        value: a float is written with four significant digits, an integer as it is, a bool as yes or
+            no, None and NaN as ``MISSING``; anything else with ``str``. Format numbers yourself to choose
+            the digits.
+
+    Returns:
+        The text, on one line.
+    """
+    if value is None or (isinstance(value, Real) and math.isnan(value)):
+        return MISSING
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, Real) and not isinstance(value, Integral):
+        return f"{float(value):.4g}"
+    return " ".join(str(value).split())
+
+
+def format_score(value: float) -> str:
+    """A score with three decimals, so that a column of them lines up; NaN as ``MISSING``."""
+    return MISSING if math.isnan(value) else f"{value:.3f}"
+
+
+def escape_markdown(text: str) -> str:
+    """Text that renders as itself: names of classes and clips may hold Markdown or HTML signs.
+
+    Args:
+        text: any text. Underscores inside words stay as they are, since Markdown leaves them alone.
+
+    Returns:
+        The text with a backslash before each sign that Markdown would act on. Pipes are left to
+        ``markdown_table``.
+    """
+    return _SPECIAL.sub(r"\\\g<0>", text)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in GitHub's Markdown, aligned so that it can be read as plain text too.
+
+    Args:
+        header: the names of the columns, at least one.
+        rows: the cells, as many in each row as there are columns; see ``format_cell``. Cells may hold
+            Markdown (links, emphasis); pipes are escaped and line breaks become spaces.
+
+    Returns:
+        The table without a final line break. Columns of numbers are aligned right.
+
+    Raises:
+        ValueError: ``header`` is empty, or a row has another number of cells.
+    """
+    if not header:
+        raise ValueError(f"header={header!r} is empty; give the name of at least one column")
+    lines = [[_escape_pipes(format_cell(cell)) for cell in header]]
+    for number, row in enumerate(rows):
+        if len(row) != len(header):
+            raise ValueError(f"rows[{number}] has {len(row)} cells; the header has {len(header)}: {header!r}")
+        lines.append([_escape_pipes(format_cell(cell)) for cell in row])
+    columns = list(zip(*lines, strict=True))
+    right = [_is_numeric(column[1:]) for column in columns]
+    widths = [max(3, *map(len, column)) for column in columns]  # three: the shortest rule is "---"
+    rule = [f"{'-' * (w - 1)}:" if r else "-" * w for w, r in zip(widths, right, strict=True)]
+    padded = [
+        [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)]
+        for line in lines
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [padded[0], rule, *padded[1:]])
+
+
+def _escape_pipes(text: str) -> str:
+    # A pipe after an odd number of backslashes would join the last one to itself and end the cell:
+    # make their number even first.
+    return re.sub(r"(\\*)\|", lambda match: match[1] + "\\" * (len(match[1]) % 2) + r"\|", text)
+
+
+def _is_numeric(cells: Sequence[str]) -> bool:
+    values = [cell for cell in cells if cell not in ("", MISSING)]
+    return bool(values) and all(_NUMERIC.fullmatch(cell) for cell in values)
+
+
+def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
+    """Writes a file so that readers see the old content or the new, never a part.
+
+    Args:
+        path: the file to write or replace; its folder must exist.
+        content: text, written as UTF-8 with its line ends as they are, or bytes.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: the file cannot be written; what stood there before is untouched.
+    """
+    path = Path(path)
+    # Not tempfile: its files are readable by their owner only, and a report is for showing.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with open(partial, "xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+    return path
