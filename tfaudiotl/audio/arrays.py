@@ -1,0 +1,171 @@
+"""Arrays of samples to mono float32 waveforms at one rate; numpy and soxr only."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import soxr
+
+from tfaudiotl.errors import AudioError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+SAMPLE_RATE = 16_000  # Hz: what YAMNet and VGGish listen at
+
+_MAX_RATE = 10_000_000  # Hz; beyond ultrasound recorders, so a larger "rate" is another number
+_PEAK_LIMIT = 8.0  # 18 dB over full scale; float samples above it are integers that were never scaled
+
+
+def check_waveform(
+    waveform: ArrayLike, *, sample_rate: int, target_rate: int = SAMPLE_RATE, name: str = "waveform"
+) -> NDArray[np.float32]:
+    """Turns an array of samples into a mono float32 waveform at ``target_rate``, or says why not.
+
+    Args:
+        waveform: (samples,) or (samples, channels). Floats are taken as they are, about [-1, 1];
+            int8, int16 and int32 are divided by their full scale (128, 32768, 2**31); uint8 is
+            offset binary as in 8-bit WAV (128 is zero).
+        sample_rate: Rate of ``waveform``, Hz.
+        target_rate: Rate of the result, Hz.
+        name: What messages call the array.
+
+    Returns:
+        float32 (ceil(samples * target_rate / sample_rate),), about [-1, 1].
+
+    Raises:
+        AudioError: (a ValueError) Wrong shape or type, no samples, NaN or infinite samples, or
+            float samples beyond 8, which are integers that were never scaled.
+        ValueError: A rate is not a rate.
+    """
+    from_rate, to_rate = check_rate("sample_rate", sample_rate), check_rate("target_rate", target_rate)
+    samples = np.asarray(waveform)
+    check_shape(name, samples)
+    mono = mix(scale(name, samples))
+    check_samples(name, mono)
+    return resample(mono, from_rate, to_rate)
+
+
+def resample(waveform: ArrayLike, from_rate: int, to_rate: int) -> NDArray[np.float32]:
+    """Changes the sample rate with soxr's high-quality, linear-phase filter (no delay).
+
+    Args:
+        waveform: Finite floats (samples,) or (samples, channels).
+        from_rate: Its rate, Hz.
+        to_rate: The rate wanted, Hz.
+
+    Returns:
+        float32 of ``ceil(samples * to_rate / from_rate)`` samples: one length formula for every
+        file, where soxr itself rounds to either side.
+
+    Raises:
+        ValueError: A rate is not a rate.
+    """
+    source = np.asarray(waveform, np.float32)
+    from_rate, to_rate = check_rate("from_rate", from_rate), check_rate("to_rate", to_rate)
+    if from_rate == to_rate:
+        return source
+    length = resampled_length(len(source), from_rate, to_rate)
+    if length == 0:
+        return source[:0]
+    result: NDArray[np.float32] = soxr.resample(source, from_rate, to_rate, quality="HQ")[:length]
+    missing = length - len(result)
+    if missing:
+        result = np.pad(result, [(0, missing)] + [(0, 0)] * (result.ndim - 1))
+    return result
+
+
+def is_silent(waveform: ArrayLike) -> bool:
+    """Whether every sample is exactly 0, as a muted or failed recording has it."""
+    return not np.any(np.asarray(waveform))
+
+
+def check_rate(name: str, value: Any) -> int:
+    """Returns a sample rate as an int, or raises a ValueError that names the argument.
+
+    Args:
+        name: What the message calls it.
+        value: A whole number of Hz from 1 to 10 000 000.
+
+    Raises:
+        ValueError: It is not.
+    """
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not 1 <= value <= _MAX_RATE or int(value) != value:
+        raise ValueError(
+            f"{name}={value!r}: expected a whole number of Hz from 1 to {_MAX_RATE}, such as 16000"
+        )
+    return int(value)
+
+
+def resampled_length(frames: int, from_rate: int, to_rate: int) -> int:
+    """Number of samples that ``frames`` samples become at another rate."""
+    return -(-frames * to_rate // from_rate)  # ceil, in integers
+
+
+def mix(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean of the channels; a product is several times faster than numpy's mean of short rows."""
+    if samples.ndim == 1:
+        return samples
+    channels = samples.shape[1]
+    mixed: NDArray[np.float32] = samples @ np.full(channels, 1 / channels, np.float32)
+    return mixed
+
+
+def check_samples(name: str, samples: NDArray[np.float32], *, first: int = 0) -> None:
+    """Refuses what is not finite or was never scaled: one such sample spreads through any filter.
+
+    Args:
+        name: What messages call the samples.
+        samples: (samples,) or (samples, channels), not empty.
+        first: Number of the first of them, for messages, where they are part of a recording.
+
+    Raises:
+        AudioError: A sample is NaN, infinite, or beyond 8.
+    """
+    low, high = samples.min(), samples.max()  # NaN, if there is one, comes through both
+    if not (math.isfinite(low) and math.isfinite(high)):
+        bad = np.flatnonzero(~np.isfinite(samples).reshape(len(samples), -1).all(axis=1))
+        raise AudioError(
+            name, f"{len(bad)} samples are NaN or infinite, the first is number {first + bad[0]}"
+        )
+    peak = max(-low, high)
+    if peak > _PEAK_LIMIT:
+        raise AudioError(
+            name,
+            f"float samples reach {peak:g}, expected about [-1, 1]: they look like integers that were not "
+            "scaled; divide them by their full scale (32768 for 16 bits)",
+        )
+
+
+def check_shape(name: str, samples: NDArray[Any]) -> None:
+    """Refuses (as AudioError) what is neither (samples,) nor (samples, channels), or holds nothing."""
+    expected = "expected (samples,) or (samples, channels)"
+    if samples.ndim not in (1, 2):
+        raise AudioError(name, f"has shape {samples.shape}, {expected}")
+    if samples.size == 0:
+        raise AudioError(name, f"has shape {samples.shape}, so no samples; {expected}")
+    if samples.ndim == 2 and samples.shape[1] > samples.shape[0]:
+        raise AudioError(
+            name,
+            f"has shape {samples.shape}, which looks like (channels, samples) or a batch; {expected}: "
+            "pass its transpose, or one waveform at a time",
+        )
+
+
+def scale(name: str, samples: NDArray[Any]) -> NDArray[np.float32]:
+    """To float32 in about [-1, 1], by the meaning of the type."""
+    if samples.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, which is refused
+            return samples.astype(np.float32)
+    if samples.dtype in (np.int8, np.int16, np.int32):
+        full_scale = np.float32(-float(np.iinfo(samples.dtype).min))
+        return samples.astype(np.float32) / full_scale
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - 128) / np.float32(128)
+    advice = "expected a float type, int8, int16, int32 or uint8"
+    if samples.dtype.kind in "iu":  # a list of 16-bit samples arrives as int64, whose full scale says nothing
+        advice += f": cast it to the width it was recorded with, such as {name}.astype('int16')"
+    raise AudioError(name, f"has dtype {samples.dtype}, {advice}")

@@ -1,0 +1,386 @@
+"""Sound files and arrays to mono float32 waveforms at one rate, and back to files.
+
+Decoding is libsndfile's (through soundfile), resampling is soxr's; both let other threads run
+meanwhile. Nothing here imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+import struct
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soundfile
+
+from tfaudiotl.audio.arrays import (
+    SAMPLE_RATE,
+    check_rate,
+    check_samples,
+    check_shape,
+    check_waveform,
+    is_silent,
+    mix,
+    resample,
+    resampled_length,
+    scale,
+)
+from tfaudiotl.errors import AudioError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+    "AUDIO_EXTENSIONS",
+    "SAMPLE_RATE",
+    "AudioInfo",
+    "audio_info",
+    "check_rate",
+    "check_waveform",
+    "is_silent",
+    "load_audio",
+    "resample",
+    "write_audio",
+]
+
+
+# Suffixes of containers that libsndfile 1.2 recognises by their content. Its header-less and
+# matrix formats (.raw, .mat) are left out: a folder's other data would be taken for sound.
+AUDIO_EXTENSIONS = (
+    ".wav", ".wave", ".wavex", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3",
+    ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".voc", ".sph", ".nist", ".svx", ".paf",
+)  # fmt: skip
+
+_SPAN_SLACK = 0.01  # s; label tables round to hundredths, so a span may end that much after its file
+_BLOCK = 1 << 20  # frames decoded at a time: a long many-channel file is mixed down as it is read
+_CONTEXT = 0.05  # s decoded on either side of a span, so that the resampling filter sees what was there
+_UNKNOWN_FRAMES = 1 << 48  # libsndfile reports 2**63 - 1 for a stream whose header gives no length
+_OGG_PAGE = 27 + 255 + 255 * 255  # bytes: the largest page (RFC 3533, section 6)
+_VORBIS_LEAD = 4096  # frames; what follows a seek at once may be wrong by a block (libsndfile issue 885)
+_MP3_FRAME = 1152  # frames; encoders disagree on a last partial MP3 frame, so that much may be missing
+_STREAMED_BYTES = 0x7FFF_0000  # programs that write to a pipe declare 2**31 or 2**32 bytes, less a header
+
+# What libsndfile logs when a container declares more bytes than the file has (it then reads on silently).
+_SHORT_DATA = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_SHORT_RF64 = re.compile(r"Calculated frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
+_SHORT_W64 = re.compile(r"^riff : (\d+) \(should be (\d+)\)", re.MULTILINE)
+
+Path_ = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a sound file's header says.
+
+    Attributes:
+        path: The file, as it was asked for.
+        duration: Length in seconds.
+        sample_rate: Frames per second, Hz.
+        channels: Number of channels.
+        frames: Number of samples per channel.
+        format: libsndfile's name of the container, such as "WAV" or "OGG".
+        subtype: libsndfile's name of the sample format, such as "PCM_16" or "VORBIS".
+    """
+
+    path: str
+    duration: float
+    sample_rate: int
+    channels: int
+    frames: int
+    format: str
+    subtype: str
+
+
+def audio_info(path: Path_) -> AudioInfo:
+    """Reads the header of a sound file; the samples are not decoded.
+
+    Args:
+        path: A file of any format that libsndfile reads.
+
+    Returns:
+        Its length, rate, channels and format.
+
+    Raises:
+        AudioError: The file is missing, not a file, empty, not audio, holds no samples, or is
+            shorter than its header says.
+    """
+    with _open(path) as sound:
+        frames = _frames(sound, os.fspath(path))
+        return AudioInfo(
+            path=os.fspath(path),
+            duration=frames / sound.samplerate,
+            sample_rate=sound.samplerate,
+            channels=sound.channels,
+            frames=frames,
+            format=sound.format,
+            subtype=sound.subtype,
+        )
+
+
+def load_audio(
+    path: Path_, *, sample_rate: int = SAMPLE_RATE, start: float = 0.0, end: float | None = None
+) -> NDArray[np.float32]:
+    """Decodes a sound file, or a span of it, to mono at one sample rate.
+
+    Integer samples are scaled by their full scale, float samples are kept, channels are averaged.
+    A span is read by seeking: the rest of a long file is not decoded. It holds the same samples as
+    that part of the whole file's waveform, its ends included.
+
+    Args:
+        path: A file of any format that libsndfile reads.
+        sample_rate: Rate of the result, Hz.
+        start: Where to begin, seconds from the file's start, at least 0.
+        end: Where to stop, seconds; None is the file's end. At most 0.01 s after the file's end.
+
+    Returns:
+        float32 (samples,), about [-1, 1]; ``samples = ceil(frames * sample_rate / file rate)``.
+
+    Raises:
+        AudioError: The file is missing, not a file, empty, not audio or truncated; it has no
+            samples, or NaN, infinite or unscaled ones; the span is not inside it.
+        ValueError: ``sample_rate`` is not a rate.
+    """
+    name = os.fspath(path)
+    to_rate = check_rate("sample_rate", sample_rate)
+    with _open(path) as sound:
+        frames, rate = _frames(sound, name), sound.samplerate
+        first, last = _span(name, start, end, frames, rate)
+        # The lead is whole periods of both rates, so that the span starts on a sample of the result.
+        period = rate // math.gcd(rate, to_rate)
+        margin = 0 if rate == to_rate else math.ceil(_CONTEXT * rate)
+        lead = min(math.ceil(margin / period), first // period) * period
+        stop = min(last + margin, frames)
+        waveform = _decode(sound, name, first - lead, stop)
+    check_samples(name, waveform, first=first - lead)
+    if lead == 0 and stop == last:
+        return resample(waveform, rate, to_rate)
+    skip, length = lead * to_rate // rate, resampled_length(last - first, rate, to_rate)
+    return resample(waveform, rate, to_rate)[skip : skip + length].copy()
+
+
+def write_audio(path: Path_, waveform: ArrayLike, *, sample_rate: int = SAMPLE_RATE) -> None:
+    """Writes a sound file; an existing one is replaced only once the new one is whole.
+
+    Args:
+        path: Its suffix picks the format: .wav, .flac, .aiff and the like hold 16-bit integers
+            (values beyond [-1, 1] are clipped); .ogg is Vorbis, .opus Opus, .mp3 MP3.
+        waveform: Finite floats (samples,) or (samples, channels), about [-1, 1].
+        sample_rate: Hz.
+
+    Raises:
+        AudioError: (a ValueError) The samples cannot be written: NaN, wrong shape or type, or a
+            rate or channel count that the format does not have.
+        ValueError: libsndfile writes no format of that suffix.
+        OSError: The folder is missing or cannot be written to.
+    """
+    target = Path(path)
+    container, subtype = _format_of(target)
+    rate = check_rate("sample_rate", sample_rate)
+    samples = np.asarray(waveform)
+    check_shape("waveform", samples)
+    scaled = scale("waveform", samples)
+    check_samples("waveform", scaled)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target.parent}: no such folder, so {target.name} cannot be written there")
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    channels = scaled.shape[1] if scaled.ndim == 2 else 1
+    try:
+        with soundfile.SoundFile(
+            os.fspath(temporary), "w", rate, channels, subtype, format=container
+        ) as sound:
+            for block in range(
+                0, len(scaled), _BLOCK
+            ):  # libsndfile's Vorbis writer overflows on one long write
+                sound.write(scaled[block : block + _BLOCK])
+        os.replace(temporary, target)
+    except (soundfile.SoundFileError, TypeError, ValueError) as error:
+        raise AudioError(
+            str(target), f"cannot be written at {rate} Hz, {channels} channels: {error}"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class _Stream(soundfile.SoundFile):
+    """A SoundFile that only moves when told to.
+
+    soundfile seeks after every read to where it already is, which costs time and fails at the end
+    of a FLAC stream whose header gives no length.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _open(path: Path_) -> _Stream:
+    """Opens a sound file for reading; every reason not to becomes an AudioError."""
+    name = os.fspath(path)
+    try:
+        status = os.stat(name)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AudioError(name, "no such file" if isinstance(error, FileNotFoundError) else reason) from None
+    if stat.S_ISDIR(status.st_mode):
+        raise AudioError(name, "is a directory, expected a sound file")
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError(name, "is not a regular file")  # a pipe would be waited for without end
+    if status.st_size == 0:
+        raise AudioError(name, "the file is empty (0 bytes)")
+    if not os.access(name, os.R_OK):
+        raise AudioError(name, "permission to read it is denied")
+    try:
+        # As bytes, a name that is not valid UTF-8 opens too (on Windows names are UTF-16 anyway).
+        sound = _Stream(name if os.name == "nt" else os.fsencode(name))
+    except soundfile.SoundFileError as error:
+        raise AudioError(name, f"not a sound file that libsndfile can read ({_said(error)})") from None
+    except TypeError:  # soundfile asks for the rate of .raw files
+        raise AudioError(name, "has no header that says its rate and sample format") from None
+    try:
+        _check_complete(sound, name, status.st_size)
+    except AudioError:
+        sound.close()
+        raise
+    return sound
+
+
+def _check_complete(sound: _Stream, name: str, size: int) -> None:
+    """Raises AudioError where the container shows that the end of the file is missing."""
+    log = sound.extra_info
+    lengths = _SHORT_DATA.search(log) or (_SHORT_W64.search(log) if sound.format == "W64" else None)
+    # One byte less is the padding of an odd chunk, which not every program writes.
+    if lengths and int(lengths[1]) - int(lengths[2]) > 1 and int(lengths[1]) < _STREAMED_BYTES:
+        raise AudioError(name, f"truncated: holds {lengths[2]} of the {lengths[1]} bytes its header declares")
+    frames = _SHORT_RF64.search(log)
+    if frames and int(frames[1]) < int(frames[2]) < _UNKNOWN_FRAMES:
+        raise AudioError(name, f"truncated: holds {frames[1]} of the {frames[2]} frames its header declares")
+    if sound.format == "OGG" and _ends_inside_ogg_page(name, size):
+        raise AudioError(name, "truncated: the file ends in the middle of an Ogg page")
+
+
+def _ends_inside_ogg_page(name: str, size: int) -> bool:
+    """Ogg has no header that tells its length, but each page tells its own (RFC 3533, section 6)."""
+    tail = _tail(name, size, _OGG_PAGE)
+    page = tail.rfind(b"OggS")
+    if page < 0:
+        return False  # something else follows the sound, a tag for example
+    header = tail[page : page + 27]
+    if len(header) < 27 or len(tail) < page + 27 + header[26]:
+        return True
+    body = sum(tail[page + 27 : page + 27 + header[26]])
+    return len(tail) < page + 27 + header[26] + body
+
+
+def _last_ogg_page(name: str) -> int:
+    """Frame at which the last Ogg page begins (where the page before it ends), or 0.
+
+    libsndfile places a seek into the last Vorbis page too late by as many frames as the page was
+    cut short (its issue 885), so reading has to come from before it.
+    """
+    tail = _tail(name, os.path.getsize(name), 2 * _OGG_PAGE)
+    before = tail.rfind(b"OggS", 0, max(0, tail.rfind(b"OggS")))
+    position: int = struct.unpack_from("<q", tail, before + 6)[0] if before >= 0 else 0
+    return max(0, position)  # -1 where no packet ends on the page
+
+
+def _tail(name: str, size: int, length: int) -> bytes:
+    with open(name, "rb") as file:
+        file.seek(max(0, size - length))
+        return file.read(length)
+
+
+def _frames(sound: _Stream, name: str) -> int:
+    """Number of frames; a stream that does not say is decoded once to count them."""
+    frames = int(sound.frames)
+    if frames >= _UNKNOWN_FRAMES:
+        with _open(name) as counted:
+            frames = _skip(counted, name, _UNKNOWN_FRAMES)
+    if frames <= 0:
+        raise AudioError(name, "has a header but no samples")
+    return frames
+
+
+def _skip(sound: _Stream, name: str, frames: int) -> int:
+    """Decodes up to ``frames`` frames and drops them; returns how many there were."""
+    skipped = 0
+    while skipped < frames and (block := len(_read_block(sound, name, min(frames - skipped, _BLOCK)))):
+        skipped += block
+    return skipped
+
+
+def _span(name: str, start: float, end: float | None, frames: int, rate: int) -> tuple[int, int]:
+    """First frame and the one after the last of a span in seconds."""
+    duration = frames / rate
+    stop = duration if end is None or math.isnan(end) else end
+    first, last = round(start * rate) if math.isfinite(start) else -1, min(stop, duration + 1)
+    if first < 0 or not start < stop <= duration + _SPAN_SLACK or first >= frames:
+        raise AudioError(
+            name, f"span start={start:g} s, end={stop:g} s is not inside the file, which lasts {duration:g} s"
+        )
+    return first, max(first + 1, min(round(last * rate), frames))
+
+
+def _decode(sound: _Stream, name: str, first: int, last: int) -> NDArray[np.float32]:
+    """Mono frames from ``first`` to before ``last``."""
+    if sound.frames >= _UNKNOWN_FRAMES:
+        _skip(sound, name, first)  # without a length libsndfile cannot seek in FLAC
+    elif first and sound.subtype == "VORBIS":
+        near = max(0, min(first, _last_ogg_page(name)) - _VORBIS_LEAD)
+        _seek(sound, name, near)
+        _skip(sound, name, first - near)
+    elif first:
+        _seek(sound, name, first)
+    blocks, wanted = [], last - first
+    while wanted > 0:
+        block = mix(_read_block(sound, name, min(wanted, _BLOCK)))
+        if not len(block):
+            break
+        blocks.append(block)
+        wanted -= len(block)
+    if not blocks or wanted > (_MP3_FRAME if sound.format == "MP3" else 0):
+        raise AudioError(
+            name, f"truncated: decoding stops {wanted} frames before {last / sound.samplerate:g} s"
+        )
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def _seek(sound: _Stream, name: str, frame: int) -> None:
+    try:
+        sound.seek(frame)
+    except soundfile.SoundFileError as error:
+        raise AudioError(
+            name, f"damaged or truncated: cannot seek to frame {frame} ({_said(error)})"
+        ) from None
+
+
+def _read_block(sound: _Stream, name: str, frames: int) -> NDArray[np.float32]:
+    try:
+        block: NDArray[np.float32] = sound.read(frames, dtype="float32")
+    except soundfile.SoundFileError as error:
+        raise AudioError(name, f"damaged or truncated: {_said(error)}") from None
+    return block
+
+
+def _said(error: Exception) -> str:
+    """Libsndfile's own words, without soundfile's prefix (which repeats the path)."""
+    return str(getattr(error, "error_string", error)).strip().rstrip(".")
+
+
+def _format_of(path: Path) -> tuple[str, str]:
+    """Container and sample format, as libsndfile names them, for a file name."""
+    suffix = path.suffix.lower().lstrip(".")
+    aliases = {"wave": "WAV", "aif": "AIFF", "aifc": "AIFF", "oga": "OGG", "opus": "OGG", "snd": "AU"}
+    container = aliases.get(suffix, suffix.upper())
+    if not suffix or container == "RAW" or container not in soundfile.available_formats():
+        raise ValueError(
+            f"path={str(path)!r}: no sound format is written as {path.suffix!r}; use .wav, .flac or .ogg"
+        )
+    if suffix == "opus":
+        return container, "OPUS"
+    pcm = soundfile.check_format(container, "PCM_16")
+    return container, "PCM_16" if pcm else soundfile.default_subtype(container)
