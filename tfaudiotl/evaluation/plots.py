@@ -122,7 +122,7 @@ def training_curves_figure(histories: Mapping[str, History]) -> Figure:
         axes = figure.add_subplot(1, len(metrics), number)
         _draw_curves(axes, _curves(histories, metric), label="training", colour=_BLUE)
         _draw_curves(axes, _curves(histories, f"val_{metric}"), label="validation", colour=_ORANGE)
-        axes.set_title(metric.replace("_", " ").capitalize())
+        axes.set_title("Accuracy" if metric == "acc" else metric.replace("_", " ").capitalize())
         axes.set_xlabel("Epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(color="0.9")
@@ -226,7 +226,8 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = DPI)
     with warnings.catch_warnings():
         # Class names in scripts that matplotlib's own font lacks are drawn as boxes: nothing to act on.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+        # "tight" follows what was drawn: the layout plans labels beside square axes a little too closely
+        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", bbox_inches="tight")
     return write_atomic(path, buffer.getvalue())
 
 

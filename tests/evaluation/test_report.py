@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.evaluation.test_plots import check_png, evaluation, history
+from tests.evaluation.test_writing import parse
+from tfaudiotl.evaluation.metrics import evaluate_scores
+from tfaudiotl.evaluation.report import Section, markdown_table, write_report
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def headings(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("#")]
+
+
+def links(text: str) -> set[str]:
+    return set(re.findall(r"\]\(([^)]+)\)", text))
+
+
+def table_after(text: str, heading: str) -> list[list[str]]:
+    lines = text.split(f"{heading}\n")[1].split("\n## ")[0].splitlines()
+    return parse("\n".join(line for line in lines if line.startswith("|")))
+
+
+def test_the_whole_report(tmp_path: Path) -> None:
+    found = evaluation(4)
+    sections = [
+        Section("Export", markdown_table(["File", "Agreement"], [("model.tflite", 0.99)])),
+        Section("Time", "\nAn hour.\n\n"),
+    ]
+    path = write_report(
+        tmp_path / "new" / "report",
+        title="ESC-10\n*all*",
+        evaluation=found,
+        histories={"fold 1": history(3), "fold 2": history(4)},
+        sections=sections,
+    )
+    assert path == tmp_path / "new" / "report" / "report.md"
+    text = path.read_text(encoding="utf-8")
+    assert headings(text) == [
+        r"# ESC-10 \*all\*",
+        "## Summary",
+        "## Per class",
+        "## Confusion matrix",
+        "## Training curves",
+        "## Worst mistakes",
+        "## Export",
+        "## Time",
+    ]
+    files = {"report.md", "per_class.csv", "per_class.png", "confusion_matrix.png", "training_curves.png"}
+    assert {p.name for p in path.parent.iterdir()} == files
+    assert links(text) == files - {"report.md"}
+    for picture in path.parent.glob("*.png"):
+        check_png(picture)
+    assert ["Accuracy", f"{found.accuracy:.3f}"] in table_after(text, "## Summary")
+    _, _, *rows = table_after(text, "## Per class")
+    assert [row[0] for row in rows] == list(found.class_names)
+    _, _, *mistakes = table_after(text, "## Worst mistakes")
+    assert len(mistakes) == min(20, len(found.errors(10**6)))
+    assert mistakes[0] == [
+        f"clip {found.errors(1)[0].index}",
+        found.errors(1)[0].true_label,
+        found.errors(1)[0].predicted_label,
+        f"{found.errors(1)[0].score:.3f}",
+    ]
+    assert text.endswith("## Time\n\nAn hour.\n")
+
+
+def test_csv_has_full_precision_and_empty_cells_for_nothing(tmp_path: Path) -> None:
+    scores = [[0.9, 0.1, 0], [0.6, 0.4, 0], [0.3, 0.7, 0]]
+    found = evaluate_scores(scores, np.eye(3)[[0, 1, 1]], class_names=["a, b", 'say "c"', "none"])
+    found.save(tmp_path)
+    with open(tmp_path / "per_class.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["a, b", 'say "c"', "none"]
+    assert float(rows[1]["f1"]) == found.per_class[1].f1
+    assert [row["support"] for row in rows] == ["1", "2", "0"]
+    assert rows[2]["average_precision"] == ""
+
+
+def test_several_labels_have_no_confusion_matrix(tmp_path: Path) -> None:
+    text = evaluation(3, multi_label=True).save(tmp_path, title="Tags").read_text(encoding="utf-8")
+    assert "# Tags" in headings(text)
+    assert not {"## Confusion matrix", "## Training curves"} & set(headings(text))
+    assert {p.name for p in tmp_path.iterdir()} == {"report.md", "per_class.csv", "per_class.png"}
+
+
+def test_no_mistakes(tmp_path: Path) -> None:
+    found = evaluate_scores(np.eye(2), np.eye(2), class_names=["a", "b"], names=["1.wav", "2.wav"])
+    assert "every prediction is right" in found.save(tmp_path).read_text(encoding="utf-8")
+
+
+def test_names_with_markdown_in_them(tmp_path: Path) -> None:
+    names = ["a|b", "<script>"]
+    found = evaluate_scores([[0.1, 0.9]], [[1, 0]], class_names=names, names=["dir\\x|y.wav"])
+    text = found.save(tmp_path).read_text(encoding="utf-8")
+    assert table_after(text, "## Worst mistakes")[2] == ["dir\\x|y.wav", "a|b", "<script>", "0.900"]
+
+
+def test_an_existing_folder_is_refreshed_and_keeps_other_files(tmp_path: Path) -> None:
+    evaluation(3).save(tmp_path, title="First")
+    (tmp_path / "notes.txt").write_text("mine")
+    assert "Second" in evaluation(3).save(tmp_path, title="Second").read_text(encoding="utf-8")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "report"
+    path.write_text("mine")
+    with pytest.raises(NotADirectoryError, match="is a file; give a folder"):
+        evaluation(2).save(path)
+    assert path.read_text() == "mine"
+
+
+def test_a_failure_on_the_way_keeps_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = evaluation(2).save(tmp_path, title="Old")
+    old = path.read_text(encoding="utf-8")
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("tfaudiotl.evaluation.report.per_class_figure", full)
+    with pytest.raises(OSError, match="No space"):
+        evaluation(2).save(tmp_path, title="New")
+    assert path.read_text(encoding="utf-8") == old
