@@ -1,1 +1,1 @@
-"""TODO."""
+"""Training recipes over plain Keras ``fit``: heads on cached embeddings, checkpoints, folds."""

@@ -1,0 +1,42 @@
+"""What many tests share: the real data where it lies, seeded noise, and a stand-in for TF Hub's YAMNet."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Plots in tests go to files.
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real weights and recordings beside the checkout; tests that need it skip without it."""
+    folder = Path(os.environ.get("TFAUDIOTL_SHARED", Path(__file__).parents[2] / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"{folder.name}/ with real weights and recordings is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hub_yamnet(shared: Path) -> str:
+    """Path of the real YAMNet SavedModel."""
+    return str(shared / "hub" / "yamnet")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The same random numbers in every run."""
+    return np.random.default_rng(20_061)
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SavedModel of TF Hub's YAMNet structure with seeded random variables."""
+    from tests.backbones.stand_in import write_stand_in
+
+    return write_stand_in(tmp_path_factory.mktemp("hub") / "yamnet")

@@ -1,0 +1,160 @@
+"""Weights from where people have them: TF Hub, a SavedModel folder or archive, a Keras weights file."""
+
+from __future__ import annotations
+
+import csv
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfaudiotl.errors import WeightsError
+
+ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
+REMOTE = ("http://", "https://", "gs://", "s3://", "hdfs://")
+
+
+def load_into(
+    model: keras.Model,
+    weights: str | Path,
+    *,
+    variables: Mapping[str, Any],
+    leftover_prefixes: Sequence[str] = (),
+    class_map: str | None = None,
+) -> list[str]:
+    """Fills ``model`` from ``weights``; nothing is changed unless everything fits.
+
+    Args:
+        model: the Keras model.
+        weights: TF Hub handle, SavedModel folder or archive, or ``.weights.h5`` file.
+        variables: checkpoint key -> the model's variable, for weights that come as a checkpoint.
+        leftover_prefixes: prefixes of keys which the checkpoint may have beyond ``variables``.
+        class_map: name of the CSV asset (``index,mid,display_name``) that lists the classes.
+
+    Returns:
+        The class names found beside the weights; empty if there are none.
+
+    Raises:
+        WeightsError: what was looked for, where, and what to do.
+    """
+    if str(weights).endswith(".h5"):
+        _load_h5(model, Path(weights))
+        return []
+    with saved_model_folder(weights) as folder:
+        assign(variables, read_checkpoint(folder), leftover_prefixes=leftover_prefixes, source=str(weights))
+        return _class_names(folder / "assets" / class_map) if class_map else []
+
+
+def _load_h5(model: keras.Model, path: Path) -> None:
+    if not path.is_file():
+        raise WeightsError(f"weights={str(path)!r}: no such file")
+    try:
+        model.load_weights(str(path))
+    except (ValueError, OSError, KeyError) as error:
+        raise WeightsError(f"weights={str(path)!r}: does not fit the model {model.name!r}: {error}") from error
+
+
+@contextmanager
+def saved_model_folder(weights: str | Path) -> Iterator[Path]:
+    """The local SavedModel folder behind a handle, folder or archive (unpacked for the time of the block)."""
+    path = Path(weights).expanduser()
+    if str(weights).startswith(REMOTE):
+        yield _resolve_handle(str(weights))
+    elif path.is_dir():
+        yield _check_folder(path, str(weights))
+    elif path.is_file() and path.name.endswith(ARCHIVES):
+        with tempfile.TemporaryDirectory(prefix="tfaudiotl-") as unpacked:
+            yield _check_folder(_unpack(path, Path(unpacked)), str(weights))
+    else:
+        raise WeightsError(
+            f"weights={str(weights)!r}: neither a preset name, nor a TF Hub handle (https://...), nor an existing "
+            f"SavedModel folder, archive ({', '.join(ARCHIVES)}) or .weights.h5 file"
+        )
+
+
+def _resolve_handle(handle: str) -> Path:
+    import tensorflow_hub
+
+    try:
+        folder = Path(tensorflow_hub.resolve(handle))
+    except Exception as error:  # the resolvers raise whatever their transport raises
+        raise WeightsError(
+            f"weights={handle!r}: TF Hub could not be reached or does not have it ({type(error).__name__}: {error}). "
+            "Without a network, download the SavedModel elsewhere and pass its folder or archive as weights= "
+            "(--weights on the command line), or set TFHUB_CACHE_DIR to a cache directory that already holds it"
+        ) from error
+    return _check_folder(folder, handle, advice=f"; the cache is broken: delete {folder} and try again")
+
+
+def _check_folder(folder: Path, weights: str, *, advice: str = "") -> Path:
+    if not (folder / "variables" / "variables.index").is_file():
+        found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
+        raise WeightsError(
+            f"weights={weights!r}: no SavedModel: {folder} lacks variables/variables.index (found: {found}){advice}"
+        )
+    return folder
+
+
+def _unpack(archive: Path, target: Path) -> Path:
+    """Unpacks and returns the folder that holds ``variables``, at the archive's top or one level down."""
+    try:
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive) as opened:
+                opened.extractall(target)
+        else:
+            with tarfile.open(archive) as opened_tar:
+                opened_tar.extractall(target, filter="data")  # refuses paths outside the target
+    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"weights={str(archive)!r}: cannot be unpacked: {error}") from error
+    inner = [entry for entry in target.iterdir() if (entry / "variables").is_dir()]
+    return inner[0] if len(inner) == 1 and not (target / "variables").is_dir() else target
+
+
+def read_checkpoint(folder: Path) -> dict[str, np.ndarray]:
+    """All variables of a SavedModel folder, by checkpoint key."""
+    import tensorflow as tf
+
+    try:
+        reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+        keys = [key for key in reader.get_variable_to_shape_map() if key.endswith("VARIABLE_VALUE")]
+        return {key: reader.get_tensor(key) for key in keys}
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{folder}: its variables cannot be read (damaged or cut off): {error}") from error
+
+
+def assign(
+    variables: Mapping[str, Any],
+    values: Mapping[str, np.ndarray],
+    *,
+    leftover_prefixes: Sequence[str] = (),
+    source: str,
+) -> None:
+    """Gives each variable its value, after all names and shapes were matched one by one."""
+    problems = [f"missing: {key}" for key in variables if key not in values]
+    problems += [
+        f"shape of {key}: {values[key].shape} there, {tuple(variable.shape)} here"
+        for key, variable in variables.items()
+        if key in values and values[key].shape != tuple(variable.shape)
+    ]
+    allowed = tuple(leftover_prefixes)
+    left = [key for key in values if key not in variables and not (allowed and key.startswith(allowed))]
+    problems += [f"left over: {key}" for key in sorted(left)]
+    problems += [f"not finite: {key}" for key in variables if key in values and not np.isfinite(values[key]).all()]
+    if problems:
+        shown = "\n  ".join(problems[:10] + ([f"... and {len(problems) - 10} more"] if len(problems) > 10 else []))
+        raise WeightsError(f"weights={source!r}: the variables do not fit the network:\n  {shown}")
+    for key, variable in variables.items():
+        variable.assign(values[key])
+
+
+def _class_names(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row["display_name"] for row in csv.DictReader(file)]

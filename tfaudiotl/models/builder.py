@@ -1,0 +1,200 @@
+"""From a backbone's name to a Keras model: embeddings of any layer, and classifiers on top of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import layers
+
+from tfaudiotl.backbones.frontend import PatchPooling, PatchSequence, ValidPatches
+from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
+from tfaudiotl.models.heads import HEADS, dense_head
+
+POOLINGS = ("avg", "max", "avgmax")
+
+
+def embedding_model(
+    backbone: str = "yamnet",
+    *,
+    layers: str | Sequence[str] | None = None,  # noqa: A002
+    pooling: str = "avg",
+    patch_pooling: str | None = None,
+    weights: str | None = "audioset",
+    input: str = "waveform",  # noqa: A002
+    samples: int | None = None,
+) -> keras.Model:
+    """A Keras model from sound to the embedding of one layer, or of several side by side.
+
+    Args:
+        backbone: a name from ``list_backbones()``.
+        layers: names from ``embedding_layers(backbone)``; None: the backbone's own embedding. Nothing
+            above the last of them is built.
+        pooling: how a convolution's picture becomes numbers: "avg", "max", or "avgmax" (both).
+        patch_pooling: "avg" or "max" over the patches of a clip; None keeps them.
+        weights: as for the backbone's builder.
+        input: "waveform" or "patches", as for the backbone's builder.
+        samples: a fixed waveform length, or None for any.
+
+    Returns:
+        A ``keras.Model`` from ``(batch, samples)`` to ``(batch, patches, dim)``, or to ``(batch, dim)``
+        with ``patch_pooling``; from ``(batch, 96, 64)`` to ``(batch, dim)`` for ``input="patches"``.
+    """
+    spec = get_backbone(backbone)
+    names = layer_names(spec, layers)
+    if patch_pooling not in (None, "avg", "max"):
+        raise ValueError(f"patch_pooling={patch_pooling!r}: allowed are None, 'avg' and 'max'")
+    base = spec.build(
+        include_top=bool({"logits", "scores"} & set(names)), weights=weights, input=input, samples=samples
+    )
+    x = patch_embedding(base, spec, names, pooling)
+    if input == "waveform":
+        x = clip_embedding(base, spec, x, patch_pooling)
+    return keras.Model(base.input, x, name=f"{backbone}_{'_'.join(names)}")
+
+
+def build_classifier(
+    backbone: str = "yamnet",
+    *,
+    classes: Sequence[str],
+    embedding: str | Sequence[str] | None = None,
+    head: str = "dense",
+    hidden: Sequence[int] = (128,),
+    dropout: float = 0.2,
+    multi_label: bool = False,
+    pooling: str = "avg",
+    trainable: int | str = 0,
+    weights: str | None = "audioset",
+    input: str = "waveform",  # noqa: A002
+    samples: int | None = None,
+    learning_rate: float = 1e-3,
+    name: str | None = None,
+) -> keras.Model:
+    """A sound classifier: backbone, embedding, mean over the clip's patches, head. One flat Keras model.
+
+    It comes compiled (Adam; cross-entropy on one-hot or multi-hot targets; accuracy), so ``fit`` works at
+    once; call ``compile`` yourself for anything else.
+
+    Args:
+        backbone: a name from ``list_backbones()``.
+        classes: the class names, in the order of the targets' columns; kept inside the model.
+        embedding: layer name or names, from ``embedding_layers(backbone)``; None: the backbone's own.
+        head: "dense".
+        hidden: widths of the head's hidden layers; ``()`` gives a linear classifier.
+        dropout: dropout in the head, in [0, 1).
+        multi_label: independent classes (sigmoid, binary cross-entropy) instead of exactly one.
+        pooling: how a convolution's picture becomes numbers: "avg", "max" or "avgmax".
+        trainable: 0 trains the head only, n also the last n blocks of the backbone, "all" everything.
+        weights: preset, TF Hub handle, SavedModel folder or archive, ``.weights.h5`` file, or None.
+        input: "waveform" ``(batch, samples)``, or "patches" ``(batch, 96, 64)``.
+        samples: a fixed waveform length (static shapes, for TPU and XLA), or None for any.
+        learning_rate: Adam's.
+        name: the model's name; "<backbone>_classifier" if not given.
+
+    Returns:
+        A compiled ``keras.Model`` from ``(batch, samples)`` to scores ``(batch, classes)`` in float32.
+
+    Raises:
+        ValueError: an argument outside what is allowed.
+        WeightsError: weights that cannot be found, read or matched.
+    """
+    class_names = _check_classes(classes)
+    if head not in HEADS:
+        raise ValueError(f"head={head!r}: allowed are {', '.join(HEADS)}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout!r}: allowed is 0 up to, not including, 1")
+    if any(not isinstance(units, int) or units < 1 for units in hidden):
+        raise ValueError(f"hidden={hidden!r}: a sequence of positive whole numbers")
+    base = embedding_model(
+        backbone,
+        layers=embedding,
+        pooling=pooling,
+        patch_pooling="avg" if input == "waveform" else None,
+        weights=weights,
+        input=input,
+        samples=samples,
+    )
+    scores = dense_head(base.output, class_names, hidden=hidden, dropout=dropout, multi_label=multi_label)
+    model = keras.Model(base.input, scores, name=name or f"{backbone}_classifier")
+    set_trainable_blocks(model, trainable, head=[layer for layer in model.layers if layer not in base.layers])
+    compile_classifier(model, multi_label=multi_label, learning_rate=learning_rate)
+    return model
+
+
+def compile_classifier(model: keras.Model, *, multi_label: bool, learning_rate: float = 1e-3) -> None:
+    """Compiles with Adam, the cross-entropy that fits the targets, and accuracy."""
+    loss: Any = keras.losses.BinaryCrossentropy() if multi_label else keras.losses.CategoricalCrossentropy()
+    accuracy: Any = "binary_accuracy" if multi_label else "categorical_accuracy"
+    model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=[accuracy])
+
+
+def layer_names(spec: BackboneSpec, names: str | Sequence[str] | None) -> list[str]:
+    """``names`` as a checked list; None means the backbone's own embedding."""
+    listed = [spec.default_embedding] if names is None else [names] if isinstance(names, str) else list(names)
+    if not listed or len(set(listed)) != len(listed):
+        raise ValueError(f"embedding={names!r}: one layer name, or several different ones")
+    for name in listed:
+        spec.embedding_layer(name)
+    return listed
+
+
+def patch_embedding(base: keras.Model, spec: BackboneSpec, names: Sequence[str], pooling: str) -> Any:
+    """The embedding of every patch ``(batch * patches, dim)``: each layer pooled, side by side."""
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling={pooling!r}: allowed are {', '.join(POOLINGS)}")
+    vectors = [_pool(base.get_layer(spec.embedding_layer(name).layer).output, name, pooling) for name in names]
+    return vectors[0] if len(vectors) == 1 else layers.Concatenate(name="embedding_concat")(vectors)
+
+
+def _pool(x: Any, name: str, pooling: str) -> Any:
+    if len(x.shape) == 2:
+        return x
+    if name == "log_mel":  # one channel: the mel bands are the features, time is pooled
+        x = layers.Reshape((x.shape[1], 1, x.shape[2]), name=f"{name}_bands")(x)
+    kinds = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
+    parts = [kinds[kind](name=f"{name}_{kind}")(x) for kind in ("avg", "max") if kind in pooling]
+    return parts[0] if len(parts) == 1 else layers.Concatenate(name=f"{name}_{pooling}")(parts)
+
+
+def clip_embedding(base: keras.Model, spec: BackboneSpec, x: Any, patch_pooling: str | None) -> Any:
+    """From patches to clips: ``(batch, patches, dim)``, or pooled over the valid patches ``(batch, dim)``."""
+    x = PatchSequence(name="patch_embeddings")([x, base.get_layer("log_mel").output])
+    if patch_pooling is None:
+        return x
+    valid = ValidPatches(spec.frontend, name="valid_patches")(base.input)
+    return PatchPooling(patch_pooling, name="clip_embedding")([x, valid])
+
+
+def set_trainable_blocks(model: keras.Model, trainable: int | str, *, head: Sequence[keras.layers.Layer]) -> None:
+    """Freezes the backbone but for its last ``trainable`` blocks ("all": none frozen); the head always trains.
+
+    A block is a numbered layer of the network ("layer13"). Batch norm in a frozen block keeps its
+    statistics and stays in inference mode, as Keras does for ``trainable = False``.
+    """
+    blocks: list[str] = []
+    for layer in model.layers:
+        block = _block(layer)
+        if block and block not in blocks:
+            blocks.append(block)
+    if trainable != "all" and (isinstance(trainable, bool) or not isinstance(trainable, int) or not 0 <= trainable <= len(blocks)):
+        raise ValueError(f"trainable={trainable!r}: allowed are 0 to {len(blocks)} (the last n blocks) and 'all'")
+    free = set(blocks) if trainable == "all" else set(blocks[len(blocks) - int(trainable) :])
+    for layer in model.layers:
+        if layer not in head:
+            layer.trainable = _block(layer) in free or (trainable == "all" and not _block(layer))
+
+
+def _block(layer: keras.layers.Layer) -> str:
+    """The block a layer belongs to ("layer8" of "layer8_depthwise_conv"), "" for none."""
+    name = layer.name.split("_")[0]
+    return name if name.startswith("layer") and name[5:].isdigit() else ""
+
+
+def _check_classes(classes: Sequence[str]) -> list[str]:
+    if isinstance(classes, (str, int)):
+        raise ValueError(f"classes={classes!r}: a sequence of class names, such as ['dog', 'rain']")
+    names = list(classes)
+    if len(names) < 2 or len(set(names)) != len(names) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"classes={names!r}: at least two different, non-empty names")
+    return names

@@ -1,0 +1,189 @@
+"""Training a classifier's head on embeddings that were computed once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, restore
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How a head is trained.
+
+    Attributes:
+        epochs: at most so many.
+        batch_size: clips per step, at most.
+        learning_rate: Adam's.
+        patience: epochs without a better validation loss before training stops.
+        class_weight: "balanced" weighs each class by the inverse of its share, None weighs all alike.
+        seed: of the initial weights, the dropout and the order of the clips.
+    """
+
+    epochs: int = 100
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    patience: int = 10
+    class_weight: str | None = "balanced"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value!r}: a whole number of at least {least}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"learning_rate={self.learning_rate!r}: a positive number")
+        if self.class_weight not in (None, "balanced"):
+            raise ValueError(f"class_weight={self.class_weight!r}: allowed are 'balanced' and None")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Embeddings with their targets: ``vectors (n, dim)``, ``targets (n, classes)``, ``weights (n,)``."""
+
+    vectors: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Examples:
+        """The examples of ``rows``."""
+        return Examples(self.vectors[rows], self.targets[rows], self.weights[rows])
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+@dataclass
+class Fitted:
+    """What training gave: metric values per epoch, and the number of epochs of the kept weights."""
+
+    history: dict[str, list[float]] = field(default_factory=dict)
+    best_epochs: int = 0
+
+
+def head_of(model: keras.Model) -> keras.Model:
+    """The part of a classifier above "clip_embedding", sharing its layers: training it trains the classifier."""
+    return keras.Model(model.get_layer("clip_embedding").output, model.output, name="head")
+
+
+def new_head(head: keras.Model, *, seed: int) -> keras.Model:
+    """A head of the same shape with fresh weights; the same seed gives the same weights."""
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.Dense):
+            config["kernel_initializer"] = keras.initializers.GlorotUniform(seed=seed)
+        if isinstance(layer, keras.layers.Dropout):
+            config["seed"] = seed
+        return layer.__class__.from_config(config)
+
+    return keras.models.clone_model(head, clone_function=clone)
+
+
+def balanced_weights(targets: np.ndarray) -> np.ndarray:
+    """Weight of each example, ``n / (classes * count of its class)``: every class then weighs the same."""
+    counts = targets.sum(axis=0)
+    return len(targets) / ((counts > 0).sum() * counts[targets.argmax(axis=1)])
+
+
+def fit_head(
+    head: keras.Model,
+    train: Examples,
+    val: Examples | None,
+    options: FitOptions,
+    *,
+    epochs: int | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> Fitted:
+    """Trains a head; with ``val`` it stops early on the validation loss and keeps the best epoch's weights.
+
+    The head's batch norm takes the mean and variance of the training embeddings themselves and keeps
+    them: that standardises exactly from the first step, however few the clips.
+
+    Args:
+        head: from ``head_of`` or ``new_head``.
+        train: the examples to learn.
+        val: the examples that tell when to stop; None trains all epochs.
+        options: how.
+        epochs: instead of ``options.epochs``.
+        checkpoint: file that keeps every finished epoch; if it is there already, training goes on from it.
+        on_epoch: called with the epoch's number, from 1, and its metrics.
+    """
+    total = epochs or options.epochs
+    _standardise(head, train.vectors)
+    compile_head(head, options)
+    history, best_weights = restore(checkpoint, head) if checkpoint else ({}, None)
+    done = len(history.get("loss", []))
+    best = BestEpoch(patience=options.patience, history=dict(history), best_weights=best_weights) if val else None
+    keeper = Checkpoint(checkpoint, history, best) if checkpoint else None
+    stopped = best is not None and done > 0 and done - 1 - int(np.argmin(history["val_loss"])) >= options.patience
+    if done < total and not stopped:
+        batches = _batches(train, options, first=done, last=total)
+        steps = math.ceil(len(train) / options.batch_size)
+        callbacks: list[Any] = [c for c in (best, keeper, _OnEpoch(on_epoch) if on_epoch else None) if c]
+        logs = head.fit(
+            batches,
+            steps_per_epoch=steps,
+            initial_epoch=done,
+            epochs=total,
+            validation_data=(val.vectors, val.targets, val.weights) if val else None,
+            callbacks=callbacks,
+            verbose=0,
+        )
+        if not keeper:
+            history = {name: [float(v) for v in values] for name, values in logs.history.items()}
+    elif best_weights is not None:
+        head.set_weights(best_weights)
+    best_epochs = 1 + int(np.argmin(history["val_loss"])) if val else total
+    return Fitted(history, best_epochs)
+
+
+class _OnEpoch(keras.callbacks.Callback):
+    def __init__(self, function: Callable[[int, dict[str, float]], None]):
+        super().__init__()
+        self._function = function
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._function(epoch + 1, dict(logs or {}))
+
+
+def compile_head(head: keras.Model, options: FitOptions) -> None:
+    """Compiles with the loss that fits the head's own activation."""
+    from tfaudiotl.models.builder import compile_classifier
+
+    multi_label = head.get_layer("class_scores").activation is keras.activations.sigmoid
+    compile_classifier(head, multi_label=multi_label, learning_rate=options.learning_rate)
+
+
+def _standardise(head: keras.Model, vectors: np.ndarray) -> None:
+    norm = head.get_layer("head_batch_norm")
+    norm.moving_mean.assign(vectors.mean(axis=0))
+    norm.moving_variance.assign(vectors.var(axis=0))
+    norm.trainable = False
+
+
+def _batches(train: Examples, options: FitOptions, *, first: int, last: int) -> tf.data.Dataset:
+    """The batches of the epochs ``first`` to ``last - 1``; an epoch's order depends on seed and number alone."""
+    weights = train.weights * (balanced_weights(train.targets) if options.class_weight else 1.0)
+    steps = math.ceil(len(train) / options.batch_size)
+
+    def draw() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for epoch in range(first, last):
+            order = np.random.default_rng([options.seed, epoch]).permutation(len(train))
+            for rows in np.array_split(order, steps):
+                yield train.vectors[rows], train.targets[rows], weights[rows]
+
+    spec = tuple(
+        tf.TensorSpec((None, *shape), tf.float32) for shape in (train.vectors.shape[1:], train.targets.shape[1:], ())
+    )
+    return tf.data.Dataset.from_generator(draw, output_signature=spec).prefetch(4)

@@ -1,0 +1,315 @@
+"""The main recipe: labelled clips in, a trained and honestly evaluated classifier out.
+
+Every clip is decoded once and run through the frozen backbone once; folds, early stopping and the
+final model all train small heads on those embeddings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfaudiotl.audio.arrays import is_silent
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.embeddings.engine import ClipEmbeddings, PatchNetwork, embed_clips
+from tfaudiotl.errors import AudioError
+from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
+from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.training.head import Examples, FitOptions, Fitted, fit_head, head_of, new_head
+
+INNER_VAL = 0.15  # share of a fold's training clips that decides when to stop
+KEPT_WAVEFORMS = 100  # clips whose sound is kept, to check exported files without decoding again
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """One fold: its name, the accuracy and macro F1 on its clips, the epochs trained, its size."""
+
+    name: str
+    accuracy: float
+    macro_f1: float
+    epochs: int
+    clips: int
+
+
+@dataclass
+class TrainingResult:
+    """What ``train_classifier`` gives.
+
+    Attributes:
+        model: the classifier, a compiled ``keras.Model``.
+        evaluation: on clips that the evaluated weights never saw: the validation clips, or with folds
+            every clip, by the head of the fold that held it out.
+        folds: one entry per fold; empty without folds.
+        histories: training curves by run.
+        epochs: epochs the final head was trained.
+        clips: the clips that were used, after skipping.
+        held_out: the clips that ``evaluation`` is about, in its order.
+        kept: up to 100 of them, and
+        kept_waveforms: their sound, to check exported files with.
+        skipped: sounds left out, with reasons.
+        seconds: where the time went, by stage.
+        patches: patches that went through the backbone.
+    """
+
+    model: keras.Model
+    evaluation: Evaluation
+    folds: list[FoldResult]
+    histories: dict[str, dict[str, list[float]]]
+    epochs: int
+    clips: Clips
+    held_out: Clips
+    kept: Clips
+    kept_waveforms: list[np.ndarray]
+    skipped: list[AudioError]
+    seconds: dict[str, float] = field(default_factory=dict)
+    patches: int = 0
+
+
+@dataclass
+class Progress:
+    """Callbacks for whoever shows progress; each may be left as it is."""
+
+    clips: Callable[[int, int], None] = lambda done, total: None
+    epoch: Callable[[str, int, int, dict[str, float]], None] = lambda run, epoch, epochs, metrics: None
+
+
+def train_classifier(
+    clips: Clips,
+    *,
+    folds: int | str | None = None,
+    val: float = 0.2,
+    window_seconds: float = 10.0,
+    fit: FitOptions | None = None,
+    on_error: str = "raise",
+    allow_silence: bool = False,
+    workdir: str | Path | None = None,
+    progress: Progress | None = None,
+    **classifier: Any,
+) -> TrainingResult:
+    """Trains a classifier's head on a frozen backbone, and measures it on clips it never saw.
+
+    Without folds, a share ``val`` of the clips is held out (stratified; whole files and groups), stops
+    the training early, and is what the evaluation is about. With folds, each fold is predicted by a
+    head that was trained on the others, with the number of epochs chosen on a part of those others;
+    then the final head is trained on all clips for the median of these numbers.
+
+    Args:
+        clips: the labelled clips.
+        folds: None, the number of folds to draw, or "given" for the clips' own fold column.
+        val: share held out, in (0, 1); not used with folds.
+        window_seconds: longer clips are cut into windows of this length, each an example; a clip's
+            score is the mean of its windows'.
+        fit: how heads are trained.
+        on_error: "raise" or "skip" unusable sounds.
+        allow_silence: keep clips in which every sample is zero.
+        workdir: folder for state that survives a kill: embeddings and every finished epoch. If it has
+            state of the same clips and settings, the training goes on from there.
+        progress: callbacks.
+        **classifier: arguments of ``build_classifier`` other than ``classes``.
+
+    Returns:
+        A ``TrainingResult``.
+    """
+    fit, progress = fit or FitOptions(), progress or Progress()
+    workdir = Path(workdir) if workdir is not None else None
+    start = perf_counter()
+    if clips.multi_label and fit.class_weight:
+        fit = FitOptions(**{**asdict(fit), "class_weight": None})
+    model = build_classifier(
+        classes=clips.class_names,
+        multi_label=clips.multi_label,
+        learning_rate=fit.learning_rate,
+        **classifier,
+    )
+    seconds = {"build": perf_counter() - start}
+    windows = clips.windows(window_seconds)
+    keeper = _Keeper(len(clips), windows.source, allow_silence=allow_silence, seed=fit.seed)
+    embedded = _embed(model, windows, keeper, on_error, workdir, progress)
+    seconds |= embedded.seconds
+    usable = windows[embedded.kept]
+    parents = windows.source[embedded.kept]
+    examples = Examples(embedded.vectors, usable.targets, usable.weights)
+    start = perf_counter()
+    trainer = _HeadTrainer(head_of(model), examples, fit, workdir, progress)
+    if folds is None:
+        trainer.hold_out(usable, val)
+    else:
+        trainer.cross_validate(usable, None if folds == "given" else int(folds))
+    seconds["train"] = perf_counter() - start
+    rows, scores = _by_clip(trainer.scores, parents)
+    held_out = clips[rows]
+    kept = [row for row in sorted(keeper.waveforms) if row in set(rows.tolist())]
+    return TrainingResult(
+        model=model,
+        evaluation=evaluate_scores(
+            scores,
+            held_out.targets,
+            class_names=clips.class_names,
+            multi_label=clips.multi_label,
+            names=held_out.paths,
+        ),
+        folds=[trainer.fold_result(name, parents, rows, scores, clips) for name in trainer.folds],
+        histories=trainer.histories,
+        epochs=trainer.epochs,
+        clips=clips[np.unique(parents)],
+        held_out=held_out,
+        kept=clips[kept],
+        kept_waveforms=[keeper.waveforms[row] for row in kept],
+        skipped=[*clips.skipped, *embedded.skipped],
+        seconds=seconds,
+        patches=embedded.patches,
+    )
+
+
+class _HeadTrainer:
+    """Trains heads on the cached embeddings, and collects scores for examples that a head never saw."""
+
+    def __init__(
+        self, head: keras.Model, examples: Examples, fit: FitOptions, workdir: Path | None, progress: Progress
+    ):
+        self.head, self.examples, self.fit, self.workdir, self.progress = head, examples, fit, workdir, progress
+        self.scores = np.full(examples.targets.shape, np.nan, np.float32)
+        self.histories: dict[str, dict[str, list[float]]] = {}
+        self.folds: dict[str, tuple[np.ndarray, int]] = {}  # name -> rows held out, epochs
+        self.epochs = 0
+
+    def hold_out(self, usable: Clips, val: float) -> None:
+        """Trains the final head on one part; the other stops it early and is scored."""
+        train, held = usable.split(val=val, seed=self.fit.seed)
+        fitted = self._run("train", self.head, train.source, held.source)
+        self.epochs = fitted.best_epochs
+        self._score(self.head, held.source)
+
+    def cross_validate(self, usable: Clips, k: int | None) -> None:
+        """Scores every fold by a head trained on the others, then trains the final head on everything."""
+        for name, train, test in usable.folds(k, seed=self.fit.seed):
+            epochs = self._choose_epochs(f"fold {name}", train, train.source)
+            head = new_head(self.head, seed=self.fit.seed)
+            self._run(f"fold {name}, refit", head, train.source, None, epochs=epochs)
+            self._score(head, test.source)
+            self.folds[name] = (test.source, epochs)
+        self.epochs = int(np.median([epochs for _, epochs in self.folds.values()]))
+        self._run("final", self.head, np.arange(len(usable)), None, epochs=self.epochs)
+
+    def _choose_epochs(self, run: str, train: Clips, rows: np.ndarray) -> int:
+        """The number of epochs that is best on an inner part of the training clips, never on the fold itself."""
+        inner, stop = train.split(val=INNER_VAL, seed=self.fit.seed)
+        head = new_head(self.head, seed=self.fit.seed)
+        return self._run(run, head, rows[inner.source], rows[stop.source]).best_epochs
+
+    def _run(
+        self, run: str, head: keras.Model, train: np.ndarray, val: np.ndarray | None, *, epochs: int | None = None
+    ) -> Fitted:
+        fitted = fit_head(
+            head,
+            self.examples.take(train),
+            None if val is None else self.examples.take(val),
+            self.fit,
+            epochs=epochs,
+            checkpoint=self.workdir / f"{run.replace(' ', '_').replace(',', '')}.npz" if self.workdir else None,
+            on_epoch=lambda epoch, logs: self.progress.epoch(run, epoch, epochs or self.fit.epochs, logs),
+        )
+        if val is not None:
+            self.histories[run] = fitted.history
+        return fitted
+
+    def _score(self, head: keras.Model, rows: np.ndarray) -> None:
+        self.scores[rows] = head.predict(self.examples.vectors[rows], batch_size=1024, verbose=0)
+
+    def fold_result(
+        self, name: str, parents: np.ndarray, rows: np.ndarray, scores: np.ndarray, clips: Clips
+    ) -> FoldResult:
+        """The fold's measures, clip by clip."""
+        windows, epochs = self.folds[name]
+        of_fold = np.isin(rows, parents[windows])
+        evaluation = evaluate_scores(
+            scores[of_fold],
+            clips.targets[rows[of_fold]],
+            class_names=clips.class_names,
+            multi_label=clips.multi_label,
+        )
+        return FoldResult(name, evaluation.accuracy, evaluation.macro_f1, epochs, int(of_fold.sum()))
+
+
+def _by_clip(scores: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the clips with scores, and the mean of each one's windows."""
+    scored = ~np.isnan(scores[:, 0])
+    rows, place = np.unique(parents[scored], return_inverse=True)
+    sums = np.zeros((len(rows), scores.shape[1]))
+    np.add.at(sums, place, scores[scored])
+    return rows, sums / np.bincount(place)[:, None]
+
+
+class _Keeper:
+    """Looks at every waveform that passes: refuses silence, and keeps some for the checks of exports."""
+
+    def __init__(self, clips: int, parents: np.ndarray, *, allow_silence: bool, seed: int):
+        chosen = np.random.default_rng(seed).permutation(clips)[:KEPT_WAVEFORMS]
+        first = {int(parent): row for row, parent in reversed(list(enumerate(parents)))}
+        self._rows = {first[int(parent)]: int(parent) for parent in chosen}
+        self._allow_silence = allow_silence
+        self.waveforms: dict[int, np.ndarray] = {}  # clip -> its (first window's) samples
+
+    def __call__(self, row: int, path: str, waveform: np.ndarray) -> None:
+        if not self._allow_silence and is_silent(waveform):
+            raise AudioError(path, "silent: every sample is zero; if that is a class of yours, allow it "
+                             "(allow_silence=True, --allow-silence)")
+        if row in self._rows:
+            self.waveforms[self._rows[row]] = waveform
+
+
+def _embed(
+    model: keras.Model,
+    windows: Clips,
+    keeper: _Keeper,
+    on_error: str,
+    workdir: Path | None,
+    progress: Progress,
+) -> ClipEmbeddings:
+    """The clips' embeddings, from ``workdir`` if an earlier run has made the same ones."""
+    sequence = model.get_layer("patch_embeddings")
+    vectors = sequence.input[0]
+    saved = workdir / f"embeddings-{_fingerprint(model, vectors, windows)}.npz" if workdir else None
+    if saved and saved.is_file():
+        with np.load(saved, allow_pickle=False) as file:
+            skipped = [AudioError(path, reason) for path, reason in file["skipped"].tolist()]
+            found = ClipEmbeddings(file["vectors"], file["kept"], int(file["patches"]), skipped)
+        if not (skipped and on_error == "raise"):
+            return found
+    done = 0
+
+    def count(clips: int) -> None:
+        nonlocal done
+        done += clips
+        progress.clips(done, len(windows))
+
+    embedded = embed_clips(PatchNetwork(model, [vectors]), windows, on_error=on_error, check=keeper, progress=count)
+    if saved:
+        saved.parent.mkdir(parents=True, exist_ok=True)
+        temporary = saved.with_suffix(".tmp")
+        with temporary.open("wb") as out:
+            skipped_text = np.array([(e.path, e.reason) for e in embedded.skipped], np.str_).reshape(-1, 2)
+            np.savez(
+                out, vectors=embedded.vectors, kept=embedded.kept, patches=embedded.patches, skipped=skipped_text
+            )
+        temporary.replace(saved)
+    return embedded
+
+
+def _fingerprint(model: keras.Model, vectors: Any, windows: Clips) -> str:
+    """Changes with the files (path, size, time), the spans, the backbone's weights and the embedding."""
+    digest = hashlib.sha256(vectors.name.encode())
+    for variable in keras.Model(model.inputs[0], vectors).variables:
+        digest.update(np.asarray(variable).tobytes())
+    for path, start, end in zip(windows.paths, windows.starts, windows.ends, strict=True):
+        stat = Path(path).stat() if Path(path).is_file() else None
+        digest.update(repr((path, start, end, stat and (stat.st_size, stat.st_mtime_ns))).encode())
+    return digest.hexdigest()[:16]
