@@ -42,6 +42,7 @@ __all__ = [
     "AudioInfo",
     "audio_info",
     "check_rate",
+    "check_span",
     "check_waveform",
     "is_silent",
     "load_audio",
@@ -150,7 +151,9 @@ def load_audio(
     to_rate = check_rate("sample_rate", sample_rate)
     with _open(path) as sound:
         frames, rate = _frames(sound, name), sound.samplerate
-        first, last = _span(name, start, end, frames, rate)
+        begin, finish = check_span(name, start, end, frames / rate)
+        first = min(round(begin * rate), frames - 1)
+        last = max(first + 1, min(round(finish * rate), frames))
         # The lead is whole periods of both rates, so that the span starts on a sample of the result.
         period = rate // math.gcd(rate, to_rate)
         margin = 0 if rate == to_rate else math.ceil(_CONTEXT * rate)
@@ -162,6 +165,26 @@ def load_audio(
         return resample(waveform, rate, to_rate)
     skip, length = lead * to_rate // rate, resampled_length(last - first, rate, to_rate)
     return resample(waveform, rate, to_rate)[skip : skip + length].copy()
+
+
+def check_span(name: str, start: float, end: float | None, duration: float) -> tuple[float, float]:
+    """Returns where a span of a recording begins and stops, or says that it is not inside it.
+
+    Args:
+        name: What messages call the recording.
+        start: Seconds, at least 0.
+        end: Seconds; None or NaN for the end of the recording. May lie 0.01 s after it.
+        duration: Length of the recording, seconds.
+
+    Raises:
+        AudioError: The span is empty or not inside the recording.
+    """
+    stop = duration if end is None or math.isnan(end) else end
+    if not (0 <= start < stop <= duration + _SPAN_SLACK and start < duration):
+        raise AudioError(
+            name, f"span start={start:g} s, end={stop:g} s is not inside the file, which lasts {duration:g} s"
+        )
+    return float(start), float(min(stop, duration))
 
 
 def write_audio(path: Path_, waveform: ArrayLike, *, sample_rate: int = SAMPLE_RATE) -> None:
@@ -311,18 +334,6 @@ def _skip(sound: _Stream, name: str, frames: int) -> int:
     while skipped < frames and (block := len(_read_block(sound, name, min(frames - skipped, _BLOCK)))):
         skipped += block
     return skipped
-
-
-def _span(name: str, start: float, end: float | None, frames: int, rate: int) -> tuple[int, int]:
-    """First frame and the one after the last of a span in seconds."""
-    duration = frames / rate
-    stop = duration if end is None or math.isnan(end) else end
-    first, last = round(start * rate) if math.isfinite(start) else -1, min(stop, duration + 1)
-    if first < 0 or not start < stop <= duration + _SPAN_SLACK or first >= frames:
-        raise AudioError(
-            name, f"span start={start:g} s, end={stop:g} s is not inside the file, which lasts {duration:g} s"
-        )
-    return first, max(first + 1, min(round(last * rate), frames))
 
 
 def _decode(sound: _Stream, name: str, first: int, last: int) -> NDArray[np.float32]:

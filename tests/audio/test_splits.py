@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.splits import connected, natural_order
+
+SILENCE = np.zeros(16, np.float32)
+
+
+def make(labels: list[str] | list[list[str]], **columns: list[object]) -> Clips:
+    return Clips.from_arrays([SILENCE] * len(labels), labels, sample_rate=16_000, **columns)  # type: ignore[arg-type]
+
+
+def rows(clips: Clips) -> set[int]:
+    return set(clips.source.tolist())
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[Clips, np.ndarray]:
+    """Clips of two to four classes in groups, each class in at least two groups of its own."""
+    labels: list[str] = []
+    groups: list[int] = []
+    for number in range(draw(st.integers(2, 4))):
+        for _ in range(draw(st.integers(2, 6))):
+            size = draw(st.integers(1, 5))
+            groups += [len(set(groups))] * size
+            labels += [f"class{number}"] * size
+    order = draw(st.permutations(range(len(labels))))
+    labels, groups = [labels[row] for row in order], [groups[row] for row in order]
+    return make(labels, groups=list(groups)), np.array(groups)
+
+
+@settings(max_examples=80, deadline=None)
+@given(tables(), st.floats(0.05, 0.95), st.integers(0, 5))
+def test_a_split_loses_nothing_and_leaks_nothing(
+    table: tuple[Clips, np.ndarray], val: float, seed: int
+) -> None:
+    clips, groups = table
+    train, held_out = clips.split(val=val, seed=seed)
+    assert rows(train) | rows(held_out) == set(range(len(clips)))
+    assert not rows(train) & rows(held_out)
+    assert not set(groups[train.source]) & set(groups[held_out.source])
+    assert all(train.counts().values())
+    assert all(held_out.counts().values())
+    again = clips.split(val=val, seed=seed, groups="group")
+    assert [part.paths for part in again] == [train.paths, held_out.paths]
+    assert train.class_names == held_out.class_names == clips.class_names
+    assert np.all(np.diff(train.source) > 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables(), st.integers(0, 5))
+def test_folds_lose_nothing_and_leak_nothing(table: tuple[Clips, np.ndarray], seed: int) -> None:
+    clips, groups = table
+    folds = clips.folds(2, seed=seed)
+    assert sorted(row for _, _, test in folds for row in test.source.tolist()) == list(range(len(clips)))
+    for _, train, test in folds:
+        assert rows(train) | rows(test) == set(range(len(clips)))
+        assert not set(groups[train.source]) & set(groups[test.source])
+        assert all(train.counts().values())
+        assert all(test.counts().values())
+    assert [test.paths for *_, test in clips.folds(2, seed=seed)] == [test.paths for *_, test in folds]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from("abcd"), max_size=3), min_size=8, max_size=40),
+    st.floats(0.1, 0.9),
+    st.integers(0, 3),
+)
+def test_multi_label_splits_keep_every_class_that_is_there_twice(
+    labels: list[list[str]], val: float, seed: int
+) -> None:
+    extra = [[name] for name in "abcd" for _ in range(2)]
+    clips = make(labels + extra)
+    train, held_out = clips.split(val=val, seed=seed)
+    assert rows(train) | rows(held_out) == set(range(len(clips)))
+    assert not rows(train) & rows(held_out)
+    assert all(train.counts().values())
+    assert all(held_out.counts().values())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=30), st.integers(1, 4), st.floats(0.1, 0.9))
+def test_windows_of_one_file_stay_together(lengths: list[int], seed: int, val: float) -> None:
+    sounds = [np.zeros(160 * (length + 1), np.float32) for length in lengths] * 2
+    labels = ["a"] * len(lengths) + ["b"] * len(lengths)
+    windows = Clips.from_arrays(sounds, labels, sample_rate=16_000).windows(0.02)
+    choices: list[Literal["source"] | None] = [None, "source"]
+    for groups in choices:
+        train, held_out = windows.split(val=val, seed=seed, groups=groups)
+        assert not set(train.paths) & set(held_out.paths)
+        assert len(train) + len(held_out) == len(windows)
+
+
+def test_shares_are_exact_where_they_can_be() -> None:
+    clips = make(["a"] * 40 + ["b"] * 20 + ["c"] * 2)
+    train, val = clips.split(val=0.2)
+    assert val.counts() == {"a": 8, "b": 4, "c": 1}
+    assert train.counts() == {"a": 32, "b": 16, "c": 1}
+    assert rows(clips.split(val=0.2, seed=1)[1]) != rows(val)
+    assert [test.counts() for *_, test in make(["a"] * 10 + ["b"] * 5).folds(5)] == [{"a": 2, "b": 1}] * 5
+    plain = clips.split(val=0.5, stratify=False, seed=3)
+    assert [len(part) for part in plain] == [31, 31]
+
+
+def test_speakers_who_say_everything() -> None:
+    speakers = [speaker for speaker in "uvwxyz" for _ in range(20)]
+    clips = make([f"digit{row % 10}" for row in range(120)], groups=list(speakers))
+    train, val = clips.split(val=0.2)
+    assert (len(train), len(val)) == (100, 20)
+    assert set(val.counts().values()) == {2}
+    for _, train, test in clips.folds(3):
+        assert (len(train), len(test)) == (80, 40)
+    by_array, _ = clips.split(val=0.2, groups=np.array(speakers))
+    assert len(by_array) == 100
+    free, _ = clips.split(val=0.2, groups="source")
+    assert set(free.counts().values()) == {10}  # 9.6 of 12
+
+
+def test_a_group_bound_to_two_classes_finds_the_only_way() -> None:
+    # a is in groups 0 and 1, b in 1 and 2: group 1 alone on either side is the only good split.
+    clips = make(["a", "a", "b", "b"], groups=[0, 1, 1, 2])
+    for seed in range(20):
+        train, val = clips.split(val=0.5, seed=seed)
+        assert {len(train), len(val)} == {2}
+        assert all(train.counts().values())
+        assert all(val.counts().values())
+
+
+def test_splits_that_cannot_be() -> None:
+    clips = make(["a"] * 5 + ["b"])
+    with pytest.raises(ValueError, match=r"a split, which needs at least 2: 'b' has 1 clips in 1 groups"):
+        clips.split()
+    assert len(clips.split(stratify=False)[1]) == 1
+    grouped = make(["a"] * 4 + ["b"] * 4, groups=[0, 0, 1, 1, 2, 2, 2, 2])
+    with pytest.raises(ValueError, match="'b' has 4 clips in 1 groups"):
+        grouped.split()
+    with pytest.raises(ValueError, match="'b' has 4 clips in 1 groups"):
+        make(["a"] * 4 + ["b"] * 4).split(groups=[0, 0, 1, 1, 2, 2, 2, 2])
+    for val in [0, 1, -0.1, 2, float("nan"), "0.2", True]:
+        with pytest.raises(ValueError, match=r"val=.*over 0 and under 1"):
+            clips.split(val=val)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="in one group cannot be split"):
+        make(["a", "b"], groups=[1, 1]).split()
+    with pytest.raises(ValueError, match="bound to other classes"):  # no third group to part a from b
+        make(["a", "b", "a", "c", "b", "c"], groups=[0, 0, 1, 1, 2, 2]).split()
+    with pytest.raises(ValueError, match="the clips have no groups"):
+        clips.split(groups="group")
+    with pytest.raises(ValueError, match=r'groups=\'speaker\': expected None, "group", "source" or an array'):
+        clips.split(groups="speaker")
+    with pytest.raises(ValueError, match=r"groups has shape \(2,\)"):
+        clips.split(groups=[1, 2])
+
+
+def test_given_folds() -> None:
+    clips = make(["a", "b"] * 6, folds=[2, 2, 10, 10, 1, 1] * 2)
+    folds = clips.folds()
+    assert [name for name, *_ in folds] == ["1", "2", "10"]
+    assert [test.source.tolist() for *_, test in folds] == [[4, 5, 10, 11], [0, 1, 6, 7], [2, 3, 8, 9]]
+    assert len(clips.folds(4)) == 4
+
+
+def test_folds_that_cannot_be() -> None:
+    clips = make(["a"] * 5 + ["b"] * 3)
+    with pytest.raises(ValueError, match=r"no folds were given.*fold_pattern="):
+        clips.folds()
+    with pytest.raises(ValueError, match=r"too few for k=5 folds, which needs at least 5: 'b' has 3 clips"):
+        clips.folds(5)
+    for k in [1, 0, -1, 2.5, True]:
+        with pytest.raises(ValueError, match=r"k=.*at least 2"):
+            clips.folds(k)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"fold '2' has every clip of 'b'"):
+        make(["a", "a", "b", "b"], folds=[1, 2, 2, 2]).folds()
+    with pytest.raises(ValueError, match="all clips are in fold '1'"):
+        make(["a", "b"], folds=[1, 1]).folds()
+    torn = make(["a", "a", "b", "b"], folds=[1, 2, 1, 2], groups=[0, 0, 1, 2])
+    with pytest.raises(ValueError, match=r"array\[1\] is in fold '2', but array\[0\].* in fold '1'"):
+        torn.folds()
+    assert len(torn.folds(groups="source")) == 2
+
+
+def test_rows_are_connected_through_any_column() -> None:
+    assert connected(["a", "a", "b", "c", "b"]).tolist() == [0, 0, 1, 2, 1]
+    assert connected(["a", "a", "b", "c"], [1, 2, 2, 3]).tolist() == [0, 0, 0, 1]
+    assert natural_order(["10", "2", "2", "1"]) == ["1", "2", "10"]
+    assert natural_order(["b", "a", "10"]) == ["10", "a", "b"]
+
+
+def test_large_tables_are_quick() -> None:
+    random = np.random.default_rng(0)
+    names = [f"class{number}" for number in range(50)]
+    labels = [[names[number] for number in random.integers(0, 50, 2)] for _ in range(3_000)]
+    train, val = make(labels).split(val=0.1)
+    shares = np.array([val.counts()[name] / (val.counts()[name] + train.counts()[name]) for name in names])
+    assert np.abs(shares - 0.1).max() < 0.03

@@ -1,0 +1,177 @@
+"""Clips to a tf.data pipeline of fixed-length waveforms that keeps the accelerator busy."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfaudiotl.audio.clips import Clips, OnError
+from tfaudiotl.audio.files import SAMPLE_RATE, check_rate
+from tfaudiotl.errors import AudioError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["MAX_WINDOW_SECONDS", "make_dataset"]
+
+logger = logging.getLogger(__name__)
+
+MAX_WINDOW_SECONDS = 10.0  # the length of AudioSet's clips, which YAMNet was trained on
+
+
+def make_dataset(
+    clips: Clips,
+    *,
+    batch_size: int = 32,
+    window_seconds: float | None = None,
+    shuffle: bool = False,
+    seed: int = 0,
+    sample_rate: int = SAMPLE_RATE,
+    drop_remainder: bool = False,
+    cache: bool | str | os.PathLike[str] = False,
+    on_error: OnError = "raise",
+    log: list[AudioError] | None = None,
+    num_parallel_calls: int = tf.data.AUTOTUNE,
+    repeat: bool = False,
+) -> tf.data.Dataset:
+    """Makes a dataset of (waveform, target) batches for ``Model.fit`` and its kin.
+
+    Every row has the same length: clips longer than the window become several rows, cut as
+    ``Clips.windows`` does; shorter ones are padded with zeros at the end. The classifiers of this
+    package leave trailing zeros out when they pool, so that padding does not change what they say.
+
+    Files are decoded and resampled in parallel; the order and the content of batches depend on
+    ``seed`` only, epoch after epoch.
+
+    Example:
+        >>> train, val = clips.split(val=0.2)
+        >>> model.fit(
+        ...     make_dataset(train, batch_size=32, shuffle=True, cache=True),
+        ...     validation_data=make_dataset(val),
+        ...     epochs=20,
+        ... )
+
+    Args:
+        clips: What to read.
+        batch_size: Rows of a batch, at least 1.
+        window_seconds: Length of every row, over 0; None is the longest clip, 10 s at most.
+        shuffle: Whether to draw a new order for every epoch.
+        seed: Of the shuffling.
+        sample_rate: Of the waveforms, Hz.
+        drop_remainder: Whether to leave out a last batch that is not full, for a fully static shape.
+        cache: Keep decoded waveforms, so that each file is decoded once: True in memory (64 kB per
+            second at 16 kHz), a path in files of that name.
+        on_error: What to do with a sound that turns out unusable while it is read: "raise" stops
+            the iteration with an error that names it and the reason; "skip" leaves it out, warns
+            once in the log and lists it in ``log``.
+        log: A list to which skipped sounds are added, once each.
+        num_parallel_calls: Rows decoded at a time; AUTOTUNE lets tf.data decide.
+        repeat: Whether to go on without end; batches then run across epochs.
+
+    Returns:
+        A dataset of float32 (batch, samples), about [-1, 1], ``samples = window_seconds *
+        sample_rate``, and float32 (batch, classes), 1 where the row has the class; and, where the
+        clips carry weights other than 1, float32 (batch,) sample weights.
+
+    Raises:
+        ValueError: An argument is out of range, or there are no clips.
+    """
+    rate = check_rate("sample_rate", sample_rate)
+    window = _check(clips, batch_size, window_seconds, on_error)
+    samples = max(1, math.ceil(window * rate - 1e-3))  # durations are rounded fractions
+    rows = clips.windows(window)
+    if drop_remainder and len(rows) < batch_size:
+        raise ValueError(
+            f"batch_size={batch_size} with drop_remainder=True leaves nothing of {len(rows)} rows"
+        )
+    reader = _Reader(rows, samples, rate, on_error, log)
+
+    dataset = tf.data.Dataset.range(len(rows))
+    # Rows' numbers are shuffled, which costs nothing, unless decoded rows are kept, which fixes their order.
+    if shuffle and not cache:
+        dataset = dataset.shuffle(len(rows), seed=seed, reshuffle_each_iteration=True)
+    dataset = dataset.map(reader.read, num_parallel_calls=num_parallel_calls, deterministic=True)
+    if on_error == "skip":  # only then: a filter hides the number of batches from Keras's progress bar
+        dataset = dataset.filter(lambda usable, *_: usable)
+    dataset = dataset.map(reader.label, num_parallel_calls=num_parallel_calls, deterministic=True)
+    if cache:
+        dataset = dataset.cache("" if cache is True else os.fspath(cache))
+        if shuffle:
+            dataset = dataset.shuffle(len(rows), seed=seed, reshuffle_each_iteration=True)
+    if repeat:
+        dataset = dataset.repeat()
+    dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
+    options = tf.data.Options()
+    options.deterministic = True
+    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+
+
+class _Reader:
+    """Decodes rows of a table inside a tf.data graph."""
+
+    def __init__(
+        self, rows: Clips, samples: int, sample_rate: int, on_error: OnError, log: list[AudioError] | None
+    ) -> None:
+        self.rows, self.samples, self.sample_rate = rows, samples, sample_rate
+        self.skip, self.log = on_error == "skip", log
+        self.targets = tf.constant(rows.targets)
+        self.weights = tf.constant(rows.weights) if (rows.weights != 1).any() else None
+        self.lock, self.seen = threading.Lock(), set[str]()
+
+    def read(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Row number -> (usable, row number, waveform (samples,)), as graph operations."""
+        waveform, usable = tf.numpy_function(self._decode, [row], (tf.float32, tf.bool), stateful=True)
+        waveform.set_shape((self.samples,))
+        usable.set_shape(())
+        return usable, row, waveform
+
+    def label(self, usable: tf.Tensor, row: tf.Tensor, waveform: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Puts the target, and the weight if there are any, beside the waveform."""
+        del usable
+        labelled = (waveform, tf.gather(self.targets, row))
+        return labelled if self.weights is None else (*labelled, tf.gather(self.weights, row))
+
+    def _decode(self, row: np.int64) -> tuple[NDArray[np.float32], np.bool_]:
+        try:
+            waveform = self.rows.load(int(row), sample_rate=self.sample_rate)
+        except AudioError as error:
+            if not self.skip:
+                raise
+            self._note(error)
+            return np.zeros(self.samples, np.float32), np.bool_(False)
+        if len(waveform) < self.samples:
+            waveform = np.pad(waveform, (0, self.samples - len(waveform)))
+        return np.ascontiguousarray(waveform[: self.samples]), np.bool_(True)
+
+    def _note(self, error: AudioError) -> None:
+        """Warns of a file once, however many rows and epochs it has."""
+        with self.lock:
+            if error.path in self.seen:
+                return
+            self.seen.add(error.path)
+            if self.log is not None:
+                self.log.append(error)
+        logger.warning("skipped %s", error)
+
+
+def _check(clips: Clips, batch_size: Any, window_seconds: float | None, on_error: str) -> float:
+    """Raises ValueError for arguments out of range; returns the window in seconds."""
+    if len(clips) == 0:
+        raise ValueError("clips is empty: there is nothing to make batches of")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r}: expected a whole number of at least 1")
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f'on_error={on_error!r}: expected "raise" or "skip"')
+    if window_seconds is not None and not 0 < window_seconds < math.inf:
+        raise ValueError(f"window_seconds={window_seconds!r}: expected a number of seconds over 0, or None")
+    return (
+        window_seconds
+        if window_seconds is not None
+        else min(float(clips.durations.max()), MAX_WINDOW_SECONDS)
+    )

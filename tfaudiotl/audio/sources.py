@@ -1,0 +1,290 @@
+"""Where labelled clips come from: folders, tables, and the headers of their files."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfaudiotl.audio.files import audio_info, check_span
+from tfaudiotl.errors import AudioError
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 5  # names listed in a message
+_EXAMPLE = """expected one sub-folder per class, with sound files in it:
+    sounds/
+      dog/    bark1.wav  bark2.ogg
+      rain/   shower.flac"""
+
+
+@dataclass
+class Rows:
+    """Labelled spans as columns, before their files were looked at; None stands for a column not given."""
+
+    paths: list[str] = field(default_factory=list)
+    labels: list[Any] = field(default_factory=list)
+    folds: list[str] | None = None
+    groups: list[str] | None = None
+    starts: list[float] | None = None
+    ends: list[float] | None = None
+    weights: list[float] | None = None
+    ignored: int = 0
+
+
+def listed(names: Iterable[object]) -> str:
+    """A few of the names, for a message."""
+    names = list(names)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(str, names[:_SHOWN])) + more
+
+
+def scan_directory(directory: str | os.PathLike[str], extensions: Collection[str]) -> Rows:
+    """Finds the sound files of a folder with one sub-folder per class.
+
+    Args:
+        directory: The folder; what begins with a dot is passed over.
+        extensions: Suffixes of sound files, in any case.
+
+    Returns:
+        Paths sorted within sorted classes, and the number of other files ("ignored").
+
+    Raises:
+        ValueError: It is missing or not a folder, holds no sub-folders, or one has no sound file.
+    """
+    root, suffixes = Path(directory), {suffix.lower() for suffix in extensions}
+    if not root.is_dir():
+        found = "is not a directory" if root.exists() else "does not exist"
+        raise ValueError(f"directory={str(directory)!r} {found}; {_EXAMPLE}")
+    visible = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    folders = [entry for entry in visible if entry.is_dir()]
+    loose = [entry.name for entry in visible if not entry.is_dir()]
+    if not folders:
+        found = f"holds {len(loose)} files ({listed(loose)}) but no sub-folders" if loose else "is empty"
+        raise ValueError(f"directory={str(directory)!r} {found}; {_EXAMPLE}")
+    unlabelled = [name for name in loose if Path(name).suffix.lower() in suffixes]
+    if unlabelled:
+        logger.warning(
+            "%s: %d sound files lie outside the class folders: %s", root, len(unlabelled), listed(unlabelled)
+        )
+    rows = Rows(ignored=len(loose))
+    for folder in folders:
+        files = _files_below(folder)
+        sounds = [file for file in files if Path(file).suffix.lower() in suffixes]
+        if not sounds:
+            raise ValueError(
+                f"directory={str(directory)!r}: class folder {folder.name!r} has no sound file "
+                f"({len(files)} other files); fill or remove it. Sound files end in "
+                f"{' '.join(sorted(suffixes))}"
+            )
+        rows.paths += sounds
+        rows.labels += [folder.name] * len(sounds)
+        rows.ignored += len(files) - len(sounds)
+    return rows
+
+
+def _files_below(folder: Path) -> list[str]:
+    """Files at any depth, links followed once, hidden ones passed over; sorted by path."""
+    found, visited = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in visited:  # a link back into the tree
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [os.path.join(parent, name) for name in names if not name.startswith(".")]
+    return sorted(found, key=lambda path: Path(path).parts)
+
+
+def from_names(paths: Sequence[str], argument: str, pattern: str) -> list[str]:
+    """The first capture group of ``pattern``, searched in each file's name.
+
+    Raises:
+        ValueError: The pattern is no regular expression, has no group, or some names do not match.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{argument}={pattern!r} is not a regular expression: {error}") from None
+    if not expression.groups:
+        raise ValueError(
+            f"{argument}={pattern!r} has no capture group: put what is meant in (), such as '^(\\d)-'"
+        )
+    matches = [expression.search(os.path.basename(path)) for path in paths]
+    # A group that took no part in the match says as little as no match.
+    missed = [path for path, match in zip(paths, matches, strict=True) if match is None or match[1] is None]
+    if missed:
+        raise ValueError(
+            f"{argument}={pattern!r} does not match the names of {len(missed)} of {len(paths)} files: "
+            f"{listed(missed)}"
+        )
+    return [match[1] for match in matches if match is not None]
+
+
+def read_table(
+    table: str | os.PathLike[str],
+    *,
+    columns: dict[str, str | None],
+    label_separator: str | None,
+    root: str | os.PathLike[str] | None,
+) -> Rows:
+    """Reads labelled spans from a CSV file, or a TSV file by its suffix (.tsv, .tab).
+
+    Args:
+        table: UTF-8, with column names in its first line.
+        columns: Field of ``Rows`` in the singular ("path", "label", "fold", ...) -> column name or None.
+        label_separator: Splits a cell into several labels.
+        root: What relative paths are relative to; None is the table's folder.
+
+    Raises:
+        ValueError: The table is missing or empty, a column is missing, or a cell cannot be read.
+    """
+    name, base = os.fspath(table), Path(root) if root is not None else Path(table).parent
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            delimiter = "\t" if Path(table).suffix.lower() in (".tsv", ".tab") else ","
+            reader = csv.DictReader(file, delimiter=delimiter)
+            header = list(reader.fieldnames or [])
+            missing = [
+                f"{key}={column!r}" for key, column in columns.items() if column and column not in header
+            ]
+            if missing:
+                raise ValueError(f"{name}: no column {', '.join(missing)}; there are {header}")
+            lines = [(reader.line_num, row) for row in reader]
+    except OSError as error:
+        raise ValueError(f"table={name!r} cannot be read: {error.strerror}") from None
+    if not lines:
+        raise ValueError(f"{name}: has no rows")
+
+    def column(key: str, convert: Callable[[str], Any]) -> list[Any] | None:
+        source = columns[key]
+        return (
+            None
+            if source is None
+            else [_cell(name, line, source, row[source], convert) for line, row in lines]
+        )
+
+    def labels(text: str) -> str | list[str]:
+        if label_separator is None:
+            return _filled(text)
+        return [part.strip() for part in text.split(label_separator) if part.strip()]
+
+    return Rows(
+        paths=column("path", lambda text: str(base / _filled(text))) or [],
+        labels=column("label", labels) or [],
+        folds=column("fold", _filled),
+        groups=column("group", _filled),
+        starts=column("start", lambda text: float(text or 0)),
+        ends=column("end", lambda text: float(text or "nan")),
+        weights=column("weight", lambda text: float(text or 1)),
+    )
+
+
+def _filled(text: str) -> str:
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+def _cell(table: str, line: int, column: str, text: str | None, convert: Callable[[str], Any]) -> Any:
+    try:
+        return convert((text or "").strip())
+    except ValueError as error:
+        raise ValueError(f"{table}, line {line}, column {column!r}: {text!r}: {error}") from None
+
+
+def check_columns(rows: Rows) -> None:
+    """Raises ValueError where columns differ in length or weights are out of range."""
+    count = len(rows.paths)
+    if count == 0:
+        raise ValueError("no clips: the list of sounds is empty")
+    for name in ("labels", "folds", "groups", "starts", "ends", "weights"):
+        column = getattr(rows, name)
+        if column is not None and len(column) != count:
+            raise ValueError(f"{name} has {len(column)} entries for {count} clips; expected one each")
+    for row, weight in enumerate(rows.weights or []):
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"weights[{row}]={weight!r}: expected a finite number of at least 0")
+
+
+def clean_labels(labels: Sequence[Any]) -> tuple[tuple[tuple[str, ...], ...], bool]:
+    """Class names of each row without repeats, and whether they are multi-label (given as lists)."""
+    single = [isinstance(label, str) for label in labels]
+    if any(single) and not all(single):
+        row = single.index(not single[0])
+        raise ValueError(
+            f"labels[{row}]={labels[row]!r}: expected all names, or all lists of names, not a mixture"
+        )
+    rows = []
+    for row, label in enumerate(labels):
+        names = (label,) if isinstance(label, str) else label
+        if not isinstance(names, Iterable) or not all(isinstance(name, str) and name for name in names):
+            raise ValueError(f"labels[{row}]={label!r}: expected a class name, or a list of class names")
+        rows.append(tuple(dict.fromkeys(map(str, names))))
+    return tuple(rows), not any(single)
+
+
+def clean_class_names(class_names: Sequence[str] | None, labels: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """The classes in their order: those given, which must name every label, or the labels, sorted."""
+    found = sorted({name for row in labels for name in row})
+    if class_names is None:
+        return tuple(found)
+    names = tuple(class_names)
+    if isinstance(class_names, str) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"class_names={class_names!r}: expected a sequence of names")
+    if len(set(names)) < len(names):
+        raise ValueError(f"class_names={list(names)!r}: expected each name once")
+    unknown = [name for name in found if name not in names]
+    if unknown:
+        raise ValueError(f"labels {listed(map(repr, unknown))} are not in class_names={list(names)!r}")
+    return names
+
+
+def span_durations(
+    paths: Sequence[str], starts: Sequence[float], ends: Sequence[float], lengths: Mapping[str, float] | None
+) -> tuple[list[float], dict[int, AudioError]]:
+    """Reads every file's header, in threads, and measures the spans.
+
+    Args:
+        paths: (rows,) files.
+        starts: (rows,) seconds.
+        ends: (rows,) seconds, NaN for the file's end.
+        lengths: Seconds by path where they are known, so that no file is opened.
+
+    Returns:
+        Seconds of each span (NaN where it cannot be used), and the reasons by row.
+    """
+    known: Mapping[str, float | AudioError] = _read_lengths(paths) if lengths is None else lengths
+    durations, errors = [], {}
+    for row, (path, start, end) in enumerate(zip(paths, starts, ends, strict=True)):
+        length = known[path]
+        try:
+            if isinstance(length, AudioError):
+                raise length
+            begin, finish = check_span(path, start, end, length)
+            durations.append(finish - begin)
+        except AudioError as error:
+            errors[row] = error
+            durations.append(math.nan)
+    return durations, errors
+
+
+def _read_lengths(paths: Sequence[str]) -> dict[str, float | AudioError]:
+    unique = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
+        return dict(zip(unique, pool.map(_length, unique), strict=True))
+
+
+def _length(path: str) -> float | AudioError:
+    try:
+        return audio_info(path).duration
+    except AudioError as error:
+        return error

@@ -1,0 +1,268 @@
+"""Which clips go to which side: stratified, group-aware assignment for splits and folds.
+
+One algorithm serves single- and multi-label clips, with groups or without: iterative
+stratification (Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label data",
+ECML PKDD 2011) over whole groups. scikit-learn's splitters were not enough: the stratified ones
+take single labels only, and none sees to it that a small class comes to both sides.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tfaudiotl.audio.sources import listed
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from tfaudiotl.audio.clips import Clips
+
+Groups = Literal["group", "source"] | Sequence[Hashable] | np.ndarray | None
+
+_ATTEMPTS = 20  # orders tried until every class is on every side; nearly always the first will do
+
+
+def split_mask(clips: Clips, *, val: float, stratify: bool, groups: Groups, seed: int) -> NDArray[np.bool_]:
+    """Bool (rows,): which rows are held out; ``Clips.split`` says how."""
+    if isinstance(val, bool) or not isinstance(val, (int, float, np.number)) or not 0 < val < 1:
+        raise ValueError(f"val={val!r}: expected a share of the clips over 0 and under 1, such as 0.2")
+    together = units(clips, groups)
+    if len(np.unique(together)) < 2:
+        raise ValueError(
+            f"{len(clips)} clips in one group cannot be split: at least two groups (or files) are needed"
+        )
+    targets = clips.targets if stratify else np.ones((len(clips), 1))
+    if stratify:
+        _check_spread(
+            clips, targets, together, 2, "a split", "leave it out, record more, or pass stratify=False"
+        )
+    held_out: NDArray[np.bool_] = assign(targets, together, [1 - val, val], seed=seed) == 1
+    missing = np.flatnonzero(
+        targets.any(axis=0) & ~(targets[held_out].any(axis=0) & targets[~held_out].any(axis=0))
+    )
+    if len(missing):
+        names = listed(repr(clips.class_names[label]) for label in missing)
+        raise ValueError(
+            f"no split was found with {names} on both sides: its groups are bound to other classes"
+        )
+    return held_out
+
+
+def fold_numbers(
+    clips: Clips, k: int | None, *, groups: Groups, seed: int
+) -> tuple[list[str], NDArray[np.int64]]:
+    """Names of the folds, and int64 (rows,) which one each row is tested in; see ``Clips.folds``."""
+    targets = clips.targets
+    if k is None:
+        names, fold = _given_folds(clips, groups)
+    else:
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 2:
+            raise ValueError(f"k={k!r}: expected a whole number of folds, at least 2")
+        together = units(clips, groups)
+        _check_spread(clips, targets, together, k, f"k={k} folds", "use fewer folds or record more")
+        if len(np.unique(together)) < k:
+            raise ValueError(
+                f"k={k}: there are only {len(np.unique(together))} groups (or files) to share out"
+            )
+        names, fold = (
+            [str(number + 1) for number in range(k)],
+            assign(targets, together, [1 / k] * k, seed=seed),
+        )
+    for number, name in enumerate(names):
+        lost = targets.any(axis=0) & ~targets[fold != number].any(axis=0)
+        if lost.any():
+            classes = listed(repr(clips.class_names[label]) for label in np.flatnonzero(lost))
+            raise ValueError(f"fold {name!r} has every clip of {classes}: none would be left to train on")
+    return names, fold
+
+
+def _given_folds(clips: Clips, groups: Groups) -> tuple[list[str], NDArray[np.int64]]:
+    if clips.fold is None:
+        raise ValueError(
+            "no folds were given: pass k=, or build the clips with fold_pattern= (from_directory), "
+            "folds= (from_files) or fold= (from_csv)"
+        )
+    names = natural_order(clips.fold.tolist())
+    if len(names) < 2:
+        raise ValueError(f"all clips are in fold {names[0]!r}: cross-validation needs at least two folds")
+    fold = np.array([names.index(name) for name in clips.fold.tolist()], np.int64)
+    together = units(clips, groups)
+    first = np.zeros(int(together.max()) + 1, np.int64)
+    first[together[::-1]] = np.arange(len(fold))[::-1]
+    torn = np.flatnonzero(fold != fold[first[together]])
+    if len(torn):
+        row, other = torn[0], first[together[torn[0]]]
+        raise ValueError(
+            f"{clips.paths[row]} is in fold {names[fold[row]]!r}, but {clips.paths[other]}, of the same "
+            f"file or group, in fold {names[fold[other]]!r}: training would hear what is tested"
+        )
+    return names, fold
+
+
+def units(clips: Clips, groups: Groups) -> NDArray[np.int64]:
+    """Numbers the rows so that what must stay together has one number: files, and ``groups``.
+
+    Args:
+        clips: The table.
+        groups: None (the group column if there is one), "group", "source" (files alone) or (rows,).
+
+    Raises:
+        ValueError: There is no group column, or the array has another length.
+    """
+    files = file_keys(clips.paths)
+    if isinstance(groups, str):
+        if groups not in ("group", "source"):
+            raise ValueError(f'groups={groups!r}: expected None, "group", "source" or an array')
+        if groups == "source":
+            return connected(files)
+        if clips.group is None:
+            raise ValueError(
+                'groups="group": the clips have no groups; give group_pattern=, groups= or group='
+            )
+    if groups is None or isinstance(groups, str):
+        return connected(files) if clips.group is None else connected(files, clips.group.tolist())
+    column = np.asarray(groups)
+    if column.shape != (len(clips),):
+        raise ValueError(
+            f"groups has shape {column.shape}: expected one entry for each of the {len(clips)} clips"
+        )
+    return connected(files, column.tolist())
+
+
+def _check_spread(
+    clips: Clips, targets: NDArray[Any], together: NDArray[np.int64], least: int, purpose: str, advice: str
+) -> None:
+    """Raises ValueError naming the classes that lie in fewer than ``least`` groups."""
+    few = []
+    for label, name in enumerate(clips.class_names):
+        rows = np.flatnonzero(targets[:, label])
+        number = len(np.unique(together[rows]))
+        if 0 < number < least:
+            few.append(f"{name!r} has {len(rows)} clips in {number} groups (or files)")
+    if few:
+        raise ValueError(f"too few for {purpose}, which needs at least {least}: {listed(few)}; {advice}")
+
+
+def file_keys(paths: Sequence[str]) -> list[str]:
+    """One key per file, the same for every way of writing its path."""
+    keys = {path: os.path.abspath(path) for path in set(paths)}
+    return [keys[path] for path in paths]
+
+
+def connected(*columns: Iterable[Hashable]) -> NDArray[np.int64]:
+    """Numbers the rows so that rows sharing a value in any column share a number.
+
+    Args:
+        *columns: Each (rows,): file, recording site, speaker and the like.
+
+    Returns:
+        int64 (rows,), numbered from 0 in order of first appearance.
+    """
+    rows = [list(column) for column in columns]
+    parent = list(range(len(rows[0])))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    for column in rows:
+        first: dict[Hashable, int] = {}
+        for row, value in enumerate(column):
+            parent[root(row)] = root(first.setdefault(value, row))
+    number: dict[int, int] = {}
+    return np.array([number.setdefault(root(row), len(number)) for row in range(len(parent))], np.int64)
+
+
+def assign(
+    targets: NDArray[Any], groups: NDArray[np.int64], fractions: Sequence[float], *, seed: int
+) -> NDArray[np.int64]:
+    """Gives every group to one side, so that each side has its fraction of every class.
+
+    Args:
+        targets: (rows, classes), nonzero where the row has the class.
+        groups: int (rows,): rows of one number stay together.
+        fractions: Share of the rows that each side is to have; they sum to 1.
+        seed: Same seed, same sides.
+
+    Returns:
+        int64 (rows,): the side of each row. A class with at least as many groups as there are sides
+        is on every side where the groups allow it.
+    """
+    present = np.asarray(targets) > 0
+    counts = np.zeros((int(groups.max()) + 1, present.shape[1]))
+    np.add.at(counts, groups, present)
+    sizes = np.bincount(groups).astype(float)
+    spread = np.minimum((counts > 0).sum(axis=0), len(fractions))  # sides that a class can be on
+    best, fewest = np.zeros(len(sizes), np.int64), np.inf
+    for attempt in range(_ATTEMPTS):
+        sides = _iterate(counts, sizes, np.asarray(fractions, float), np.random.default_rng([seed, attempt]))
+        reached = np.stack([(counts[sides == side] > 0).any(axis=0) for side in range(len(fractions))])
+        missing = (spread - reached.sum(axis=0)).sum() + (
+            np.bincount(sides, minlength=len(fractions)) == 0
+        ).sum()
+        if missing < fewest:
+            best, fewest = sides, missing
+        if fewest == 0:
+            break
+    return best[groups]
+
+
+def _iterate(
+    counts: NDArray[np.float64],
+    sizes: NDArray[np.float64],
+    fractions: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Places the groups of the rarest class first, each where that class is short of most rows."""
+    present = counts > 0
+    order = rng.permutation(len(sizes))
+    order = order[np.argsort(-sizes[order], kind="stable")]  # large groups while there is room for them
+    wanted = fractions[:, None] * counts.sum(axis=0)  # (sides, classes) rows still to come
+    room = fractions * sizes.sum()
+    reached = np.zeros(wanted.shape, bool)
+    waiting = present.sum(axis=0)  # groups of a class not yet placed
+    sides = np.full(len(sizes), -1, np.int64)
+
+    def place(group: int, label: int | None) -> None:
+        labels = np.flatnonzero(present[group])
+        lacking = ~reached[:, labels]
+        # Where a class has no more groups than sides still without it, they must go there.
+        urgent = lacking[:, waiting[labels] <= lacking.sum(axis=0)].sum(axis=1)
+        keys = [rng.random(len(room)), room, room if label is None else wanted[:, label], urgent]
+        side = int(np.lexsort(keys)[-1])
+        sides[group] = side
+        wanted[side] -= counts[group]
+        room[side] -= sizes[group]
+        reached[side, labels] = True
+        waiting[labels] -= 1
+
+    while waiting.any():
+        label = int(np.argmin(np.where(waiting > 0, waiting, np.iinfo(waiting.dtype).max)))
+        for group in order[present[order, label]]:
+            if sides[group] < 0:
+                place(int(group), label)
+    for group in order[sides[order] < 0]:  # rows without any class
+        place(int(group), None)
+    return sides
+
+
+def balanced_weights(label_ids: ArrayLike, classes: int) -> dict[int, float]:
+    """``rows / (classes * rows of the class)``, as scikit-learn's ``class_weight="balanced"``."""
+    from sklearn.utils.class_weight import compute_class_weight
+
+    weights = compute_class_weight("balanced", classes=np.arange(classes), y=np.asarray(label_ids))
+    return {label: float(weight) for label, weight in enumerate(weights)}
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Distinct names sorted, numbers by their value: "2" before "10"."""
+    distinct = set(names)
+    if all(name.isdecimal() for name in distinct):
+        return sorted(distinct, key=lambda name: (int(name), name))
+    return sorted(distinct)
