@@ -1,0 +1,84 @@
+"""tfaudiotl: your own sound classifier on a pretrained audio network, in Keras 3.
+
+The public names load on first use, so that ``import tfaudiotl`` costs nothing; TensorFlow comes with the
+first name that needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+from tfaudiotl._version import __version__
+from tfaudiotl.errors import AudioError, AudioErrors, ExportError, WeightsError
+
+if TYPE_CHECKING:
+    from tfaudiotl.audio.arrays import check_waveform, resample
+    from tfaudiotl.audio.clips import Clips
+    from tfaudiotl.audio.files import audio_info, load_audio, write_audio
+    from tfaudiotl.backbones.registry import list_backbones
+    from tfaudiotl.backbones.scores import class_names_of
+    from tfaudiotl.backbones.yamnet import YAMNet, decode_predictions
+    from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
+    from tfaudiotl.export.artifact import load_model
+    from tfaudiotl.export.savedmodel import export_saved_model
+    from tfaudiotl.export.tflite import export_tflite
+    from tfaudiotl.models.builder import build_classifier, embedding_model
+    from tfaudiotl.runtime.evaluate import evaluate
+    from tfaudiotl.runtime.predictor import Event, Predictor
+    from tfaudiotl.training.head import FitOptions
+    from tfaudiotl.training.recipe import train_classifier
+    from tfaudiotl.workflow import train_folder
+
+# Public name -> the module that has it.
+_LAZY = {
+    "Clips": "audio.clips",
+    "audio_info": "audio.files",
+    "check_waveform": "audio.arrays",
+    "load_audio": "audio.files",
+    "resample": "audio.arrays",
+    "write_audio": "audio.files",
+    "YAMNet": "backbones.yamnet",
+    "class_names_of": "backbones.scores",
+    "decode_predictions": "backbones.yamnet",
+    "list_backbones": "backbones.registry",
+    "build_classifier": "models.builder",
+    "embedding_model": "models.builder",
+    "FitOptions": "training.head",
+    "train_classifier": "training.recipe",
+    "Evaluation": "evaluation.metrics",
+    "evaluate_scores": "evaluation.metrics",
+    "evaluate": "runtime.evaluate",
+    "export_saved_model": "export.savedmodel",
+    "export_tflite": "export.tflite",
+    "load_model": "export.artifact",
+    "Event": "runtime.predictor",
+    "Predictor": "runtime.predictor",
+    "train_folder": "workflow",
+}
+
+__all__ = ["AudioError", "AudioErrors", "ExportError", "WeightsError", "__version__", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'tfaudiotl' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"tfaudiotl.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _register_layers(_keras: ModuleType) -> None:
+    importlib.import_module("tfaudiotl.models.layers")
+
+
+# keras.saving.load_model finds only layers that are registered. They register when Keras is imported,
+# before or after this package, so that a saved classifier opens with nothing but the two imports.
+wrapt.register_post_import_hook(_register_layers, "keras")

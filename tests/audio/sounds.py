@@ -12,9 +12,7 @@ FREQUENCY = 440.0
 
 def tone(seconds: float, rate: int, *, frequency: float = FREQUENCY, amplitude: float = 0.5) -> np.ndarray:
     """A sine at any rate, so that the expected result of resampling is known without resampling."""
-    return (amplitude * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)).astype(
-        np.float32
-    )
+    return (amplitude * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
 
 
 def write(

@@ -181,9 +181,7 @@ def test_from_files_that_cannot_be(tmp_path: Path) -> None:
 def test_from_csv(tmp_path: Path) -> None:
     write(tmp_path / "sub" / "a.wav", tone(2.0, 16_000))
     table = tmp_path / "table.csv"
-    table.write_text(
-        'path,label,fold,from,to,w\nsub/a.wav,"dog, cat",1,0.5,1,2\nsub/a.wav,,2,,,\n', "utf-8-sig"
-    )
+    table.write_text('path,label,fold,from,to,w\nsub/a.wav,"dog, cat",1,0.5,1,2\nsub/a.wav,,2,,,\n', "utf-8-sig")
     clips = Clips.from_csv(table, fold="fold", start="from", end="to", weight="w", label_separator=",")
     assert clips.labels == (("dog", "cat"), ())
     assert clips.durations.tolist() == [0.5, 2.0]
@@ -219,9 +217,7 @@ def test_tables_that_cannot_be_read(tmp_path: Path, content: str, message: str) 
 
 def test_from_arrays() -> None:
     stereo = np.stack([tone(1.0, 44_100)] * 2, axis=1)
-    clips = Clips.from_arrays(
-        [stereo, (tone(0.5, 44_100) * 32768).astype(np.int16)], ["a", "b"], sample_rate=44_100
-    )
+    clips = Clips.from_arrays([stereo, (tone(0.5, 44_100) * 32768).astype(np.int16)], ["a", "b"], sample_rate=44_100)
     assert clips.durations.tolist() == [1.0, 0.5]
     assert clips.paths == ("array[0]", "array[1]")
     assert np.abs(clips.load(0) - tone(1.0, 16_000))[800:-800].max() < 1e-3
@@ -280,9 +276,7 @@ def test_class_weights(folder: Path) -> None:
         (0.3, 0.1, 0.1, [(0, 0.1), (0.1, 0.2), (0.2, 0.3)]),  # 0.3 / 0.1 is under 3 in binary
     ],
 )
-def test_windows_cover_a_clip(
-    duration: float, window: float, hop: float, expected: list[tuple[float, float]]
-) -> None:
+def test_windows_cover_a_clip(duration: float, window: float, hop: float, expected: list[tuple[float, float]]) -> None:
     spans = window_spans(duration, window, hop)
     assert np.array(spans) == pytest.approx(np.array(expected))
 
@@ -309,9 +303,7 @@ def test_windows_of_clips(tmp_path: Path) -> None:
 
 
 def test_esc10(shared: Path) -> None:
-    clips = Clips.from_directory(
-        shared / "data" / "esc10", fold_pattern=r"^(\d)-", group_pattern=r"^\d-(\d+)"
-    )
+    clips = Clips.from_directory(shared / "data" / "esc10", fold_pattern=r"^(\d)-", group_pattern=r"^\d-(\d+)")
     assert repr(clips) == "Clips(400 clips, 10 classes, 33.4 min)"
     assert set(clips.counts().values()) == {40}
     assert clips.ignored == 1

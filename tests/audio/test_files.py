@@ -93,9 +93,7 @@ def test_length_is_one_formula(from_rate: int) -> None:
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
 @pytest.mark.parametrize("rate", [16_000, 44_100])
-def test_a_span_is_that_part_of_the_whole(
-    tmp_path: Path, suffix: str, rate: int, rng: np.random.Generator
-) -> None:
+def test_a_span_is_that_part_of_the_whole(tmp_path: Path, suffix: str, rate: int, rng: np.random.Generator) -> None:
     path = write(tmp_path / f"noise{suffix}", 0.1 * rng.standard_normal(4 * rate).astype(np.float32), rate)
     whole = load_audio(path)
     for start, end in [(0.0, 1.0), (0.02, 0.5), (1.0, 2.5), (2.0, 4.0), (3.5, None), (3.9, 4.0)]:
@@ -185,10 +183,7 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path,
 @pytest.mark.parametrize(
     "name",
     ["zero.wav", "text.wav", "noise.mp3", "headerless.raw", "header.wav", "truncated.wav", "closed.wav"]
-    + [
-        f"truncated{suffix}"
-        for suffix in [".flac", ".aiff", ".au", ".rf64", ".w64", ".caf", ".ogg", ".opus", ".mp3"]
-    ]
+    + [f"truncated{suffix}" for suffix in [".flac", ".aiff", ".au", ".rf64", ".w64", ".caf", ".ogg", ".opus", ".mp3"]]
     + ["missing", "directory", "empty.aiff", "nan.wav", "inf.wav", "huge.wav", "double.wav"],
 )
 def test_bad_files_are_named_with_the_reason(bad_files: dict[str, tuple[Path, str]], name: str) -> None:

@@ -37,9 +37,7 @@ def test_batches(clips: Clips) -> None:
 
 
 def test_long_clips_are_cut_and_short_ones_padded(tmp_path: Path) -> None:
-    paths = [
-        write(tmp_path / f"{seconds}.wav", tone(seconds, 8_000), 8_000) for seconds in [0.5, 1.0, 2.4, 12.0]
-    ]
+    paths = [write(tmp_path / f"{seconds}.wav", tone(seconds, 8_000), 8_000) for seconds in [0.5, 1.0, 2.4, 12.0]]
     clips = Clips.from_files(paths, ["a", "b", "a", "b"])
     (waveforms, targets) = batches(make_dataset(clips[:3], window_seconds=1.0))[0]
     assert waveforms.shape == (5, 16_000)

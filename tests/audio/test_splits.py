@@ -38,9 +38,7 @@ def tables(draw: st.DrawFn) -> tuple[Clips, np.ndarray]:
 
 @settings(max_examples=80, deadline=None)
 @given(tables(), st.floats(0.05, 0.95), st.integers(0, 5))
-def test_a_split_loses_nothing_and_leaks_nothing(
-    table: tuple[Clips, np.ndarray], val: float, seed: int
-) -> None:
+def test_a_split_loses_nothing_and_leaks_nothing(table: tuple[Clips, np.ndarray], val: float, seed: int) -> None:
     clips, groups = table
     train, held_out = clips.split(val=val, seed=seed)
     assert rows(train) | rows(held_out) == set(range(len(clips)))

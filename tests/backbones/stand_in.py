@@ -13,7 +13,17 @@ import numpy as np
 import tensorflow as tf
 
 # (kernel shape, stride, depthwise) of the 27 convolutions, as published.
-_SEPARABLE = [(1, 64), (2, 128), (1, 128), (2, 256), (1, 256), (2, 512), *[(1, 512)] * 5, (2, 1024), (1, 1024)]
+_SEPARABLE = [
+    (1, 64),
+    (2, 128),
+    (1, 128),
+    (2, 256),
+    (1, 256),
+    (2, 512),
+    *[(1, 512)] * 5,
+    (2, 1024),
+    (1, 1024),
+]
 
 
 class _Weights(tf.Module):

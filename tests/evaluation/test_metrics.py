@@ -15,9 +15,7 @@ from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-def single_label(
-    clips: int = 200, classes: int = 5, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, Evaluation]:
+def single_label(clips: int = 200, classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray, Evaluation]:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, clips)
     scores = rng.random((clips, classes)) + np.eye(classes)[labels] * 0.4
@@ -119,9 +117,7 @@ def test_one_class_with_multi_label() -> None:
 
 
 def test_multi_label_without_any_positive() -> None:
-    evaluation = evaluate_scores(
-        np.full((3, 2), 0.1), np.zeros((3, 2)), class_names=["a", "b"], multi_label=True
-    )
+    evaluation = evaluate_scores(np.full((3, 2), 0.1), np.zeros((3, 2)), class_names=["a", "b"], multi_label=True)
     assert evaluation.accuracy == 1
     assert math.isnan(evaluation.macro_f1)
     assert math.isnan(evaluation.balanced_accuracy)

@@ -38,9 +38,7 @@ def check_png(path: Path) -> None:
     pixels = imread(path)[..., :3]
     assert min(pixels.shape[:2]) > 150
     assert len(np.unique(pixels @ np.array([1.0, 300.0, 90000.0]))) > 20  # drawn, not blank
-    np.testing.assert_array_equal(
-        pixels[[0, 0, -1, -1], [0, -1, 0, -1]], 1
-    )  # and with nothing cut at the rim
+    np.testing.assert_array_equal(pixels[[0, 0, -1, -1], [0, -1, 0, -1]], 1)  # and with nothing cut at the rim
     assert (pixels[[0, -1]] == 1).all()
     assert (pixels[:, [0, -1]] == 1).all()
 
@@ -146,9 +144,7 @@ def test_folds_are_overlaid_with_the_mean_over_their_common_epochs() -> None:
 
 
 def test_histories_may_lack_metrics(tmp_path: Path) -> None:
-    figure = training_curves_figure(
-        {"a": {"loss": [1.0]}, "b": {"loss": [], "binary_accuracy": [np.nan, 0.5]}}
-    )
+    figure = training_curves_figure({"a": {"loss": [1.0]}, "b": {"loss": [], "binary_accuracy": [np.nan, 0.5]}})
     assert [axes.get_title() for axes in figure.axes] == ["Loss", "Binary accuracy"]
     check_png(save_figure(figure, tmp_path / "curves.png"))
     assert len(training_curves_figure({"a": {"loss": [1.0, 0.5]}}).axes) == 1

@@ -31,9 +31,7 @@ def test_table_parses_and_aligns_numbers_right() -> None:
     assert len({len(line) for line in table.splitlines()}) == 1  # readable as plain text
 
 
-@pytest.mark.parametrize(
-    "text", ["a|b", "a\\|b", "|", "\\", "a\\\\|b", "*x* | `y`", "__init__", "<b>|</b>", "$a$"]
-)
+@pytest.mark.parametrize("text", ["a|b", "a\\|b", "|", "\\", "a\\\\|b", "*x* | `y`", "__init__", "<b>|</b>", "$a$"])
 def test_any_name_survives_a_table(text: str) -> None:
     table = markdown_table(["Name", "Next"], [(escape_markdown(text), "next")])
     assert parse(table)[2] == [text, "next"]
@@ -100,15 +98,11 @@ def test_write_atomic_replaces_as_a_whole(tmp_path: Path) -> None:
 def test_write_atomic_honours_the_umask(tmp_path: Path) -> None:
     (tmp_path / "usual").write_text("x")
     write_atomic(tmp_path / "atomic", "x")
-    assert stat.S_IMODE((tmp_path / "atomic").stat().st_mode) == stat.S_IMODE(
-        (tmp_path / "usual").stat().st_mode
-    )
+    assert stat.S_IMODE((tmp_path / "atomic").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
 
 
 @pytest.mark.parametrize("moment", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     path = tmp_path / "report.md"
     write_atomic(path, "old")
 

@@ -94,9 +94,7 @@ def check_rate(name: str, value: Any) -> int:
     """
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not number or not 1 <= value <= _MAX_RATE or int(value) != value:
-        raise ValueError(
-            f"{name}={value!r}: expected a whole number of Hz from 1 to {_MAX_RATE}, such as 16000"
-        )
+        raise ValueError(f"{name}={value!r}: expected a whole number of Hz from 1 to {_MAX_RATE}, such as 16000")
     return int(value)
 
 
@@ -128,9 +126,7 @@ def check_samples(name: str, samples: NDArray[np.float32], *, first: int = 0) ->
     low, high = samples.min(), samples.max()  # NaN, if there is one, comes through both
     if not (math.isfinite(low) and math.isfinite(high)):
         bad = np.flatnonzero(~np.isfinite(samples).reshape(len(samples), -1).all(axis=1))
-        raise AudioError(
-            name, f"{len(bad)} samples are NaN or infinite, the first is number {first + bad[0]}"
-        )
+        raise AudioError(name, f"{len(bad)} samples are NaN or infinite, the first is number {first + bad[0]}")
     peak = max(-low, high)
     if peak > _PEAK_LIMIT:
         raise AudioError(

@@ -252,9 +252,7 @@ class Clips(ClipTable):
         labels, multi_label = sources.clean_labels(rows.labels)
         names = sources.clean_class_names(class_names, labels)
         starts, ends = rows.starts or [0.0] * count, rows.ends or [np.nan] * count
-        lengths = (
-            None if held is None else {name: len(samples) / SAMPLE_RATE for name, samples in held.items()}
-        )
+        lengths = None if held is None else {name: len(samples) / SAMPLE_RATE for name, samples in held.items()}
         durations, errors = sources.span_durations(rows.paths, starts, ends, lengths)
         if errors and on_error == "raise":
             raise AudioErrors(list(errors.values()), count, _SKIP_ADVICE)

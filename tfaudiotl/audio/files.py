@@ -214,18 +214,12 @@ def write_audio(path: Path_, waveform: ArrayLike, *, sample_rate: int = SAMPLE_R
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     channels = scaled.shape[1] if scaled.ndim == 2 else 1
     try:
-        with soundfile.SoundFile(
-            os.fspath(temporary), "w", rate, channels, subtype, format=container
-        ) as sound:
-            for block in range(
-                0, len(scaled), _BLOCK
-            ):  # libsndfile's Vorbis writer overflows on one long write
+        with soundfile.SoundFile(os.fspath(temporary), "w", rate, channels, subtype, format=container) as sound:
+            for block in range(0, len(scaled), _BLOCK):  # libsndfile's Vorbis writer overflows on one long write
                 sound.write(scaled[block : block + _BLOCK])
         os.replace(temporary, target)
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
-        raise AudioError(
-            str(target), f"cannot be written at {rate} Hz, {channels} channels: {error}"
-        ) from error
+        raise AudioError(str(target), f"cannot be written at {rate} Hz, {channels} channels: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -354,9 +348,7 @@ def _decode(sound: _Stream, name: str, first: int, last: int) -> NDArray[np.floa
         blocks.append(block)
         wanted -= len(block)
     if not blocks or wanted > (_MP3_FRAME if sound.format == "MP3" else 0):
-        raise AudioError(
-            name, f"truncated: decoding stops {wanted} frames before {last / sound.samplerate:g} s"
-        )
+        raise AudioError(name, f"truncated: decoding stops {wanted} frames before {last / sound.samplerate:g} s")
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
@@ -364,9 +356,7 @@ def _seek(sound: _Stream, name: str, frame: int) -> None:
     try:
         sound.seek(frame)
     except soundfile.SoundFileError as error:
-        raise AudioError(
-            name, f"damaged or truncated: cannot seek to frame {frame} ({_said(error)})"
-        ) from None
+        raise AudioError(name, f"damaged or truncated: cannot seek to frame {frame} ({_said(error)})") from None
 
 
 def _read_block(sound: _Stream, name: str, frames: int) -> NDArray[np.float32]:
@@ -388,9 +378,7 @@ def _format_of(path: Path) -> tuple[str, str]:
     aliases = {"wave": "WAV", "aif": "AIFF", "aifc": "AIFF", "oga": "OGG", "opus": "OGG", "snd": "AU"}
     container = aliases.get(suffix, suffix.upper())
     if not suffix or container == "RAW" or container not in soundfile.available_formats():
-        raise ValueError(
-            f"path={str(path)!r}: no sound format is written as {path.suffix!r}; use .wav, .flac or .ogg"
-        )
+        raise ValueError(f"path={str(path)!r}: no sound format is written as {path.suffix!r}; use .wav, .flac or .ogg")
     if suffix == "opus":
         return container, "OPUS"
     pcm = soundfile.check_format(container, "PCM_16")

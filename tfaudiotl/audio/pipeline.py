@@ -87,9 +87,7 @@ def make_dataset(
     samples = max(1, math.ceil(window * rate - 1e-3))  # durations are rounded fractions
     rows = clips.windows(window)
     if drop_remainder and len(rows) < batch_size:
-        raise ValueError(
-            f"batch_size={batch_size} with drop_remainder=True leaves nothing of {len(rows)} rows"
-        )
+        raise ValueError(f"batch_size={batch_size} with drop_remainder=True leaves nothing of {len(rows)} rows")
     reader = _Reader(rows, samples, rate, on_error, log)
 
     dataset = tf.data.Dataset.range(len(rows))
@@ -170,8 +168,4 @@ def _check(clips: Clips, batch_size: Any, window_seconds: float | None, on_error
         raise ValueError(f'on_error={on_error!r}: expected "raise" or "skip"')
     if window_seconds is not None and not 0 < window_seconds < math.inf:
         raise ValueError(f"window_seconds={window_seconds!r}: expected a number of seconds over 0, or None")
-    return (
-        window_seconds
-        if window_seconds is not None
-        else min(float(clips.durations.max()), MAX_WINDOW_SECONDS)
-    )
+    return window_seconds if window_seconds is not None else min(float(clips.durations.max()), MAX_WINDOW_SECONDS)

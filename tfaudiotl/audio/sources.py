@@ -115,16 +115,13 @@ def from_names(paths: Sequence[str], argument: str, pattern: str) -> list[str]:
     except re.error as error:
         raise ValueError(f"{argument}={pattern!r} is not a regular expression: {error}") from None
     if not expression.groups:
-        raise ValueError(
-            f"{argument}={pattern!r} has no capture group: put what is meant in (), such as '^(\\d)-'"
-        )
+        raise ValueError(f"{argument}={pattern!r} has no capture group: put what is meant in (), such as '^(\\d)-'")
     matches = [expression.search(os.path.basename(path)) for path in paths]
     # A group that took no part in the match says as little as no match.
     missed = [path for path, match in zip(paths, matches, strict=True) if match is None or match[1] is None]
     if missed:
         raise ValueError(
-            f"{argument}={pattern!r} does not match the names of {len(missed)} of {len(paths)} files: "
-            f"{listed(missed)}"
+            f"{argument}={pattern!r} does not match the names of {len(missed)} of {len(paths)} files: {listed(missed)}"
         )
     return [match[1] for match in matches if match is not None]
 
@@ -153,9 +150,7 @@ def read_table(
             delimiter = "\t" if Path(table).suffix.lower() in (".tsv", ".tab") else ","
             reader = csv.DictReader(file, delimiter=delimiter)
             header = list(reader.fieldnames or [])
-            missing = [
-                f"{key}={column!r}" for key, column in columns.items() if column and column not in header
-            ]
+            missing = [f"{key}={column!r}" for key, column in columns.items() if column and column not in header]
             if missing:
                 raise ValueError(f"{name}: no column {', '.join(missing)}; there are {header}")
             lines = [(reader.line_num, row) for row in reader]
@@ -166,11 +161,7 @@ def read_table(
 
     def column(key: str, convert: Callable[[str], Any]) -> list[Any] | None:
         source = columns[key]
-        return (
-            None
-            if source is None
-            else [_cell(name, line, source, row[source], convert) for line, row in lines]
-        )
+        return None if source is None else [_cell(name, line, source, row[source], convert) for line, row in lines]
 
     def labels(text: str) -> str | list[str]:
         if label_separator is None:
@@ -220,9 +211,7 @@ def clean_labels(labels: Sequence[Any]) -> tuple[tuple[tuple[str, ...], ...], bo
     single = [isinstance(label, str) for label in labels]
     if any(single) and not all(single):
         row = single.index(not single[0])
-        raise ValueError(
-            f"labels[{row}]={labels[row]!r}: expected all names, or all lists of names, not a mixture"
-        )
+        raise ValueError(f"labels[{row}]={labels[row]!r}: expected all names, or all lists of names, not a mixture")
     rows = []
     for row, label in enumerate(labels):
         names = (label,) if isinstance(label, str) else label

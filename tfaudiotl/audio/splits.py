@@ -32,29 +32,19 @@ def split_mask(clips: Clips, *, val: float, stratify: bool, groups: Groups, seed
         raise ValueError(f"val={val!r}: expected a share of the clips over 0 and under 1, such as 0.2")
     together = units(clips, groups)
     if len(np.unique(together)) < 2:
-        raise ValueError(
-            f"{len(clips)} clips in one group cannot be split: at least two groups (or files) are needed"
-        )
+        raise ValueError(f"{len(clips)} clips in one group cannot be split: at least two groups (or files) are needed")
     targets = clips.targets if stratify else np.ones((len(clips), 1))
     if stratify:
-        _check_spread(
-            clips, targets, together, 2, "a split", "leave it out, record more, or pass stratify=False"
-        )
+        _check_spread(clips, targets, together, 2, "a split", "leave it out, record more, or pass stratify=False")
     held_out: NDArray[np.bool_] = assign(targets, together, [1 - val, val], seed=seed) == 1
-    missing = np.flatnonzero(
-        targets.any(axis=0) & ~(targets[held_out].any(axis=0) & targets[~held_out].any(axis=0))
-    )
+    missing = np.flatnonzero(targets.any(axis=0) & ~(targets[held_out].any(axis=0) & targets[~held_out].any(axis=0)))
     if len(missing):
         names = listed(repr(clips.class_names[label]) for label in missing)
-        raise ValueError(
-            f"no split was found with {names} on both sides: its groups are bound to other classes"
-        )
+        raise ValueError(f"no split was found with {names} on both sides: its groups are bound to other classes")
     return held_out
 
 
-def fold_numbers(
-    clips: Clips, k: int | None, *, groups: Groups, seed: int
-) -> tuple[list[str], NDArray[np.int64]]:
+def fold_numbers(clips: Clips, k: int | None, *, groups: Groups, seed: int) -> tuple[list[str], NDArray[np.int64]]:
     """Names of the folds, and int64 (rows,) which one each row is tested in; see ``Clips.folds``."""
     targets = clips.targets
     if k is None:
@@ -65,9 +55,7 @@ def fold_numbers(
         together = units(clips, groups)
         _check_spread(clips, targets, together, k, f"k={k} folds", "use fewer folds or record more")
         if len(np.unique(together)) < k:
-            raise ValueError(
-                f"k={k}: there are only {len(np.unique(together))} groups (or files) to share out"
-            )
+            raise ValueError(f"k={k}: there are only {len(np.unique(together))} groups (or files) to share out")
         names, fold = (
             [str(number + 1) for number in range(k)],
             assign(targets, together, [1 / k] * k, seed=seed),
@@ -120,16 +108,12 @@ def units(clips: Clips, groups: Groups) -> NDArray[np.int64]:
         if groups == "source":
             return connected(files)
         if clips.group is None:
-            raise ValueError(
-                'groups="group": the clips have no groups; give group_pattern=, groups= or group='
-            )
+            raise ValueError('groups="group": the clips have no groups; give group_pattern=, groups= or group=')
     if groups is None or isinstance(groups, str):
         return connected(files) if clips.group is None else connected(files, clips.group.tolist())
     column = np.asarray(groups)
     if column.shape != (len(clips),):
-        raise ValueError(
-            f"groups has shape {column.shape}: expected one entry for each of the {len(clips)} clips"
-        )
+        raise ValueError(f"groups has shape {column.shape}: expected one entry for each of the {len(clips)} clips")
     return connected(files, column.tolist())
 
 
@@ -203,9 +187,7 @@ def assign(
     for attempt in range(_ATTEMPTS):
         sides = _iterate(counts, sizes, np.asarray(fractions, float), np.random.default_rng([seed, attempt]))
         reached = np.stack([(counts[sides == side] > 0).any(axis=0) for side in range(len(fractions))])
-        missing = (spread - reached.sum(axis=0)).sum() + (
-            np.bincount(sides, minlength=len(fractions)) == 0
-        ).sum()
+        missing = (spread - reached.sum(axis=0)).sum() + (np.bincount(sides, minlength=len(fractions)) == 0).sum()
         if missing < fewest:
             best, fewest = sides, missing
         if fewest == 0:

@@ -93,9 +93,7 @@ class ClipTable:
             return self._take(np.arange(len(self))[rows])
         rows = np.asarray(rows)
         if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iub"):
-            raise TypeError(
-                f"Clips are indexed by a number, a slice, a mask or numbers of rows, not {rows!r}"
-            )
+            raise TypeError(f"Clips are indexed by a number, a slice, a mask or numbers of rows, not {rows!r}")
         return self._take(np.arange(len(self))[rows if rows.size else []])
 
     def __iter__(self) -> Iterator[Clip]:
@@ -171,6 +169,4 @@ class ClipTable:
 
     def _single(self, what: str, instead: str) -> None:
         if self.multi_label:
-            raise ValueError(
-                f"{what} needs exactly one class per clip, and these are multi-label; use {instead}"
-            )
+            raise ValueError(f"{what} needs exactly one class per clip, and these are multi-label; use {instead}")

@@ -150,7 +150,9 @@ class LogMel(keras.layers.Layer):
         stride, width = hop // block, window // block
         samples = ops.shape(waveform)[1]
         frames = (samples - window) // hop + 1
-        blocks = ops.reshape(waveform[:, : ((frames - 1) * stride + width) * block], (-1, (frames - 1) * stride + width, block))
+        blocks = ops.reshape(
+            waveform[:, : ((frames - 1) * stride + width) * block], (-1, (frames - 1) * stride + width, block)
+        )
         last = (frames - 1) * stride + 1
         return ops.concatenate([blocks[:, i : i + last : stride] for i in range(width)], axis=-1)
 
@@ -229,16 +231,21 @@ class PatchBatch(keras.layers.Layer):
 class PatchSequence(keras.layers.Layer):
     """The inverse of ``PatchBatch``: ``[(batch * patches, ...), like]`` to ``(batch, patches, ...)``.
 
-    ``like`` is any tensor ``(batch, patches, ...)``; only its number of patches is used.
+    ``like`` is any tensor ``(batch, patches, ...)``; only its number of patches is used. The values keep
+    their precision, whatever the policy.
     """
+
+    def __init__(self, **kwargs: Any):
+        kwargs["autocast"] = False
+        super().__init__(**kwargs)
 
     def call(self, inputs: list[Tensor]) -> Tensor:
         x, like = inputs
         return ops.reshape(x, (-1, ops.shape(like)[1], *x.shape[1:]))
 
-    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
-        x, like = input_shape
-        return (like[0], like[1], *x[1:])
+    def compute_output_spec(self, inputs: list[Tensor]) -> Tensor:
+        x, like = inputs
+        return keras.KerasTensor((like.shape[0], like.shape[1], *x.shape[1:]), dtype=x.dtype)
 
 
 @keras.saving.register_keras_serializable(package="tfaudiotl")

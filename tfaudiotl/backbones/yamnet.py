@@ -10,7 +10,15 @@ import numpy as np
 from keras import layers
 
 from tfaudiotl.backbones import weights as weights_io
-from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, Patches, PatchBatch, PatchPooling, PatchSequence, ValidPatches
+from tfaudiotl.backbones.frontend import (
+    LogMel,
+    LogMelSpec,
+    PatchBatch,
+    Patches,
+    PatchPooling,
+    PatchSequence,
+    ValidPatches,
+)
 from tfaudiotl.backbones.registry import BackboneSpec, EmbeddingLayer, register_backbone
 from tfaudiotl.backbones.scores import ClassScores
 
@@ -35,11 +43,11 @@ LAYERS: tuple[tuple[int, int, int], ...] = (
 BATCH_NORM = {"center": True, "scale": False, "epsilon": 1e-4}
 
 
-def YAMNet(  # noqa: N802 - named as in keras.applications
+def YAMNet(
     *,
     include_top: bool = True,
     weights: str | None = "audioset",
-    input: str = "waveform",  # noqa: A002 - the design's public name
+    input: str = "waveform",
     samples: int | None = None,
     pooling: str | None = None,
     classes: int = CLASSES,
@@ -121,7 +129,7 @@ def conv_stack(x: Any, table: Sequence[tuple[int, int, int]]) -> Any:
 
 
 def _check(
-    input: str,  # noqa: A002
+    input: str,
     samples: int | None,
     pooling: str | None,
     classes: int,

@@ -46,7 +46,7 @@ class PatchNetwork:
             autograph=False,
         )
         self._network = tf.function(
-            lambda batch: network(batch, training=False),
+            lambda batch: keras.tree.flatten(network(batch, training=False)),  # always a list
             input_signature=[tf.TensorSpec((batch_size, *picture), tf.float32)],
             autograph=False,
         )
@@ -106,19 +106,19 @@ def trim_padding(waveform: np.ndarray) -> np.ndarray:
 
 @dataclass
 class ClipEmbeddings:
-    """One vector per clip, and what became of the clips that have none.
+    """The vectors of every clip's patches, and what became of the clips that have none.
 
     Attributes:
-        vectors: float32 ``(clips, dim)``: the mean over the clip's patches.
-        kept: row numbers, in the clips given, that the vectors belong to.
-        patches: number of patches that went through the network.
+        vectors: float32 ``(patches, dim)``, clip after clip.
+        counts: int ``(clips,)``: patches of each clip.
+        kept: row numbers, in the clips given, that ``counts`` is about.
         skipped: the sounds that could not be used.
         seconds: where the time went, by stage.
     """
 
     vectors: np.ndarray
+    counts: np.ndarray
     kept: np.ndarray
-    patches: int
     skipped: list[AudioError] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -132,10 +132,10 @@ def embed_clips(
     progress: Callable[[int], None] | None = None,
     workers: int = 2,
 ) -> ClipEmbeddings:
-    """Decodes each clip once, runs it through the network once, and averages over its patches.
+    """Decodes each clip once and runs it through the network once.
 
     Args:
-        network: the cut model; its first output is averaged.
+        network: the cut model; its first output is taken.
         clips: what to embed.
         on_error: "raise": one AudioErrors that lists every unusable sound, once all were tried; "skip":
             they are left out and listed.
@@ -173,19 +173,19 @@ def embed_clips(
             kept.append(row)
             yield waveform
 
-    start, patches, vectors = perf_counter(), 0, []
-    for (output, *_) in network.run(usable()):
-        patches += len(output)
-        vectors.append(output.mean(axis=0))
+    start = perf_counter()
+    vectors = [output for output, *_ in network.run(usable())]
     if skipped and on_error == "raise":
         raise AudioErrors(
-            skipped, len(clips), "Mend or remove them, or pass on_error='skip' (--on-error skip) to leave them out."
+            skipped,
+            len(clips),
+            "Mend or remove them, or pass on_error='skip' (--on-error skip) to leave them out.",
         )
     total = perf_counter() - start
     return ClipEmbeddings(
-        np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
+        np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32),
+        np.array([len(output) for output in vectors], int),
         np.array(kept, int),
-        patches,
         skipped,
         {"embed": total - waited, "waiting_for_decode": waited},
     )

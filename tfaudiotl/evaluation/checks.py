@@ -29,8 +29,7 @@ def checked_matrix(argument: str, value: npt.ArrayLike, *, classes: int) -> Floa
     if matrix.ndim != 2 or matrix.shape[1] != classes:
         hint = "; np.eye(classes)[labels] makes rows of class numbers" if argument == "targets" else ""
         raise ValueError(
-            f"{argument} has shape {matrix.shape}; (clips, {classes}) is needed, a column for each of "
-            f"class_names{hint}"
+            f"{argument} has shape {matrix.shape}; (clips, {classes}) is needed, a column for each of class_names{hint}"
         )
     if not len(matrix):
         raise ValueError(f"{argument} has shape {matrix.shape}: no clips; give at least one row")

@@ -368,9 +368,7 @@ def evaluate_scores(
     score_matrix = checked_matrix("scores", scores, classes=len(class_names))
     target_matrix = checked_matrix("targets", targets, classes=len(class_names))
     if len(score_matrix) != len(target_matrix):
-        raise ValueError(
-            f"scores has {len(score_matrix)} rows and targets {len(target_matrix)}; give as many"
-        )
+        raise ValueError(f"scores has {len(score_matrix)} rows and targets {len(target_matrix)}; give as many")
     check_targets(target_matrix, one_hot=not multi_label)
     if not math.isfinite(threshold):
         raise ValueError(f"threshold={threshold}; give a finite number, such as 0.5 for probabilities")

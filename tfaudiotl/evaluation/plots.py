@@ -108,9 +108,7 @@ def training_curves_figure(histories: Mapping[str, History]) -> Figure:
     Raises:
         ValueError: no run has a value of the loss or an accuracy.
     """
-    metrics = [
-        metric for metric in ("loss", _accuracy_name(histories)) if metric and _curves(histories, metric)
-    ]
+    metrics = [metric for metric in ("loss", _accuracy_name(histories)) if metric and _curves(histories, metric)]
     if not metrics:
         found = {name: sorted(history) for name, history in histories.items()}
         raise ValueError(

@@ -118,9 +118,7 @@ def _mistakes(evaluation: Evaluation) -> Section:
     ]
     wrong = int((evaluation.predictions != evaluation.targets).any(axis=1).sum())
     note = f"{wrong} of {len(evaluation.targets)} clips have a wrong prediction; the most confident first."
-    return Section(
-        "Worst mistakes", f"{note}\n\n{markdown_table(['Clip', 'True', 'Predicted', 'Score'], rows)}"
-    )
+    return Section("Worst mistakes", f"{note}\n\n{markdown_table(['Clip', 'True', 'Predicted', 'Score'], rows)}")
 
 
 def _csv(metrics: Sequence[ClassMetrics]) -> str:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Files for deployment: written, opened again, and compared with the Keras model."""

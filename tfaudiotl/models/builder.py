@@ -13,16 +13,17 @@ from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
 from tfaudiotl.models.heads import HEADS, dense_head
 
 POOLINGS = ("avg", "max", "avgmax")
+AGGREGATES = ("scores", "embeddings")
 
 
 def embedding_model(
     backbone: str = "yamnet",
     *,
-    layers: str | Sequence[str] | None = None,  # noqa: A002
+    layers: str | Sequence[str] | None = None,
     pooling: str = "avg",
     patch_pooling: str | None = None,
     weights: str | None = "audioset",
-    input: str = "waveform",  # noqa: A002
+    input: str = "waveform",
     samples: int | None = None,
 ) -> keras.Model:
     """A Keras model from sound to the embedding of one layer, or of several side by side.
@@ -45,12 +46,8 @@ def embedding_model(
     names = layer_names(spec, layers)
     if patch_pooling not in (None, "avg", "max"):
         raise ValueError(f"patch_pooling={patch_pooling!r}: allowed are None, 'avg' and 'max'")
-    base = spec.build(
-        include_top=bool({"logits", "scores"} & set(names)), weights=weights, input=input, samples=samples
-    )
-    x = patch_embedding(base, spec, names, pooling)
-    if input == "waveform":
-        x = clip_embedding(base, spec, x, patch_pooling)
+    base = cut_backbone(spec, names, weights=weights, input=input, samples=samples)
+    x = clip_pooling(base, spec, patch_embedding(base, spec, names, pooling), patch_pooling)
     return keras.Model(base.input, x, name=f"{backbone}_{'_'.join(names)}")
 
 
@@ -64,14 +61,15 @@ def build_classifier(
     dropout: float = 0.2,
     multi_label: bool = False,
     pooling: str = "avg",
+    aggregate: str = "scores",
     trainable: int | str = 0,
     weights: str | None = "audioset",
-    input: str = "waveform",  # noqa: A002
+    input: str = "waveform",
     samples: int | None = None,
     learning_rate: float = 1e-3,
     name: str | None = None,
 ) -> keras.Model:
-    """A sound classifier: backbone, embedding, mean over the clip's patches, head. One flat Keras model.
+    """A sound classifier: backbone, embedding, head, mean over the clip's patches. One flat Keras model.
 
     It comes compiled (Adam; cross-entropy on one-hot or multi-hot targets; accuracy), so ``fit`` works at
     once; call ``compile`` yourself for anything else.
@@ -85,6 +83,8 @@ def build_classifier(
         dropout: dropout in the head, in [0, 1).
         multi_label: independent classes (sigmoid, binary cross-entropy) instead of exactly one.
         pooling: how a convolution's picture becomes numbers: "avg", "max" or "avgmax".
+        aggregate: how the patches of a clip become one result: "scores" classifies every patch and
+            averages the scores, "embeddings" averages the embeddings and classifies once.
         trainable: 0 trains the head only, n also the last n blocks of the backbone, "all" everything.
         weights: preset, TF Hub handle, SavedModel folder or archive, ``.weights.h5`` file, or None.
         input: "waveform" ``(batch, samples)``, or "patches" ``(batch, 96, 64)``.
@@ -106,18 +106,20 @@ def build_classifier(
         raise ValueError(f"dropout={dropout!r}: allowed is 0 up to, not including, 1")
     if any(not isinstance(units, int) or units < 1 for units in hidden):
         raise ValueError(f"hidden={hidden!r}: a sequence of positive whole numbers")
-    base = embedding_model(
-        backbone,
-        layers=embedding,
-        pooling=pooling,
-        patch_pooling="avg" if input == "waveform" else None,
-        weights=weights,
-        input=input,
-        samples=samples,
-    )
-    scores = dense_head(base.output, class_names, hidden=hidden, dropout=dropout, multi_label=multi_label)
-    model = keras.Model(base.input, scores, name=name or f"{backbone}_classifier")
-    set_trainable_blocks(model, trainable, head=[layer for layer in model.layers if layer not in base.layers])
+    if aggregate not in AGGREGATES:
+        raise ValueError(f"aggregate={aggregate!r}: allowed are {', '.join(AGGREGATES)}")
+    spec = get_backbone(backbone)
+    names = layer_names(spec, embedding)
+    base = cut_backbone(spec, names, weights=weights, input=input, samples=samples)
+    x = patch_embedding(base, spec, names, pooling)
+    backbone_layers = keras.Model(base.input, x).layers
+    if aggregate == "embeddings":
+        x = clip_pooling(base, spec, x, "avg")
+    x = dense_head(x, class_names, hidden=hidden, dropout=dropout, multi_label=multi_label)
+    if aggregate == "scores":
+        x = clip_pooling(base, spec, x, "avg")
+    model = keras.Model(base.input, x, name=name or f"{backbone}_classifier")
+    set_trainable_blocks(model, trainable, head=[layer for layer in model.layers if layer not in backbone_layers])
     compile_classifier(model, multi_label=multi_label, learning_rate=learning_rate)
     return model
 
@@ -126,7 +128,13 @@ def compile_classifier(model: keras.Model, *, multi_label: bool, learning_rate: 
     """Compiles with Adam, the cross-entropy that fits the targets, and accuracy."""
     loss: Any = keras.losses.BinaryCrossentropy() if multi_label else keras.losses.CategoricalCrossentropy()
     accuracy: Any = "binary_accuracy" if multi_label else "categorical_accuracy"
-    model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=[accuracy])
+    # Keras compiles with XLA wherever it can; on a CPU that makes YAMNet ten times slower.
+    jit_compile: Any = "auto" if _has_accelerator() else False
+    model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=[accuracy], jit_compile=jit_compile)
+
+
+def _has_accelerator() -> bool:
+    return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
 
 
 def layer_names(spec: BackboneSpec, names: str | Sequence[str] | None) -> list[str]:
@@ -140,11 +148,12 @@ def layer_names(spec: BackboneSpec, names: str | Sequence[str] | None) -> list[s
 
 
 def patch_embedding(base: keras.Model, spec: BackboneSpec, names: Sequence[str], pooling: str) -> Any:
-    """The embedding of every patch ``(batch * patches, dim)``: each layer pooled, side by side."""
+    """The embedding of every patch, ``(batch * patches, dim)``: each layer pooled, side by side."""
     if pooling not in POOLINGS:
         raise ValueError(f"pooling={pooling!r}: allowed are {', '.join(POOLINGS)}")
     vectors = [_pool(base.get_layer(spec.embedding_layer(name).layer).output, name, pooling) for name in names]
-    return vectors[0] if len(vectors) == 1 else layers.Concatenate(name="embedding_concat")(vectors)
+    x = vectors[0] if len(vectors) == 1 else layers.Concatenate(name="embedding_concat")(vectors)
+    return layers.Identity(name="patch_embedding")(x)
 
 
 def _pool(x: Any, name: str, pooling: str) -> Any:
@@ -157,13 +166,33 @@ def _pool(x: Any, name: str, pooling: str) -> Any:
     return parts[0] if len(parts) == 1 else layers.Concatenate(name=f"{name}_{pooling}")(parts)
 
 
-def clip_embedding(base: keras.Model, spec: BackboneSpec, x: Any, patch_pooling: str | None) -> Any:
-    """From patches to clips: ``(batch, patches, dim)``, or pooled over the valid patches ``(batch, dim)``."""
-    x = PatchSequence(name="patch_embeddings")([x, base.get_layer("log_mel").output])
-    if patch_pooling is None:
+def cut_backbone(spec: BackboneSpec, names: Sequence[str], **options: Any) -> keras.Model:
+    """The backbone with its classifier only if one of the layers is part of it."""
+    return spec.build(include_top=bool({"logits", "scores"} & set(names)), **options)
+
+
+def clip_pooling(base: keras.Model, spec: BackboneSpec, x: Any, mode: str | None) -> Any:
+    """From patches ``(batch * patches, dim)`` to clips ``(batch, dim)``, over the valid patches.
+
+    ``mode=None`` keeps the patches, ``(batch, patches, dim)``. A model of patches has nothing to pool.
+    """
+    if base.input.name != "waveform":
+        return x
+    x = PatchSequence(name="patch_sequence")([x, base.get_layer("log_mel").output])
+    if mode is None:
         return x
     valid = ValidPatches(spec.frontend, name="valid_patches")(base.input)
-    return PatchPooling(patch_pooling, name="clip_embedding")([x, valid])
+    return PatchPooling(mode, name="patch_pooling")([x, valid])
+
+
+def clip_embedding_model(classifier: keras.Model) -> keras.Model:
+    """The model of the embedding that a classifier's head sees, pooled over the clip: ``(batch, dim)``."""
+    x = classifier.get_layer("patch_embedding").output
+    names = {layer.name for layer in classifier.layers}
+    if "patch_sequence" in names:
+        x = PatchSequence()([x, classifier.get_layer("log_mel").output])
+        x = PatchPooling("avg")([x, classifier.get_layer("valid_patches").output])
+    return keras.Model(classifier.inputs[0], x)
 
 
 def set_trainable_blocks(model: keras.Model, trainable: int | str, *, head: Sequence[keras.layers.Layer]) -> None:
@@ -177,7 +206,9 @@ def set_trainable_blocks(model: keras.Model, trainable: int | str, *, head: Sequ
         block = _block(layer)
         if block and block not in blocks:
             blocks.append(block)
-    if trainable != "all" and (isinstance(trainable, bool) or not isinstance(trainable, int) or not 0 <= trainable <= len(blocks)):
+    if trainable != "all" and (
+        isinstance(trainable, bool) or not isinstance(trainable, int) or not 0 <= trainable <= len(blocks)
+    ):
         raise ValueError(f"trainable={trainable!r}: allowed are 0 to {len(blocks)} (the last n blocks) and 'all'")
     free = set(blocks) if trainable == "all" else set(blocks[len(blocks) - int(trainable) :])
     for layer in model.layers:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Using a trained classifier, in whatever form it was saved."""

@@ -49,7 +49,7 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))
-        arrays = {f"variable_{i}": np.asarray(v) for i, v in enumerate(_state(self.model))}
+        arrays: dict[str, Any] = {f"variable_{i}": np.asarray(v) for i, v in enumerate(_state(self.model))}
         if self.best is not None and self.best.best_weights is not None:
             arrays |= {f"best_{i}": np.asarray(v) for i, v in enumerate(self.best.best_weights)}
         temporary = self.path.with_suffix(".tmp")

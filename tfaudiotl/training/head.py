@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfaudiotl.models.builder import compile_classifier
 from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, restore
 
 
@@ -30,8 +31,8 @@ class FitOptions:
 
     epochs: int = 100
     batch_size: int = 32
-    learning_rate: float = 1e-3
-    patience: int = 10
+    learning_rate: float = 2e-3
+    patience: int = 5
     class_weight: str | None = "balanced"
     seed: int = 0
 
@@ -48,18 +49,37 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class Examples:
-    """Embeddings with their targets: ``vectors (n, dim)``, ``targets (n, classes)``, ``weights (n,)``."""
+    """Embeddings of clips with their targets.
+
+    Attributes:
+        vectors: float32 ``(rows, dim)``: the patches of the clips, or one row per clip.
+        counts: int ``(clips,)``: rows of each clip, in order.
+        targets: float32 ``(clips, classes)``.
+        weights: float32 ``(clips,)``.
+    """
 
     vectors: np.ndarray
+    counts: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
 
-    def take(self, rows: np.ndarray) -> Examples:
-        """The examples of ``rows``."""
-        return Examples(self.vectors[rows], self.targets[rows], self.weights[rows])
+    def rows(self, clips: np.ndarray) -> np.ndarray:
+        """Row numbers of the vectors of ``clips``, clip after clip."""
+        ends = np.cumsum(self.counts)
+        parts = [np.arange(ends[clip] - self.counts[clip], ends[clip]) for clip in clips]
+        return np.concatenate(parts) if parts else np.zeros(0, int)
+
+    def take(self, clips: np.ndarray) -> Examples:
+        """The examples of ``clips``."""
+        return Examples(self.vectors[self.rows(clips)], self.counts[clips], self.targets[clips], self.weights[clips])
+
+    def mean_by_clip(self, values: np.ndarray) -> np.ndarray:
+        """Means over each clip's rows: ``(rows, n)`` to ``(clips, n)``."""
+        starts = np.cumsum(self.counts) - self.counts
+        return np.add.reduceat(values, starts, axis=0) / self.counts[:, None]
 
     def __len__(self) -> int:
-        return len(self.vectors)
+        return len(self.counts)
 
 
 @dataclass
@@ -71,8 +91,13 @@ class Fitted:
 
 
 def head_of(model: keras.Model) -> keras.Model:
-    """The part of a classifier above "clip_embedding", sharing its layers: training it trains the classifier."""
-    return keras.Model(model.get_layer("clip_embedding").output, model.output, name="head")
+    """A classifier's head, from embedding to scores, sharing its layers: training it trains the classifier."""
+    return keras.Model(model.get_layer("head_batch_norm").input, model.get_layer("class_scores").output, name="head")
+
+
+def clip_scores(head: keras.Model, examples: Examples) -> np.ndarray:
+    """Scores of each clip, ``(clips, classes)``: the mean over its rows, as the classifier's pooling."""
+    return examples.mean_by_clip(np.asarray(head(examples.vectors, training=False)))
 
 
 def new_head(head: keras.Model, *, seed: int) -> keras.Model:
@@ -117,11 +142,12 @@ def fit_head(
         options: how.
         epochs: instead of ``options.epochs``.
         checkpoint: file that keeps every finished epoch; if it is there already, training goes on from it.
-        on_epoch: called with the epoch's number, from 1, and its metrics.
+        on_epoch: called with the epoch's number, from 1, and its metrics; "val_loss" and "val_accuracy"
+            are of whole clips.
     """
     total = epochs or options.epochs
     _standardise(head, train.vectors)
-    compile_head(head, options)
+    compile_classifier(head, multi_label=is_multi_label(head), learning_rate=options.learning_rate)
     history, best_weights = restore(checkpoint, head) if checkpoint else ({}, None)
     done = len(history.get("loss", []))
     best = BestEpoch(patience=options.patience, history=dict(history), best_weights=best_weights) if val else None
@@ -130,14 +156,14 @@ def fit_head(
     if done < total and not stopped:
         batches = _batches(train, options, first=done, last=total)
         steps = math.ceil(len(train) / options.batch_size)
-        callbacks: list[Any] = [c for c in (best, keeper, _OnEpoch(on_epoch) if on_epoch else None) if c]
+        watchers = (_ClipValidation(val) if val else None, best, keeper, _OnEpoch(on_epoch) if on_epoch else None)
         logs = head.fit(
             batches,
             steps_per_epoch=steps,
             initial_epoch=done,
             epochs=total,
-            validation_data=(val.vectors, val.targets, val.weights) if val else None,
-            callbacks=callbacks,
+            callbacks=[watcher for watcher in watchers if watcher],
+            shuffle=False,  # the batches are shuffled already
             verbose=0,
         )
         if not keeper:
@@ -146,6 +172,24 @@ def fit_head(
         head.set_weights(best_weights)
     best_epochs = 1 + int(np.argmin(history["val_loss"])) if val else total
     return Fitted(history, best_epochs)
+
+
+class _ClipValidation(keras.callbacks.Callback):
+    """Adds loss and accuracy of held-out clips to an epoch's metrics, as the whole classifier would score them."""
+
+    def __init__(self, val: Examples):
+        super().__init__()
+        self._val = val
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        scores, targets = clip_scores(self.model, self._val).astype(np.float32), self._val.targets
+        losses = np.asarray(self.model.loss.call(targets, scores))
+        metrics = logs if logs is not None else {}
+        metrics["val_loss"] = float(np.average(losses, weights=self._val.weights))
+        if is_multi_label(self.model):
+            metrics["val_accuracy"] = float(((scores >= 0.5) == (targets >= 0.5)).mean())
+        else:
+            metrics["val_accuracy"] = float((scores.argmax(axis=1) == targets.argmax(axis=1)).mean())
 
 
 class _OnEpoch(keras.callbacks.Callback):
@@ -157,12 +201,9 @@ class _OnEpoch(keras.callbacks.Callback):
         self._function(epoch + 1, dict(logs or {}))
 
 
-def compile_head(head: keras.Model, options: FitOptions) -> None:
-    """Compiles with the loss that fits the head's own activation."""
-    from tfaudiotl.models.builder import compile_classifier
-
-    multi_label = head.get_layer("class_scores").activation is keras.activations.sigmoid
-    compile_classifier(head, multi_label=multi_label, learning_rate=options.learning_rate)
+def is_multi_label(head: keras.Model) -> bool:
+    """Whether the classes are independent of each other, by the head's last activation."""
+    return head.get_layer("class_scores").activation is keras.activations.sigmoid
 
 
 def _standardise(head: keras.Model, vectors: np.ndarray) -> None:
@@ -173,15 +214,25 @@ def _standardise(head: keras.Model, vectors: np.ndarray) -> None:
 
 
 def _batches(train: Examples, options: FitOptions, *, first: int, last: int) -> tf.data.Dataset:
-    """The batches of the epochs ``first`` to ``last - 1``; an epoch's order depends on seed and number alone."""
+    """The batches of the epochs ``first`` to ``last - 1``; an epoch's order depends on seed and number alone.
+
+    A batch has all rows of its clips. Each clip weighs the same, however many rows it has; the weights
+    of all rows have the mean 1, so that the learning rate means the same for long and short clips.
+    """
     weights = train.weights * (balanced_weights(train.targets) if options.class_weight else 1.0)
+    shares = weights / train.counts * (train.counts.sum() / weights.sum())
     steps = math.ceil(len(train) / options.batch_size)
 
     def draw() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         for epoch in range(first, last):
             order = np.random.default_rng([options.seed, epoch]).permutation(len(train))
-            for rows in np.array_split(order, steps):
-                yield train.vectors[rows], train.targets[rows], weights[rows]
+            for clips in np.array_split(order, steps):
+                counts = train.counts[clips]
+                yield (
+                    train.vectors[train.rows(clips)],
+                    np.repeat(train.targets[clips], counts, axis=0),
+                    np.repeat(shares[clips], counts),
+                )
 
     spec = tuple(
         tf.TensorSpec((None, *shape), tf.float32) for shape in (train.vectors.shape[1:], train.targets.shape[1:], ())

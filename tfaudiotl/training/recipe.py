@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -22,7 +22,7 @@ from tfaudiotl.embeddings.engine import ClipEmbeddings, PatchNetwork, embed_clip
 from tfaudiotl.errors import AudioError
 from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
 from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.training.head import Examples, FitOptions, Fitted, fit_head, head_of, new_head
+from tfaudiotl.training.head import Examples, FitOptions, Fitted, clip_scores, fit_head, head_of, new_head
 
 INNER_VAL = 0.15  # share of a fold's training clips that decides when to stop
 KEPT_WAVEFORMS = 100  # clips whose sound is kept, to check exported files without decoding again
@@ -134,9 +134,12 @@ def train_classifier(
     keeper = _Keeper(len(clips), windows.source, allow_silence=allow_silence, seed=fit.seed)
     embedded = _embed(model, windows, keeper, on_error, workdir, progress)
     seconds |= embedded.seconds
-    usable = windows[embedded.kept]
+    usable = replace(windows[embedded.kept], source=np.arange(len(embedded.kept)))  # splits then name its rows
     parents = windows.source[embedded.kept]
-    examples = Examples(embedded.vectors, usable.targets, usable.weights)
+    examples = Examples(embedded.vectors, embedded.counts, usable.targets, usable.weights)
+    if classifier.get("aggregate") == "embeddings":
+        means = examples.mean_by_clip(embedded.vectors)
+        examples = Examples(means, np.ones(len(usable), int), usable.targets, usable.weights)
     start = perf_counter()
     trainer = _HeadTrainer(head_of(model), examples, fit, workdir, progress)
     if folds is None:
@@ -165,7 +168,7 @@ def train_classifier(
         kept_waveforms=[keeper.waveforms[row] for row in kept],
         skipped=[*clips.skipped, *embedded.skipped],
         seconds=seconds,
-        patches=embedded.patches,
+        patches=len(embedded.vectors),
     )
 
 
@@ -175,7 +178,13 @@ class _HeadTrainer:
     def __init__(
         self, head: keras.Model, examples: Examples, fit: FitOptions, workdir: Path | None, progress: Progress
     ):
-        self.head, self.examples, self.fit, self.workdir, self.progress = head, examples, fit, workdir, progress
+        self.head, self.examples, self.fit, self.workdir, self.progress = (
+            head,
+            examples,
+            fit,
+            workdir,
+            progress,
+        )
         self.scores = np.full(examples.targets.shape, np.nan, np.float32)
         self.histories: dict[str, dict[str, list[float]]] = {}
         self.folds: dict[str, tuple[np.ndarray, int]] = {}  # name -> rows held out, epochs
@@ -191,7 +200,7 @@ class _HeadTrainer:
     def cross_validate(self, usable: Clips, k: int | None) -> None:
         """Scores every fold by a head trained on the others, then trains the final head on everything."""
         for name, train, test in usable.folds(k, seed=self.fit.seed):
-            epochs = self._choose_epochs(f"fold {name}", train, train.source)
+            epochs = self._choose_epochs(f"fold {name}", train)
             head = new_head(self.head, seed=self.fit.seed)
             self._run(f"fold {name}, refit", head, train.source, None, epochs=epochs)
             self._score(head, test.source)
@@ -199,14 +208,20 @@ class _HeadTrainer:
         self.epochs = int(np.median([epochs for _, epochs in self.folds.values()]))
         self._run("final", self.head, np.arange(len(usable)), None, epochs=self.epochs)
 
-    def _choose_epochs(self, run: str, train: Clips, rows: np.ndarray) -> int:
+    def _choose_epochs(self, run: str, train: Clips) -> int:
         """The number of epochs that is best on an inner part of the training clips, never on the fold itself."""
         inner, stop = train.split(val=INNER_VAL, seed=self.fit.seed)
         head = new_head(self.head, seed=self.fit.seed)
-        return self._run(run, head, rows[inner.source], rows[stop.source]).best_epochs
+        return self._run(run, head, inner.source, stop.source).best_epochs
 
     def _run(
-        self, run: str, head: keras.Model, train: np.ndarray, val: np.ndarray | None, *, epochs: int | None = None
+        self,
+        run: str,
+        head: keras.Model,
+        train: np.ndarray,
+        val: np.ndarray | None,
+        *,
+        epochs: int | None = None,
     ) -> Fitted:
         fitted = fit_head(
             head,
@@ -222,7 +237,7 @@ class _HeadTrainer:
         return fitted
 
     def _score(self, head: keras.Model, rows: np.ndarray) -> None:
-        self.scores[rows] = head.predict(self.examples.vectors[rows], batch_size=1024, verbose=0)
+        self.scores[rows] = clip_scores(head, self.examples.take(rows))
 
     def fold_result(
         self, name: str, parents: np.ndarray, rows: np.ndarray, scores: np.ndarray, clips: Clips
@@ -260,8 +275,11 @@ class _Keeper:
 
     def __call__(self, row: int, path: str, waveform: np.ndarray) -> None:
         if not self._allow_silence and is_silent(waveform):
-            raise AudioError(path, "silent: every sample is zero; if that is a class of yours, allow it "
-                             "(allow_silence=True, --allow-silence)")
+            raise AudioError(
+                path,
+                "silent: every sample is zero; if that is a class of yours, allow it "
+                "(allow_silence=True, --allow-silence)",
+            )
         if row in self._rows:
             self.waveforms[self._rows[row]] = waveform
 
@@ -275,13 +293,12 @@ def _embed(
     progress: Progress,
 ) -> ClipEmbeddings:
     """The clips' embeddings, from ``workdir`` if an earlier run has made the same ones."""
-    sequence = model.get_layer("patch_embeddings")
-    vectors = sequence.input[0]
+    vectors = model.get_layer("patch_embedding").output
     saved = workdir / f"embeddings-{_fingerprint(model, vectors, windows)}.npz" if workdir else None
     if saved and saved.is_file():
         with np.load(saved, allow_pickle=False) as file:
             skipped = [AudioError(path, reason) for path, reason in file["skipped"].tolist()]
-            found = ClipEmbeddings(file["vectors"], file["kept"], int(file["patches"]), skipped)
+            found = ClipEmbeddings(file["vectors"], file["counts"], file["kept"], skipped)
         if not (skipped and on_error == "raise"):
             return found
     done = 0
@@ -298,7 +315,11 @@ def _embed(
         with temporary.open("wb") as out:
             skipped_text = np.array([(e.path, e.reason) for e in embedded.skipped], np.str_).reshape(-1, 2)
             np.savez(
-                out, vectors=embedded.vectors, kept=embedded.kept, patches=embedded.patches, skipped=skipped_text
+                out,
+                vectors=embedded.vectors,
+                kept=embedded.kept,
+                counts=embedded.counts,
+                skipped=skipped_text,
             )
         temporary.replace(saved)
     return embedded
@@ -306,10 +327,15 @@ def _embed(
 
 def _fingerprint(model: keras.Model, vectors: Any, windows: Clips) -> str:
     """Changes with the files (path, size, time), the spans, the backbone's weights and the embedding."""
-    digest = hashlib.sha256(vectors.name.encode())
-    for variable in keras.Model(model.inputs[0], vectors).variables:
+    prefix = keras.Model(model.inputs[0], vectors)
+    digest = hashlib.sha256(repr([layer.name for layer in prefix.layers]).encode())
+    for variable in prefix.variables:
         digest.update(np.asarray(variable).tobytes())
-    for path, start, end in zip(windows.paths, windows.starts, windows.ends, strict=True):
-        stat = Path(path).stat() if Path(path).is_file() else None
-        digest.update(repr((path, start, end, stat and (stat.st_size, stat.st_mtime_ns))).encode())
+    for row, (path, start, end) in enumerate(zip(windows.paths, windows.starts, windows.ends, strict=True)):
+        digest.update(repr((path, start, end)).encode())
+        if Path(path).is_file():
+            stat = Path(path).stat()
+            digest.update(repr((stat.st_size, stat.st_mtime_ns)).encode())
+        else:
+            digest.update(windows.load(row).tobytes())  # sound in memory
     return digest.hexdigest()[:16]

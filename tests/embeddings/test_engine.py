@@ -1,0 +1,109 @@
+"""The engine gives what the Keras model gives, clip by clip, whatever the lengths and the batch size."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.sounds import write_folder
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips, map_ahead, trim_padding
+from tfaudiotl.errors import AudioError, AudioErrors
+from tfaudiotl.models.builder import embedding_model
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 32])
+def test_equals_the_model_clip_by_clip(batch_size: int, stand_in: Path, rng: np.random.Generator) -> None:
+    model = embedding_model("yamnet", layers=["layer4", "layer6"], weights=str(stand_in))
+    outputs = [model.get_layer("layer4_avg").output, model.get_layer("layer6_avg").output]
+    network = PatchNetwork(model, outputs, batch_size=batch_size)
+    waveforms = [rng.uniform(-1, 1, n).astype(np.float32) for n in (1, 15_600, 80_000, 15_601, 40_000, 300_000)]
+    found = list(network.run(iter(waveforms)))
+    assert len(found) == len(waveforms)
+    for waveform, (fourth, sixth) in zip(waveforms, found, strict=True):
+        expected = np.asarray(model(waveform[None]))[0]
+        np.testing.assert_allclose(np.concatenate([fourth, sixth], axis=1), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_no_waveforms_give_nothing(stand_in: Path) -> None:
+    model = embedding_model("yamnet", layers="layer1", weights=str(stand_in))
+    assert list(PatchNetwork(model, [model.get_layer("layer1_avg").output]).run([])) == []
+
+
+@pytest.mark.parametrize(
+    ("waveform", "expected"),
+    [([1, 0, 2, 0, 0], [1, 0, 2]), ([0, 0, 0], [0]), ([0, 0, 3], [0, 0, 3]), ([], [])],
+)
+def test_trim_padding(waveform: list[float], expected: list[float]) -> None:
+    np.testing.assert_array_equal(trim_padding(np.array(waveform, np.float32)), expected)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Clips:
+    return Clips.from_directory(write_folder(tmp_path / "sounds", per_class=2))
+
+
+@pytest.fixture
+def network(stand_in: Path) -> PatchNetwork:
+    model = embedding_model("yamnet", layers="layer2", weights=str(stand_in))
+    return PatchNetwork(model, [model.get_layer("layer2_avg").output])
+
+
+def test_every_clip_is_loaded_once(network: PatchNetwork, clips: Clips) -> None:
+    loaded: list[int] = []
+    embedded = embed_clips(network, clips, check=lambda row, path, waveform: loaded.append(row))
+    assert sorted(loaded) == list(range(6))
+    np.testing.assert_array_equal(embedded.counts, [2] * 6)  # 1.2 s each
+    assert embedded.vectors.shape == (12, 64)
+
+
+def test_bad_sounds_are_raised_together_or_listed(network: PatchNetwork, clips: Clips) -> None:
+    Path(clips.paths[1]).write_bytes(b"RIFF")  # broken after the table was made
+    Path(clips.paths[4]).unlink()
+    with pytest.raises(AudioErrors) as caught:
+        embed_clips(network, clips)
+    assert [error.path for error in caught.value.errors] == [clips.paths[1], clips.paths[4]]
+    assert "2 of 6 sounds cannot be used" in str(caught.value)
+    assert "--on-error skip" in str(caught.value)
+    embedded = embed_clips(network, clips, on_error="skip")
+    np.testing.assert_array_equal(embedded.kept, [0, 2, 3, 5])
+    assert [error.path for error in embedded.skipped] == [clips.paths[1], clips.paths[4]]
+    with pytest.raises(ValueError, match="on_error='ignore'"):
+        embed_clips(network, clips, on_error="ignore")
+
+
+def test_map_ahead_keeps_the_order_and_a_bounded_lead() -> None:
+    running, lock, most = 0, threading.Lock(), 0
+
+    def work(item: int) -> int:
+        time.sleep(0.002 * (item % 3))
+        return item * item
+
+    def items() -> object:
+        nonlocal running, most
+        for item in range(50):
+            with lock:
+                running += 1
+                most = max(most, running)
+            yield item
+
+    results = []
+    for result in map_ahead(work, items(), workers=3, ahead=8):  # type: ignore[arg-type]
+        results.append(result)
+        running -= 1
+    assert results == [item * item for item in range(50)]
+    assert most <= 9
+
+
+def test_map_ahead_passes_errors_on() -> None:
+    def work(item: int) -> int:
+        if item == 3:
+            raise AudioError("x.wav", "broken")
+        return item
+
+    with pytest.raises(AudioError, match=r"x.wav: broken"):
+        list(map_ahead(work, range(10)))

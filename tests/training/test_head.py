@@ -1,0 +1,175 @@
+"""Heads on cached embeddings: learning, early stopping, weights, and checkpoints that lose nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from tfaudiotl.models.heads import dense_head
+from tfaudiotl.training.head import Examples, FitOptions, balanced_weights, clip_scores, fit_head, new_head
+
+
+def examples(clips: int = 60, *, seed: int = 0, spread: float = 1.0) -> Examples:
+    """Three classes of vectors around three centres; clips of one to four patches."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(clips) % 3
+    counts = rng.integers(1, 5, clips)
+    centres = np.random.default_rng(99).normal(size=(3, 8)) * [1, 1, 1, 1, 100, 100, 0.01, 0.01]
+    noise = rng.normal(size=(counts.sum(), 8)) * [1, 1, 1, 1, 100, 100, 0.01, 0.01] * spread
+    vectors = centres[np.repeat(labels, counts)] + noise
+    return Examples(vectors.astype(np.float32), counts, np.eye(3, dtype=np.float32)[labels], np.ones(clips, np.float32))
+
+
+def head(*, multi_label: bool = False, hidden: tuple[int, ...] = (16,)) -> keras.Model:
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, dense_head(inputs, ["a", "b", "c"], hidden=hidden, multi_label=multi_label))
+
+
+def accuracy(model: keras.Model, data: Examples) -> float:
+    return float((clip_scores(model, data).argmax(axis=1) == data.targets.argmax(axis=1)).mean())
+
+
+def test_examples_take_the_rows_of_clips() -> None:
+    data = examples(7)
+    taken = data.take(np.array([4, 1]))
+    starts = np.cumsum(data.counts) - data.counts
+    expected = [data.vectors[starts[i] : starts[i] + data.counts[i]] for i in (4, 1)]
+    np.testing.assert_array_equal(taken.vectors, np.concatenate(expected))
+    np.testing.assert_allclose(taken.mean_by_clip(taken.vectors), [rows.mean(axis=0) for rows in expected], rtol=1e-5)
+
+
+def test_learns_and_stops_early_with_the_best_weights() -> None:
+    model, data, val = head(), examples(), examples(30, seed=1)
+    fitted = fit_head(model, data, val, FitOptions(epochs=200, learning_rate=0.02, patience=3))
+    losses = fitted.history["val_loss"]
+    assert len(losses) < 200
+    assert fitted.best_epochs == 1 + int(np.argmin(losses)) == len(losses) - 3
+    scores = clip_scores(model, val)
+    loss = -np.log((scores * val.targets).sum(axis=1)).mean()
+    assert loss == pytest.approx(min(losses), rel=1e-4)  # the weights of the best epoch, not the last
+    assert accuracy(model, val) > 0.9
+    assert fitted.history["val_accuracy"][fitted.best_epochs - 1] == pytest.approx(accuracy(model, val))
+
+
+def test_without_validation_all_epochs_run() -> None:
+    fitted = fit_head(head(), examples(), None, FitOptions(), epochs=4)
+    assert len(fitted.history["loss"]) == fitted.best_epochs == 4
+
+
+def test_standardises_exactly() -> None:
+    model, data = head(), examples()
+    fit_head(model, data, None, FitOptions(), epochs=1)
+    norm = model.get_layer("head_batch_norm")
+    np.testing.assert_allclose(norm.moving_mean, data.vectors.mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(norm.moving_variance, data.vectors.var(axis=0), rtol=1e-4)
+
+
+def test_same_seed_same_weights() -> None:
+    template, data = head(), examples()
+    runs = []
+    for seed in (5, 5, 6):
+        model = new_head(template, seed=seed)
+        fit_head(model, data, None, FitOptions(seed=seed), epochs=2)
+        runs.append(model.get_weights())
+    assert all(np.array_equal(a, b) for a, b in zip(runs[0], runs[1], strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(runs[0], runs[2], strict=True))
+
+
+def test_balanced_weights_are_sklearns() -> None:
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    labels = np.array([0, 0, 0, 0, 0, 1, 2, 2])
+    targets = np.eye(4)[labels]  # the fourth class has no clip
+    np.testing.assert_allclose(balanced_weights(targets), compute_sample_weight("balanced", labels))
+
+
+def test_class_weights_give_rare_classes_their_say() -> None:
+    data = examples(300, spread=2.0)
+    labels = data.targets.argmax(axis=1)
+    rare = data.take(np.concatenate([np.flatnonzero(labels == 0)[:6], np.flatnonzero(labels > 0)]))
+    recalls = {}
+    for class_weight in ("balanced", None):
+        model = new_head(head(hidden=()), seed=0)
+        fit_head(model, rare, None, FitOptions(class_weight=class_weight, learning_rate=0.02), epochs=20)
+        test = examples(300, seed=7, spread=2.0)
+        of_class = test.targets[:, 0] == 1
+        recalls[class_weight] = (clip_scores(model, test)[of_class].argmax(axis=1) == 0).mean()
+    assert recalls["balanced"] > recalls[None] + 0.1
+
+
+def test_multi_label_head_learns_independent_classes() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, (80, 3)).astype(np.float32)
+    vectors = np.concatenate([targets * 2 - 1, rng.normal(size=(80, 5))], axis=1).astype(np.float32)
+    data = Examples(vectors, np.ones(80, int), targets, np.ones(80, np.float32))
+    model = head(multi_label=True)
+    fitted = fit_head(model, data, data, FitOptions(class_weight=None, learning_rate=0.02, epochs=40))
+    assert fitted.history["val_accuracy"][-1] > 0.98
+    np.testing.assert_array_equal(clip_scores(model, data) > 0.5, targets > 0.5)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("killed_after", [1, 4, 7])
+@pytest.mark.parametrize("with_val", [True, False])
+def test_a_killed_training_goes_on_bit_for_bit(killed_after: int, with_val: bool, tmp_path: Path) -> None:
+    template, data = head(), examples()
+    val = examples(30, seed=1) if with_val else None
+    options = FitOptions(epochs=10, learning_rate=0.05, patience=4)
+    whole = new_head(template, seed=0)
+    expected = fit_head(whole, data, val, options)
+
+    def kill(epoch: int, logs: dict[str, float]) -> None:
+        if epoch == killed_after:
+            raise Killed
+
+    path = tmp_path / "state.npz"
+    if killed_after < len(expected.history["loss"]):
+        with pytest.raises(Killed):
+            fit_head(new_head(template, seed=0), data, val, options, checkpoint=path, on_epoch=kill)
+    again = new_head(template, seed=0)
+    epochs_run: list[int] = []
+    fitted = fit_head(again, data, val, options, checkpoint=path, on_epoch=lambda e, logs: epochs_run.append(e))
+    assert epochs_run[0] == (killed_after + 1 if killed_after < len(expected.history["loss"]) else 1)
+    assert fitted.history.keys() == expected.history.keys()
+    for name, values in expected.history.items():
+        assert fitted.history[name] == pytest.approx(values, rel=1e-6)
+    for ours, theirs in zip(again.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_finished_training_is_not_run_again(tmp_path: Path) -> None:
+    template, data, val = head(), examples(), examples(30, seed=1)
+    options = FitOptions(epochs=30, learning_rate=0.05, patience=3)
+    first, path = new_head(template, seed=0), tmp_path / "state.npz"
+    fit_head(first, data, val, options, checkpoint=path)
+    second = new_head(template, seed=0)
+
+    def never(epoch: int, logs: dict[str, float]) -> None:
+        raise AssertionError(f"epoch {epoch} ran again")
+
+    fit_head(second, data, val, options, checkpoint=path, on_epoch=never)
+    for ours, theirs in zip(second.get_weights(), first.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs=0"),
+        ({"batch_size": 1.5}, "batch_size=1.5"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan"),
+        ({"patience": 0}, "patience=0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"class_weight": "auto"}, "class_weight='auto': allowed are 'balanced' and None"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FitOptions(**options)

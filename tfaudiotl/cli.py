@@ -1,0 +1,382 @@
+"""The command line: parses, calls the library, prints. TensorFlow loads only when a command runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tfaudiotl._version import __version__
+
+if TYPE_CHECKING:
+    from tfaudiotl.training.recipe import Progress
+
+app = typer.Typer(
+    name="tfaudiotl",
+    help="Turn a folder of recordings into your own sound classifier.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Weights = Annotated[str, typer.Option(help="Preset, TF Hub handle, SavedModel folder or archive, or .weights.h5 file.")]
+ModelPath = Annotated[Path, typer.Argument(help="A .keras file, a SavedModel folder or a .tflite file.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+
+
+class OnError(str, Enum):
+    """What to do with sounds that cannot be used."""
+
+    RAISE = "raise"
+    SKIP = "skip"
+
+
+OnErrorOption = Annotated[OnError, typer.Option(help="Sounds that cannot be used: stop, or leave out and list.")]
+
+
+class Format(str, Enum):
+    """How predictions are printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+@app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Turn a folder of recordings into your own sound classifier."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Loads TensorFlow; turns the library's errors into one message and exit code 1, Ctrl-C into 130."""
+    from tfaudiotl.errors import ExportError
+
+    _load_tensorflow()
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.secho("\nInterrupted.", err=True, fg="yellow")
+        raise typer.Exit(130) from None
+    except (ValueError, OSError, ExportError) as error:
+        typer.secho(f"Error: {error}", err=True, fg="red")
+        raise typer.Exit(1) from error
+
+
+def _load_tensorflow() -> None:
+    """Imports TensorFlow without the notes on CPU features and missing GPUs that it prints on every start."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)  # its C++ part writes to the descriptor, not to sys.stderr
+    try:
+        import tensorflow as tf
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+    tf.get_logger().setLevel("ERROR")
+
+
+def _clips(
+    folder: Path,
+    fold_pattern: str | None,
+    group_pattern: str | None,
+    on_error: OnError,
+    class_names: Any = None,
+) -> Any:
+    from tfaudiotl.audio.clips import Clips
+
+    clips = Clips.from_directory(
+        folder,
+        fold_pattern=fold_pattern,
+        group_pattern=group_pattern,
+        on_error=on_error.value,
+        class_names=class_names,
+    )
+    typer.echo(f"{clips!r}", err=True)
+    return clips
+
+
+def _names(text: str | None) -> list[str] | None:
+    return [name.strip() for name in text.split(",") if name.strip()] if text else None
+
+
+@app.command()
+def train(
+    folder: Annotated[Path, typer.Argument(help="One sub-folder of recordings per class.")],
+    output: Output,
+    weights: Weights = "audioset",
+    backbone: Annotated[str, typer.Option(help="Pretrained network.")] = "yamnet",
+    embedding: Annotated[
+        str | None,
+        typer.Option(help="Layer, or layers with commas, to classify on; the backbone's own by default."),
+    ] = None,
+    hidden: Annotated[str, typer.Option(help="Widths of the head's hidden layers, with commas; '' for none.")] = "128",
+    dropout: Annotated[float, typer.Option(help="Dropout in the head.")] = 0.2,
+    epochs: Annotated[int, typer.Option(help="Epochs at most.")] = 100,
+    batch_size: Annotated[int, typer.Option(help="Clips per step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(help="Adam's learning rate.")] = 2e-3,
+    patience: Annotated[int, typer.Option(help="Epochs without a better validation loss before stopping.")] = 5,
+    balance: Annotated[bool, typer.Option(help="Weigh classes by the inverse of their share.")] = True,
+    val: Annotated[float, typer.Option(help="Share of the clips held out, when there are no folds.")] = 0.2,
+    folds: Annotated[int | None, typer.Option(help="Cross-validate with so many folds.")] = None,
+    fold_pattern: Annotated[
+        str | None,
+        typer.Option(help=r"Cross-validate with folds from the file names: a regex such as '^(\d)-'."),
+    ] = None,
+    group_pattern: Annotated[
+        str | None,
+        typer.Option(help="Regex: files with the same first group stay on one side of every split."),
+    ] = None,
+    window_seconds: Annotated[float, typer.Option(help="Longer clips are cut into windows of this length.")] = 10.0,
+    seed: Annotated[int, typer.Option(help="Seed of splits, weights and batches.")] = 0,
+    on_error: OnErrorOption = OnError.RAISE,
+    allow_silence: Annotated[bool, typer.Option("--allow-silence", help="Keep clips that are all zeros.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train, evaluate and export a classifier from a folder of recordings."""
+    if folds is not None and fold_pattern is not None:
+        raise typer.BadParameter("give --folds or --fold-pattern, not both")
+    widths = _whole_numbers(hidden, "--hidden")
+    with _errors():
+        clips = _clips(folder, fold_pattern, group_pattern, on_error)
+        from tfaudiotl.training.head import FitOptions
+        from tfaudiotl.workflow import train_folder
+
+        fit = FitOptions(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            patience=patience,
+            class_weight="balanced" if balance else None,
+            seed=seed,
+        )
+        try:
+            with _training_bars() as progress:
+                metrics = train_folder(
+                    clips,
+                    output,
+                    overwrite=overwrite,
+                    resume=resume,
+                    fit=fit,
+                    progress=progress,
+                    folds="given" if fold_pattern else folds,
+                    val=val,
+                    window_seconds=window_seconds,
+                    on_error=on_error.value,
+                    allow_silence=allow_silence,
+                    backbone=backbone,
+                    weights=weights,
+                    embedding=_names(embedding),
+                    hidden=widths,
+                    dropout=dropout,
+                )
+        except (KeyboardInterrupt, OSError):
+            if (output / ".work").is_dir():
+                typer.secho("Finished epochs are kept: the same command with --resume goes on.", err=True)
+            raise
+    _print_summary(metrics, output)
+
+
+def _whole_numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(width) for width in text.split(",") if width.strip()]
+    except ValueError:
+        raise typer.BadParameter(f"{option} {text!r}: whole numbers with commas, such as '256,128'") from None
+
+
+def _print_summary(metrics: dict[str, Any], output: Path) -> None:
+    if "folds" in metrics:
+        accuracies = ", ".join(f"{fold['accuracy']:.3f}" for fold in metrics["folds"])
+        typer.echo(
+            f"Accuracy over folds: {metrics['accuracy_mean']:.4f} +- {metrics['accuracy_std']:.4f} ({accuracies})"
+        )
+    else:
+        typer.echo(f"Accuracy on held-out clips: {metrics['accuracy']:.4f}, macro F1 {metrics['macro_f1']:.4f}")
+    for check in metrics["exports"]:
+        typer.echo(f"  {check['file']}: {check['bytes'] / 1e6:.1f} MB, agreement with Keras {check['agreement']:.4f}")
+    if metrics["skipped"]:
+        typer.echo(f"  {len(metrics['skipped'])} sounds were left out; metrics.json and the report list them")
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in metrics["seconds"].items())
+    typer.echo(f"Seconds: {stages}")
+    typer.echo(f"All of it is in {output}; read {output / 'report' / 'report.md'}")
+
+
+@app.command()
+def evaluate(
+    model: ModelPath,
+    folder: Annotated[Path, typer.Argument(help="One sub-folder of recordings per class.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the report into this folder.")] = None,
+    on_error: OnErrorOption = OnError.RAISE,
+) -> None:
+    """Measure a classifier on labelled recordings."""
+    with _errors():
+        clips = _clips(folder, None, None, on_error)
+        from tfaudiotl.errors import AudioError
+        from tfaudiotl.runtime.evaluate import evaluate as run
+
+        skipped: list[AudioError] = list(clips.skipped)
+        with _bar("Classifying") as step:
+            evaluation = run(model, clips, on_error=on_error.value, skipped=skipped, progress=step)
+        typer.echo(evaluation.to_markdown())
+        for error in skipped:
+            typer.secho(f"left out: {error}", err=True, fg="yellow")
+        if output:
+            typer.echo(f"Report: {evaluation.save(output, title=f'Evaluation of {model.name}')}")
+
+
+@app.command()
+def predict(
+    model: ModelPath,
+    sounds: Annotated[list[Path], typer.Argument(help="Sound files, or folders of them.")],
+    top: Annotated[int, typer.Option(min=1, help="Classes to show per file.")] = 3,
+    timeline: Annotated[bool, typer.Option("--timeline", help="Show what is heard when, instead.")] = False,
+    threshold: Annotated[float, typer.Option(help="Score from which a class is heard, in a timeline.")] = 0.5,
+    format: Annotated[Format, typer.Option(help="How to print.")] = Format.TABLE,
+    on_error: OnErrorOption = OnError.RAISE,
+) -> None:
+    """Classify sound files: the best classes of each, or what is heard when."""
+    with _errors():
+        files = _sound_files(sounds)
+        from tfaudiotl.errors import AudioError
+        from tfaudiotl.runtime.predictor import Predictor
+
+        predictor = Predictor(model, threshold=threshold)
+        rows: list[dict[str, Any]] = []
+        lost = 0
+        for path in files:
+            try:
+                if timeline:
+                    rows += [{"file": str(path), **event.to_dict()} for event in predictor.predict_file(path)]
+                    continue
+                scores = predictor.scores_of_file(path)
+                best = sorted(zip(predictor.class_names, scores.tolist(), strict=True), key=lambda pair: -pair[1])
+                rows += [{"file": str(path), "label": name, "score": score} for name, score in best[:top]]
+            except AudioError as error:
+                if on_error is OnError.RAISE:
+                    raise
+                lost += 1
+                typer.secho(f"left out: {error}", err=True, fg="yellow")
+        _print_rows(
+            rows,
+            format,
+            ["file", "start", "end", "label", "score"] if timeline else ["file", "label", "score"],
+        )
+        if lost == len(files):
+            raise typer.Exit(1)
+
+
+def _sound_files(paths: list[Path]) -> list[Path]:
+    from tfaudiotl.audio.files import AUDIO_EXTENSIONS
+
+    files: list[Path] = []
+    for path in paths:
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_EXTENSIONS) if path.is_dir() else [path]
+        if not found:
+            raise ValueError(f"{path}: no sound file in this folder")
+        files += found
+    return files
+
+
+def _print_rows(rows: list[dict[str, Any]], style: Format, columns: list[str]) -> None:
+    if style is Format.JSON:
+        typer.echo(json.dumps(rows, indent=2))
+    elif style is Format.CSV:
+        writer = csv.DictWriter(sys.stdout, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        for row in rows:
+            values = [f"{row[c]:.3f}" if isinstance(row[c], float) else str(row[c]) for c in columns]
+            typer.echo("  ".join(values))
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A .keras file.")],
+    output: Output,
+    quantize: Annotated[str | None, typer.Option(help="For .tflite: float16.")] = None,
+    samples: Annotated[int | None, typer.Option(help="For .tflite: samples per window.")] = None,
+    verify: Annotated[
+        Path | None, typer.Option(help="Folder of labelled recordings to compare the file with the model on.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Export a .keras classifier: to OUTPUT.tflite, or to a SavedModel folder."""
+    with _errors():
+        from tfaudiotl.backbones.scores import class_names_of
+        from tfaudiotl.export.artifact import load_model, open_artifact
+        from tfaudiotl.export.savedmodel import export_saved_model
+        from tfaudiotl.export.tflite import export_tflite
+
+        loaded = load_model(model)
+        if output.suffix == ".tflite":
+            export_tflite(loaded, output, quantize=quantize, samples=samples, overwrite=overwrite)
+            from tfaudiotl.evaluation.writing import write_atomic
+
+            write_atomic(output.with_suffix(".txt"), "".join(f"{name}\n" for name in class_names_of(loaded)))
+        elif quantize or samples:
+            raise ValueError(f"output={str(output)!r}: quantize and samples are for names that end in .tflite")
+        else:
+            export_saved_model(loaded, output, overwrite=overwrite)
+        typer.echo(f"Wrote {output}")
+        if verify:
+            from tfaudiotl.export.verify import Reference, checks_table, verify_export
+
+            clips = _clips(verify, None, None, OnError.RAISE, class_names=class_names_of(loaded))
+            waveforms = [clips.load(row) for row in range(len(clips))]
+            reference = Reference(open_artifact(loaded), waveforms, clips.targets)
+            check = verify_export(reference, open_artifact(output))
+            typer.echo(checks_table([check]))
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar; yields a function of the number done and in all."""
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    with Bars(console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _training_bars() -> Iterator[Progress]:
+    """One bar for the clips, then one per training run."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    from tfaudiotl.training.recipe import Progress
+
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def clips(done: int, total: int) -> None:
+            if "clips" not in tasks:
+                tasks["clips"] = bars.add_task("Listening to clips", total=total)
+            bars.update(tasks["clips"], completed=done)
+
+        def epoch(run: str, number: int, epochs: int, metrics: dict[str, float]) -> None:
+            if run not in tasks:
+                tasks[run] = bars.add_task(f"Training: {run}", total=epochs)
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+            bars.update(tasks[run], completed=number, description=f"Training: {run}  {shown}")
+
+        yield Progress(clips=clips, epoch=epoch)

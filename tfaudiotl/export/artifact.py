@@ -1,0 +1,151 @@
+"""Opening a classifier again, whichever way it was saved: .keras, SavedModel or .tflite."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfaudiotl.audio.files import SAMPLE_RATE
+from tfaudiotl.backbones.scores import class_names_of
+from tfaudiotl.errors import WeightsError
+from tfaudiotl.models import layers as _layers  # noqa: F401 - registers them with Keras
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A classifier ready to run.
+
+    Attributes:
+        path: where it came from.
+        kind: "keras", "saved_model" or "tflite".
+        class_names: in output order.
+        samples: the fixed window length, or None if any length will do.
+        sample_rate: Hz.
+        scores: function from ``(batch, samples)`` float32 to ``(batch, classes)`` float32.
+    """
+
+    path: str
+    kind: str
+    class_names: tuple[str, ...]
+    samples: int | None
+    sample_rate: int
+    scores: Callable[[np.ndarray], np.ndarray]
+
+
+def load_model(path: str | Path) -> keras.Model:
+    """``keras.saving.load_model`` in safe mode, with this package's layers known; WeightsError if it fails."""
+    path = Path(path)
+    if not path.exists():
+        raise WeightsError(f"model={str(path)!r}: no such file")
+    try:
+        return keras.saving.load_model(str(path), safe_mode=True)
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        raise WeightsError(f"model={str(path)!r}: cannot be loaded as a .keras file: {error}") from error
+
+
+def open_artifact(
+    model: str | Path | keras.Model,
+    *,
+    class_names: Sequence[str] | None = None,
+    num_threads: int | None = None,
+) -> Artifact:
+    """Opens a Keras model, a .keras file, a SavedModel folder or a .tflite file for prediction.
+
+    Args:
+        model: the model, or the path of one.
+        class_names: the names in output order; None reads them: from inside the model, from the
+            SavedModel's assets, or from a ``labels.txt`` (or NAME.txt) beside the .tflite file.
+        num_threads: for .tflite: threads of the interpreter; None: one per core.
+
+    Raises:
+        WeightsError: nothing there, not a model, or no class names to be found.
+    """
+    if isinstance(model, keras.Model):
+        return _from_keras(model, model.name, class_names)
+    path = Path(model)
+    if path.is_dir():
+        return _from_saved_model(path, class_names)
+    if path.suffix == ".tflite":
+        return _from_tflite(path, class_names, num_threads)
+    return _from_keras(load_model(path), str(path), class_names)
+
+
+def _from_keras(model: keras.Model, path: str, class_names: Sequence[str] | None) -> Artifact:
+    names = tuple(class_names) if class_names is not None else class_names_of(model)
+    _check_labels(path, names, model.output_shape[-1])
+    run = _traced(model)
+    return Artifact(path, "keras", names, model.input_shape[1], SAMPLE_RATE, run)
+
+
+def _traced(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """The model as one graph; ``model.predict`` would set up a data pipeline for every window."""
+    import tensorflow as tf
+
+    spec = tf.TensorSpec(model.inputs[0].shape, tf.float32)
+    graph = tf.function(lambda x: model(x, training=False), input_signature=[spec], autograph=False)
+    return lambda waveforms: graph(waveforms).numpy()
+
+
+def _from_saved_model(path: Path, class_names: Sequence[str] | None) -> Artifact:
+    import tensorflow as tf
+
+    try:
+        loaded = tf.saved_model.load(str(path))
+        signature = loaded.signatures["serving_default"]
+    except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+        raise WeightsError(f"model={str(path)!r}: no SavedModel with a serving_default signature: {error}") from error
+    names = class_names if class_names is not None else _read_labels(path / "assets" / "labels.txt")
+    (spec,) = signature.structured_input_signature[1].values()
+    (output,) = signature.structured_outputs.values()
+    _check_labels(str(path), names, output.shape[-1])
+
+    def scores(waveforms: np.ndarray, *, _keep: Any = loaded) -> np.ndarray:  # signatures do not keep variables alive
+        (result,) = signature(**{spec.name: tf.constant(waveforms, tf.float32)}).values()
+        return result.numpy()
+
+    return Artifact(str(path), "saved_model", tuple(names), spec.shape[1], SAMPLE_RATE, scores)
+
+
+def _from_tflite(path: Path, class_names: Sequence[str] | None, num_threads: int | None) -> Artifact:
+    from ai_edge_litert.interpreter import Interpreter
+
+    if not path.is_file():
+        raise WeightsError(f"model={str(path)!r}: no such file")
+    try:
+        interpreter = Interpreter(model_path=str(path), num_threads=num_threads or os.cpu_count() or 1)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise WeightsError(f"model={str(path)!r}: cannot be loaded as a .tflite file: {error}") from error
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    beside = [path.with_suffix(".txt"), path.parent / "labels.txt"]
+    names = class_names if class_names is not None else _read_labels(*beside)
+    _check_labels(str(path), names, int(given["shape"][-1]))
+
+    def scores(waveforms: np.ndarray) -> np.ndarray:
+        rows = []
+        for waveform in np.asarray(waveforms, np.float32):
+            interpreter.set_tensor(taken["index"], waveform[None])
+            interpreter.invoke()
+            rows.append(interpreter.get_tensor(given["index"])[0])
+        return np.stack(rows)
+
+    return Artifact(str(path), "tflite", tuple(names), int(taken["shape"][1]), SAMPLE_RATE, scores)
+
+
+def _read_labels(*candidates: Path) -> tuple[str, ...]:
+    for path in candidates:
+        if path.is_file():
+            return tuple(path.read_text(encoding="utf-8").splitlines())
+    looked = ", ".join(str(path) for path in candidates)
+    raise WeightsError(f"no class names: looked for {looked}; pass class_names=, or put the labels there")
+
+
+def _check_labels(path: str, names: Sequence[str], outputs: int) -> None:
+    if len(names) != outputs:
+        raise WeightsError(f"model={path!r}: {len(names)} class names for {outputs} outputs")

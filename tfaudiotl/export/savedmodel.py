@@ -1,0 +1,58 @@
+"""SavedModel: the classifier for TensorFlow without this package, TF Serving included."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfaudiotl.backbones.scores import class_names_of
+from tfaudiotl.export.atomic import new_path
+from tfaudiotl.models.builder import clip_embedding_model
+
+
+class _Serving(tf.Module):
+    """What goes into the SavedModel: the variables, the labels, one function per signature."""
+
+    def __init__(self, model: keras.Model, labels: str):
+        super().__init__()
+        self.model_variables = [variable.value for variable in model.variables]
+        self.labels = tf.saved_model.Asset(labels)
+        waveform = tf.TensorSpec(model.inputs[0].shape, tf.float32, name=model.inputs[0].name)
+        self.functions = {"serving_default": _function(model, waveform, "scores")}
+        self.functions["embed"] = _function(clip_embedding_model(model), waveform, "embedding")
+
+
+def _function(model: keras.Model, spec: tf.TensorSpec, output: str) -> Any:
+    return tf.function(
+        lambda inputs: {output: model(inputs, training=False)}, input_signature=[spec], autograph=False
+    ).get_concrete_function()
+
+
+def export_saved_model(model: keras.Model, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Writes ``model`` as a SavedModel that runs without tfaudiotl and without Keras.
+
+    Signatures: ``serving_default``, ``waveform (batch, samples)`` to ``scores (batch, classes)``; and
+    ``embed``, to ``embedding (batch, dim)``. The class names are the asset ``labels.txt``, one per line.
+
+    Args:
+        model: a classifier from ``build_classifier``.
+        path: the folder to write.
+        overwrite: replace an existing one; it stays whole until the new one is complete.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        FileExistsError: ``path`` exists and ``overwrite`` is false.
+        ExportError: ``path`` cannot be written.
+    """
+    with tempfile.TemporaryDirectory() as scratch, new_path(path, overwrite=overwrite) as target:
+        labels = Path(scratch) / "labels.txt"
+        labels.write_text("".join(f"{name}\n" for name in class_names_of(model)), encoding="utf-8")
+        serving = _Serving(model, str(labels))
+        tf.saved_model.save(serving, str(target), signatures=serving.functions)
+    return Path(path)

@@ -1,0 +1,13 @@
+"""Every layer of this package that a saved model may hold; importing this registers them with Keras."""
+
+from tfaudiotl.backbones.frontend import (
+    LogMel,
+    PatchBatch,
+    Patches,
+    PatchPooling,
+    PatchSequence,
+    ValidPatches,
+)
+from tfaudiotl.backbones.scores import ClassScores
+
+__all__ = ["ClassScores", "LogMel", "PatchBatch", "PatchPooling", "PatchSequence", "Patches", "ValidPatches"]

@@ -1,0 +1,79 @@
+"""How good is a classifier on labelled clips, whichever way it was saved?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.embeddings.engine import map_ahead
+from tfaudiotl.errors import AudioError
+from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
+from tfaudiotl.runtime.predictor import Predictor
+
+
+def evaluate(
+    model: str | Path | keras.Model,
+    clips: Clips,
+    *,
+    on_error: str = "raise",
+    skipped: list[AudioError] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Scores every clip and compares with its labels.
+
+    Args:
+        model: a Keras model, or the path of a .keras file, SavedModel or .tflite file.
+        clips: labelled clips; their classes must be among the model's.
+        on_error: "raise", or "skip" clips that cannot be read.
+        skipped: a list that takes the skipped sounds; without one they are in the log.
+        progress: called with the number of clips done and in all.
+
+    Returns:
+        An ``Evaluation``; clips' names are their paths.
+
+    Raises:
+        ValueError: the clips have classes which the model does not.
+        AudioError: a clip cannot be read, with ``on_error="raise"``.
+    """
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
+    predictor = Predictor(model)
+    names = predictor.class_names
+    unknown = sorted({label for labels in clips.labels for label in labels} - set(names))
+    if unknown:
+        raise ValueError(f"clips have the classes {unknown}, which the model does not; it has {list(names)}")
+    lost: list[AudioError] = skipped if skipped is not None else []
+
+    def load(row: int) -> np.ndarray | AudioError:
+        try:
+            return clips.load(row, sample_rate=predictor.artifact.sample_rate)
+        except AudioError as error:
+            return error
+
+    scores, rows = [], []
+    for row, waveform in enumerate(map_ahead(load, range(len(clips)))):
+        progress(row + 1, len(clips))
+        if isinstance(waveform, AudioError):
+            if on_error == "raise":
+                raise waveform
+            lost.append(waveform)
+            continue
+        scores.append(predictor.scores(waveform, sample_rate=predictor.artifact.sample_rate))
+        rows.append(row)
+    if not rows:
+        raise ValueError("clips: none of them could be read")
+    column = {name: index for index, name in enumerate(names)}
+    targets = np.zeros((len(rows), len(names)), np.float32)
+    for place, row in enumerate(rows):
+        targets[place, [column[label] for label in clips.labels[row]]] = 1
+    return evaluate_scores(
+        np.stack(scores),
+        targets,
+        class_names=names,
+        multi_label=clips.multi_label,
+        names=[clips.paths[row] for row in rows],
+    )

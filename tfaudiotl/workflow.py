@@ -1,0 +1,187 @@
+"""The main job from a folder of recordings to a folder of results: what ``tfaudiotl train`` does."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfaudiotl._version import __version__
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.evaluation.report import Section, write_report
+from tfaudiotl.evaluation.writing import escape_markdown, markdown_table, write_atomic
+from tfaudiotl.export.artifact import open_artifact
+from tfaudiotl.export.savedmodel import export_saved_model
+from tfaudiotl.export.tflite import export_tflite
+from tfaudiotl.export.verify import Check, Reference, checks_table, verify_export
+from tfaudiotl.training.head import FitOptions
+from tfaudiotl.training.recipe import Progress, TrainingResult, train_classifier
+
+WORK = ".work"  # sub-folder that keeps finished work until the training is complete
+
+
+def train_folder(
+    clips: Clips,
+    output: str | Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    fit: FitOptions | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Trains on ``clips`` and fills ``output`` with the classifier, its exports and its report.
+
+    Writes ``model.keras``, ``saved_model/``, ``model.tflite``, ``model_float16.tflite``, ``labels.txt``,
+    ``metrics.json`` and ``report/``. Every exported file is opened again and compared with the Keras
+    model on held-out clips. Work that is finished when the process is killed is kept in
+    ``output/.work`` until the end.
+
+    Args:
+        clips: the labelled clips.
+        output: the folder to write.
+        overwrite: replace what is in a non-empty ``output``.
+        resume: go on from the state of an interrupted run in ``output``.
+        fit: how the head is trained.
+        progress: callbacks.
+        **options: further arguments of ``train_classifier``.
+
+    Returns:
+        The contents of ``metrics.json``.
+
+    Raises:
+        FileExistsError: ``output`` is not empty, and neither ``overwrite`` nor ``resume`` was given.
+        ValueError: ``resume`` with other settings than the interrupted run's.
+    """
+    fit, start = fit or FitOptions(), perf_counter()
+    settings = {"fit": asdict(fit), **options, "classes": list(clips.class_names), "clips": len(clips)}
+    output = Path(output)
+    work = _prepare(output, json.loads(json.dumps(settings, default=str)), overwrite=overwrite, resume=resume)
+    result = train_classifier(clips, fit=fit, workdir=work, progress=progress, **options)
+    began = perf_counter()
+    result.model.save(output / "model.keras")
+    write_atomic(output / "labels.txt", "".join(f"{name}\n" for name in clips.class_names))
+    checks = export_all(result, output)
+    result.seconds["export_and_check"] = perf_counter() - began
+    began = perf_counter()
+    write_report(
+        output / "report",
+        title=f"Sound classifier: {', '.join(clips.class_names[:5])}{' ...' if len(clips.class_names) > 5 else ''}",
+        evaluation=result.evaluation,
+        histories=result.histories,
+        sections=[
+            *_fold_section(result),
+            _export_section(checks, len(result.kept)),
+            *_skipped_section(result),
+        ],
+    )
+    result.seconds["report"] = perf_counter() - began
+    result.seconds["total"] = perf_counter() - start
+    metrics = _metrics(result, checks, settings)
+    write_atomic(output / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    shutil.rmtree(work)
+    return metrics
+
+
+def _prepare(output: Path, settings: dict[str, Any], *, overwrite: bool, resume: bool) -> Path:
+    """Checks the output folder, and returns the one for unfinished work."""
+    work = output / WORK
+    if output.exists() and not output.is_dir():
+        raise FileExistsError(f"output={str(output)!r} is a file; give a folder, new or empty")
+    if resume:
+        if not (work / "settings.json").is_file():
+            raise ValueError(f"resume: {output} holds no unfinished training; run without it")
+        before = json.loads((work / "settings.json").read_text(encoding="utf-8"))
+        changed = [key for key in sorted({*before, *settings}) if before.get(key) != settings.get(key)]
+        changed = [key for key in changed if key != "on_error"]  # it decides what is left out, not how to train
+        if changed:
+            told = "; ".join(f"{key}: {before.get(key)} then, {settings.get(key)} now" for key in changed)
+            raise ValueError(f"resume: the interrupted run had other settings ({told}); give the same, or overwrite")
+    elif output.is_dir() and any(output.iterdir()):
+        if not overwrite:
+            hint = "resume=True (--resume) goes on with it, " if (work / "settings.json").is_file() else ""
+            raise FileExistsError(
+                f"output={str(output)!r} is not empty; {hint}overwrite=True (--overwrite) replaces it"
+            )
+        shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    write_atomic(work / "settings.json", json.dumps(settings, indent=2))
+    return work
+
+
+def export_all(result: TrainingResult, output: Path) -> list[Check]:
+    """Writes the exports into ``output`` and compares each, opened again, with the Keras model."""
+    model = result.model
+    files = [
+        export_saved_model(model, output / "saved_model", overwrite=True),
+        export_tflite(model, output / "model.tflite", overwrite=True),
+        export_tflite(model, output / "model_float16.tflite", quantize="float16", overwrite=True),
+    ]
+    reference = Reference(
+        open_artifact(model), result.kept_waveforms, result.kept.targets, multi_label=result.clips.multi_label
+    )
+    return [verify_export(reference, open_artifact(path, num_threads=1)) for path in [output / "model.keras", *files]]
+
+
+def _export_section(checks: list[Check], clips: int) -> Section:
+    note = (
+        f"Each file was opened again and run beside the Keras model on {clips} held-out clips, one window at a "
+        "time. SavedModel and .keras files get whole clips; a .tflite file gets the clips cut into its windows, "
+        "and a clip's class is that of its windows' mean scores. Times are medians of one window on one thread "
+        "for .tflite, all threads for the others."
+    )
+    return Section("Exported files", f"{note}\n\n{checks_table(checks)}")
+
+
+def _fold_section(result: TrainingResult) -> list[Section]:
+    if not result.folds:
+        return []
+    rows = [(f.name, str(f.clips), f"{f.accuracy:.4f}", f"{f.macro_f1:.4f}", str(f.epochs)) for f in result.folds]
+    accuracies = [fold.accuracy for fold in result.folds]
+    note = (
+        f"Mean accuracy {np.mean(accuracies):.4f}, standard deviation {np.std(accuracies):.4f}. The clips of a fold "
+        "are predicted by a head trained on the other folds; the saved model is trained on all clips."
+    )
+    return [Section("Folds", f"{note}\n\n{markdown_table(['Fold', 'Clips', 'Accuracy', 'Macro F1', 'Epochs'], rows)}")]
+
+
+def _skipped_section(result: TrainingResult) -> list[Section]:
+    if not result.skipped:
+        return []
+    rows = [(escape_markdown(error.path), escape_markdown(error.reason)) for error in result.skipped]
+    return [Section(f"Left out ({len(rows)})", markdown_table(["File", "Reason"], rows))]
+
+
+def _metrics(result: TrainingResult, checks: list[Check], settings: dict[str, Any]) -> dict[str, Any]:
+    metrics = result.evaluation.to_dict()
+    if result.folds:
+        accuracies = [fold.accuracy for fold in result.folds]
+        metrics |= {
+            "accuracy_mean": float(np.mean(accuracies)),
+            "accuracy_std": float(np.std(accuracies)),
+            "folds": [asdict(fold) for fold in result.folds],
+        }
+    metrics |= {
+        "epochs": result.epochs,
+        "clips": len(result.clips),
+        "patches": result.patches,
+        "exports": [check.to_dict() for check in checks],
+        "skipped": [{"path": error.path, "reason": error.reason} for error in result.skipped],
+        "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
+        "settings": json.loads(json.dumps(settings, default=str)),
+        "versions": {
+            "tfaudiotl": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    return metrics
