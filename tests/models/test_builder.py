@@ -76,7 +76,7 @@ def test_classifier_learns_two_tones(aggregate: str, multi_label: bool, stand_in
         learning_rate=0.05,
     )
     frozen = model.get_layer("layer2_pointwise_conv").get_weights()[0]
-    model.fit(waveforms, targets, epochs=15, batch_size=20, verbose=0)
+    model.fit(waveforms, targets, epochs=20, batch_size=8, verbose=0)
     assert (model.predict(waveforms, verbose=0).argmax(axis=1) == high).mean() == 1.0
     np.testing.assert_array_equal(model.get_layer("layer2_pointwise_conv").get_weights()[0], frozen)
 

@@ -124,7 +124,7 @@ def read_checkpoint(folder: Path) -> dict[str, np.ndarray]:
         reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
         keys = [key for key in reader.get_variable_to_shape_map() if key.endswith("VARIABLE_VALUE")]
         return {key: reader.get_tensor(key) for key in keys}
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         raise WeightsError(f"{folder}: its variables cannot be read (damaged or cut off): {error}") from error
 
 
