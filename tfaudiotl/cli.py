@@ -380,3 +380,7 @@ def _training_bars() -> Iterator[Progress]:
             bars.update(tasks[run], completed=number, description=f"Training: {run}  {shown}")
 
         yield Progress(clips=clips, epoch=epoch)
+
+
+if __name__ == "__main__":
+    app()

@@ -24,9 +24,9 @@ def examples(clips: int = 60, *, seed: int = 0, spread: float = 1.0) -> Examples
     return Examples(vectors.astype(np.float32), counts, np.eye(3, dtype=np.float32)[labels], np.ones(clips, np.float32))
 
 
-def head(*, multi_label: bool = False, hidden: tuple[int, ...] = (16,)) -> keras.Model:
+def head(*, multi_label: bool = False, hidden: tuple[int, ...] = (16,), seed: int = 0) -> keras.Model:
     inputs = keras.Input((8,))
-    return keras.Model(inputs, dense_head(inputs, ["a", "b", "c"], hidden=hidden, multi_label=multi_label))
+    return keras.Model(inputs, dense_head(inputs, ["a", "b", "c"], hidden=hidden, multi_label=multi_label, seed=seed))
 
 
 def accuracy(model: keras.Model, data: Examples) -> float:
@@ -69,10 +69,9 @@ def test_standardises_exactly() -> None:
 
 
 def test_same_seed_same_weights() -> None:
-    template, data = head(), examples()
-    runs = []
+    data, runs = examples(), []
     for seed in (5, 5, 6):
-        model = new_head(template, seed=seed)
+        model = new_head(head(seed=seed))
         fit_head(model, data, None, FitOptions(seed=seed), epochs=2)
         runs.append(model.get_weights())
     assert all(np.array_equal(a, b) for a, b in zip(runs[0], runs[1], strict=True))
@@ -93,7 +92,7 @@ def test_class_weights_give_rare_classes_their_say() -> None:
     rare = data.take(np.concatenate([np.flatnonzero(labels == 0)[:6], np.flatnonzero(labels > 0)]))
     recalls = {}
     for class_weight in ("balanced", None):
-        model = new_head(head(hidden=()), seed=0)
+        model = head(hidden=())
         fit_head(model, rare, None, FitOptions(class_weight=class_weight, learning_rate=0.02), epochs=20)
         test = examples(300, seed=7, spread=2.0)
         of_class = test.targets[:, 0] == 1
@@ -122,7 +121,7 @@ def test_a_killed_training_goes_on_bit_for_bit(killed_after: int, with_val: bool
     template, data = head(), examples()
     val = examples(30, seed=1) if with_val else None
     options = FitOptions(epochs=10, learning_rate=0.05, patience=4)
-    whole = new_head(template, seed=0)
+    whole = new_head(template)
     expected = fit_head(whole, data, val, options)
 
     def kill(epoch: int, logs: dict[str, float]) -> None:
@@ -132,8 +131,8 @@ def test_a_killed_training_goes_on_bit_for_bit(killed_after: int, with_val: bool
     path = tmp_path / "state.npz"
     if killed_after < len(expected.history["loss"]):
         with pytest.raises(Killed):
-            fit_head(new_head(template, seed=0), data, val, options, checkpoint=path, on_epoch=kill)
-    again = new_head(template, seed=0)
+            fit_head(new_head(template), data, val, options, checkpoint=path, on_epoch=kill)
+    again = new_head(template)
     epochs_run: list[int] = []
     fitted = fit_head(again, data, val, options, checkpoint=path, on_epoch=lambda e, logs: epochs_run.append(e))
     assert epochs_run[0] == (killed_after + 1 if killed_after < len(expected.history["loss"]) else 1)
@@ -147,9 +146,9 @@ def test_a_killed_training_goes_on_bit_for_bit(killed_after: int, with_val: bool
 def test_a_finished_training_is_not_run_again(tmp_path: Path) -> None:
     template, data, val = head(), examples(), examples(30, seed=1)
     options = FitOptions(epochs=30, learning_rate=0.05, patience=3)
-    first, path = new_head(template, seed=0), tmp_path / "state.npz"
+    first, path = new_head(template), tmp_path / "state.npz"
     fit_head(first, data, val, options, checkpoint=path)
-    second = new_head(template, seed=0)
+    second = new_head(template)
 
     def never(epoch: int, logs: dict[str, float]) -> None:
         raise AssertionError(f"epoch {epoch} ran again")

@@ -107,10 +107,8 @@ def verify_export(reference: Reference, exported: Artifact, *, min_agreement: fl
     a, b = np.concatenate(theirs), np.concatenate(ours)
     if not np.isfinite(a).all():
         raise ExportError(f"{exported.path}: gives scores that are not finite")
-    if reference.multi_label:
-        same = ((a >= 0.5) == (b >= 0.5)).all(axis=1)
-    else:
-        same = a.argmax(axis=1) == b.argmax(axis=1)
+    decided = (lambda scores: scores >= 0.5) if reference.multi_label else (lambda scores: scores.argmax(1)[:, None])
+    same = (decided(a) == decided(b)).all(axis=1)
     path = Path(exported.path)
     check = Check(
         file=path.name,

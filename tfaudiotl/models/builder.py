@@ -67,6 +67,7 @@ def build_classifier(
     input: str = "waveform",
     samples: int | None = None,
     learning_rate: float = 1e-3,
+    seed: int | None = None,
     name: str | None = None,
 ) -> keras.Model:
     """A sound classifier: backbone, embedding, head, mean over the clip's patches. One flat Keras model.
@@ -90,6 +91,7 @@ def build_classifier(
         input: "waveform" ``(batch, samples)``, or "patches" ``(batch, 96, 64)``.
         samples: a fixed waveform length (static shapes, for TPU and XLA), or None for any.
         learning_rate: Adam's.
+        seed: of the head's initial weights and dropout; None draws new ones each time.
         name: the model's name; "<backbone>_classifier" if not given.
 
     Returns:
@@ -115,7 +117,7 @@ def build_classifier(
     backbone_layers = keras.Model(base.input, x).layers
     if aggregate == "embeddings":
         x = clip_pooling(base, spec, x, "avg")
-    x = dense_head(x, class_names, hidden=hidden, dropout=dropout, multi_label=multi_label)
+    x = dense_head(x, class_names, hidden=hidden, dropout=dropout, multi_label=multi_label, seed=seed)
     if aggregate == "scores":
         x = clip_pooling(base, spec, x, "avg")
     model = keras.Model(base.input, x, name=name or f"{backbone}_classifier")

@@ -26,7 +26,7 @@ class FitOptions:
         learning_rate: Adam's.
         patience: epochs without a better validation loss before training stops.
         class_weight: "balanced" weighs each class by the inverse of its share, None weighs all alike.
-        seed: of the initial weights, the dropout and the order of the clips.
+        seed: of the order of the clips; ``train_classifier`` uses it for everything that is random.
     """
 
     epochs: int = 100
@@ -100,18 +100,9 @@ def clip_scores(head: keras.Model, examples: Examples) -> np.ndarray:
     return examples.mean_by_clip(np.asarray(head(examples.vectors, training=False)))
 
 
-def new_head(head: keras.Model, *, seed: int) -> keras.Model:
-    """A head of the same shape with fresh weights; the same seed gives the same weights."""
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
-        if isinstance(layer, keras.layers.Dense):
-            config["kernel_initializer"] = keras.initializers.GlorotUniform(seed=seed)
-        if isinstance(layer, keras.layers.Dropout):
-            config["seed"] = seed
-        return layer.__class__.from_config(config)
-
-    return keras.models.clone_model(head, clone_function=clone)
+def new_head(head: keras.Model) -> keras.Model:
+    """A head of the same shape with its initial weights again: those of its seed, or new ones without a seed."""
+    return keras.models.clone_model(head)
 
 
 def balanced_weights(targets: np.ndarray) -> np.ndarray:

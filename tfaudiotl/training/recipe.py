@@ -127,6 +127,7 @@ def train_classifier(
         classes=clips.class_names,
         multi_label=clips.multi_label,
         learning_rate=fit.learning_rate,
+        seed=fit.seed,
         **classifier,
     )
     seconds = {"build": perf_counter() - start}
@@ -201,7 +202,7 @@ class _HeadTrainer:
         """Scores every fold by a head trained on the others, then trains the final head on everything."""
         for name, train, test in usable.folds(k, seed=self.fit.seed):
             epochs = self._choose_epochs(f"fold {name}", train)
-            head = new_head(self.head, seed=self.fit.seed)
+            head = new_head(self.head)
             self._run(f"fold {name}, refit", head, train.source, None, epochs=epochs)
             self._score(head, test.source)
             self.folds[name] = (test.source, epochs)
@@ -211,7 +212,7 @@ class _HeadTrainer:
     def _choose_epochs(self, run: str, train: Clips) -> int:
         """The number of epochs that is best on an inner part of the training clips, never on the fold itself."""
         inner, stop = train.split(val=INNER_VAL, seed=self.fit.seed)
-        head = new_head(self.head, seed=self.fit.seed)
+        head = new_head(self.head)
         return self._run(run, head, inner.source, stop.source).best_epochs
 
     def _run(

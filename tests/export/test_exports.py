@@ -1,0 +1,247 @@
+"""Exports: the same numbers without this package, built-in operators only, and old files that stay whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tfaudiotl.audio.files import load_audio
+from tfaudiotl.backbones.scores import ClassScores, class_names_of
+from tfaudiotl.backbones.yamnet import YAMNet
+from tfaudiotl.errors import ExportError, WeightsError
+from tfaudiotl.export.artifact import Artifact, load_model, open_artifact
+from tfaudiotl.export.atomic import new_path
+from tfaudiotl.export.savedmodel import export_saved_model
+from tfaudiotl.export.tflite import export_tflite
+from tfaudiotl.export.verify import Reference, checks_table, cut_windows, verify_export
+from tfaudiotl.models.builder import build_classifier, clip_embedding_model
+
+CLASSES = ["dog", "rain", "sea waves"]
+WINDOW = 15_600
+
+# Runs in a process that cannot import tfaudiotl or Keras.
+BARE = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tfaudiotl", {refused}):
+            raise ImportError(name + " is not installed here")
+sys.meta_path.insert(0, Refuse())
+import numpy as np
+waveforms = np.load({waveforms!r})
+{run}
+np.save({scores!r}, scores)
+"""
+RUN_SAVED_MODEL = """
+import tensorflow as tf
+loaded = tf.saved_model.load({path!r})
+assert open(loaded.labels.asset_path.numpy()).read().splitlines() == ["dog", "rain", "sea waves"]
+scores = loaded.signatures["serving_default"](waveform=tf.constant(waveforms))["scores"].numpy()
+"""
+RUN_TFLITE = """
+from ai_edge_litert.interpreter import Interpreter
+runner = Interpreter({path!r}).get_signature_runner("serving_default")
+scores = np.concatenate([runner(waveform=w[None, :15600])["scores"] for w in waveforms])
+"""
+
+
+@pytest.fixture(scope="module")
+def model(stand_in: Path) -> keras.Model:
+    return build_classifier("yamnet", classes=CLASSES, weights=str(stand_in), hidden=(16,))
+
+
+@pytest.fixture(scope="module")
+def waveforms() -> np.ndarray:
+    time, rng = np.arange(40_000) / 16_000, np.random.default_rng(0)
+    # Beside a pure tone, empty mel bands show the Fourier transform's rounding, and random weights amplify
+    # it; a little noise covers it, as in any recording. The test with real weights has pure tones too.
+    tones = [np.sin(2 * np.pi * pitch * time) + rng.normal(0, 0.01, 40_000) for pitch in (100, 440, 3_000)]
+    return np.stack([*tones, rng.uniform(-1, 1, 40_000), np.zeros(40_000)]).astype(np.float32)
+
+
+def run_bare(run: str, refused: str, waveforms: np.ndarray, folder: Path) -> np.ndarray:
+    np.save(folder / "in.npy", waveforms)
+    names = {"waveforms": str(folder / "in.npy"), "scores": str(folder / "out.npy")}
+    subprocess.run([sys.executable, "-c", BARE.format(run=run, refused=refused, **names)], check=True, cwd=folder)
+    return np.asarray(np.load(folder / "out.npy"))
+
+
+def test_saved_model_runs_without_this_package(model: keras.Model, waveforms: np.ndarray, tmp_path: Path) -> None:
+    path = export_saved_model(model, tmp_path / "saved")
+    found = run_bare(RUN_SAVED_MODEL.format(path=str(path)), "", waveforms, tmp_path)
+    np.testing.assert_allclose(found, model(waveforms), atol=1e-4)
+
+
+def test_saved_model_embeds(model: keras.Model, waveforms: np.ndarray, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(export_saved_model(model, tmp_path / "saved")))
+    embedding = loaded.signatures["embed"](waveform=tf.constant(waveforms))["embedding"]
+    assert embedding.shape == (5, 1024)
+    np.testing.assert_allclose(embedding, clip_embedding_model(model)(waveforms), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("quantize", "atol"), [(None, 1e-4), ("float16", 0.1)])
+def test_tflite_runs_without_this_package_and_tensorflow(
+    quantize: str | None, atol: float, model: keras.Model, waveforms: np.ndarray, tmp_path: Path
+) -> None:
+    path = export_tflite(model, tmp_path / "model.tflite", quantize=quantize)
+    found = run_bare(RUN_TFLITE.format(path=str(path)), '"tensorflow", "keras"', waveforms, tmp_path)
+    np.testing.assert_allclose(found, model(waveforms[:, :WINDOW]), atol=atol)
+
+
+def test_tflite_of_the_real_network_on_real_sound(shared: Path, hub_yamnet: str, tmp_path: Path) -> None:
+    model = YAMNet(weights=hub_yamnet, pooling="avg")
+    time = np.arange(WINDOW) / 16_000
+    paths = [shared / "reference" / "miaow_16k.wav", *sorted((shared / "data" / "esc10").glob("*/1-*.ogg"))[::6]]
+    clips = [*(np.sin(2 * np.pi * pitch * time) for pitch in (100, 440, 3_000)), *map(load_audio, paths)]
+    waveforms = np.stack([clip[:WINDOW] for clip in clips]).astype(np.float32)
+    expected = model(waveforms)
+    for quantize, atol in ((None, 1e-4), ("float16", 5e-2)):
+        path = export_tflite(model, tmp_path / "model.tflite", quantize=quantize, overwrite=True)
+        exported = open_artifact(path, class_names=class_names_of(model))
+        scores = exported.scores(waveforms)
+        np.testing.assert_allclose(scores[3:], expected[3:], atol=atol)
+        # Beside a pure tone, empty mel bands show how the two Fourier transforms round: see docs/decisions.md.
+        np.testing.assert_allclose(scores[:3], expected[:3], atol=max(1e-3, atol))
+
+
+def test_tflite_has_built_in_operators_only(model: keras.Model, tmp_path: Path) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(export_tflite(model, tmp_path / "model.tflite")))
+    interpreter.allocate_tensors()
+    operators = {details["op_name"] for details in interpreter._get_ops_details()}
+    assert "CONV_2D" in operators
+    assert not {name for name in operators if name.startswith(("Flex", "CUSTOM"))}
+
+
+def test_float16_is_half_the_size(model: keras.Model, tmp_path: Path) -> None:
+    whole = export_tflite(model, tmp_path / "a.tflite").stat().st_size
+    assert export_tflite(model, tmp_path / "b.tflite", quantize="float16").stat().st_size < 0.52 * whole
+
+
+def test_tflite_windows_are_the_models_or_as_asked(stand_in: Path, tmp_path: Path) -> None:
+    fixed = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in), samples=32_000)
+    (tmp_path / "labels.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+    assert open_artifact(export_tflite(fixed, tmp_path / "fixed.tflite")).samples == 32_000
+    loose = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in))
+    assert open_artifact(export_tflite(loose, tmp_path / "two.tflite", samples=23_280)).samples == 23_280
+    with pytest.raises(ValueError, match="samples=16000: the model was built"):
+        export_tflite(fixed, tmp_path / "x.tflite", samples=16_000)
+    with pytest.raises(ValueError, match="samples=-1"):
+        export_tflite(loose, tmp_path / "x.tflite", samples=-1)
+    with pytest.raises(ValueError, match="quantize='int4'"):
+        export_tflite(loose, tmp_path / "x.tflite", quantize="int4")
+
+
+def test_every_file_opens_again_as_the_same_classifier(
+    model: keras.Model, waveforms: np.ndarray, tmp_path: Path
+) -> None:
+    model.save(tmp_path / "model.keras")
+    (tmp_path / "labels.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+    reference = Reference(open_artifact(model), list(waveforms), np.eye(3)[[0, 1, 2, 0, 1]])
+    paths = [
+        tmp_path / "model.keras",
+        export_saved_model(model, tmp_path / "saved"),
+        export_tflite(model, tmp_path / "model.tflite"),
+    ]
+    checks = [verify_export(reference, open_artifact(path)) for path in paths]
+    for check, kind in zip(checks, ("keras", "saved_model", "tflite"), strict=True):
+        assert (check.kind, check.agreement) == (kind, 1.0)
+        assert check.max_difference < 1e-4
+        assert check.accuracy == check.keras_accuracy
+        assert check.bytes > 1e7
+    assert [check.windows for check in checks] == [5, 5, 13]  # four of 2.5 s and one of silence
+    assert checks_table(checks).count("\n") == 4
+
+
+def artifact(scores: list[float], names: tuple[str, ...] = ("a", "b")) -> Artifact:
+    return Artifact("file.tflite", "tflite", names, 10, 16_000, lambda x: np.tile(np.float32(scores), (len(x), 1)))
+
+
+def test_a_file_that_disagrees_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file.tflite"
+    path.write_bytes(b"x")
+    clips = [np.ones(10, np.float32)] * 4
+    reference = Reference(artifact([0.9, 0.1]), clips, np.eye(2)[[0, 0, 1, 1]])
+    other = artifact([0.2, 0.8])
+    with pytest.raises(ExportError, match=r"agrees with the Keras model on 0.0% of 4 windows"):
+        verify_export(reference, Artifact(**{**vars(other), "path": str(path)}))
+    with pytest.raises(ExportError, match="not finite"):
+        verify_export(reference, artifact([float("nan"), 0.5]))
+    with pytest.raises(ExportError, match="class names differ"):
+        verify_export(reference, artifact([0.9, 0.1], ("a", "c")))
+    with pytest.raises(ValueError, match="waveforms is empty"):
+        Reference(artifact([0.9, 0.1]), [], np.zeros((0, 2)))
+
+
+@pytest.mark.parametrize(
+    ("length", "samples", "hop", "shape", "last"),
+    [(25, 10, None, (3, 10), 24), (20, 10, None, (2, 10), 19), (3, 10, None, (1, 10), 2), (25, 10, 5, (4, 10), 24)],
+)
+def test_cut_windows_loses_nothing(length: int, samples: int, hop: int, shape: tuple[int, int], last: int) -> None:
+    windows = cut_windows(np.arange(length), samples, hop)
+    assert windows.shape == shape
+    assert windows.max() == last
+    assert cut_windows(np.arange(length), None).shape == (1, length)
+
+
+def test_existing_files_need_overwrite_and_stay_whole_on_failure(tmp_path: Path, model: keras.Model) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_text("precious")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        export_tflite(model, path)
+
+    def fail_halfway() -> None:
+        with new_path(path, overwrite=True) as target:
+            target.write_text("half")
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        fail_halfway()
+    assert path.read_text() == "precious"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.tflite"]
+    folder = tmp_path / "saved"
+    for content in ("one", "two"):
+        with new_path(folder, overwrite=True) as target:
+            target.mkdir()
+            (target / content).touch()
+    assert [entry.name for entry in folder.iterdir()] == ["two"]
+
+
+def test_a_place_that_cannot_be_written_is_an_export_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match="cannot be written"), new_path(tmp_path / "file" / "x", overwrite=False):
+        pass
+
+
+def test_what_cannot_be_opened_says_why(tmp_path: Path, model: keras.Model) -> None:
+    with pytest.raises(WeightsError, match="no such file"):
+        open_artifact(tmp_path / "missing.keras")
+    (tmp_path / "broken.keras").write_text("hello")
+    with pytest.raises(WeightsError, match=r"cannot be loaded as a \.keras file"):
+        load_model(tmp_path / "broken.keras")
+    (tmp_path / "broken.tflite").write_text("hello")
+    with pytest.raises(WeightsError, match=r"cannot be loaded as a \.tflite file"):
+        open_artifact(tmp_path / "broken.tflite")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WeightsError, match="no SavedModel"):
+        open_artifact(tmp_path / "empty")
+    export_tflite(model, tmp_path / "model.tflite")
+    with pytest.raises(WeightsError, match=r"no class names: looked for .*model.txt, .*labels.txt"):
+        open_artifact(tmp_path / "model.tflite")
+    with pytest.raises(WeightsError, match="2 class names for 3 outputs"):
+        open_artifact(tmp_path / "model.tflite", class_names=["a", "b"])
+
+
+def test_a_model_without_class_names_says_so() -> None:
+    inputs = keras.Input((10,))
+    nameless = keras.Model(inputs, ClassScores()(keras.layers.Dense(2)(inputs)))
+    with pytest.raises(ValueError, match="carries no class names"):
+        open_artifact(nameless)

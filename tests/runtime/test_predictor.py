@@ -1,0 +1,142 @@
+"""The predictor: events in time, whole-file scores, and evaluation, for a classifier that listens to loudness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tests.sounds import write_folder
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.files import write_audio
+from tfaudiotl.backbones.scores import ClassScores
+from tfaudiotl.errors import AudioError
+from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.runtime.evaluate import evaluate
+from tfaudiotl.runtime.predictor import Predictor
+
+
+@pytest.fixture(scope="module")
+def listener() -> keras.Model:
+    """ "loud" or "quiet" by the mean square of what it hears, through a made-up but real Keras model."""
+    inputs = keras.Input((None,), name="waveform")
+    power = keras.ops.mean(keras.ops.square(inputs), axis=1, keepdims=True)
+    logits = keras.layers.Dense(2, name="dense")
+    scores = ClassScores("softmax", class_names=["loud", "quiet"])(logits(power))
+    logits.set_weights([np.array([[1_000.0, 0.0]]), np.array([-10.0, 0.0])])  # even at a power of 0.01
+    return keras.Model(inputs, scores)
+
+
+def bursts() -> np.ndarray:
+    """Six seconds of faint noise, loud from 2.0 to 3.0 s and from 4.5 to 5.0 s."""
+    wave = np.random.default_rng(0).normal(0, 0.001, 96_000).astype(np.float32)
+    wave[32_000:48_000] *= 500
+    wave[72_000:80_000] *= 500
+    return wave
+
+
+def test_events_are_where_the_sound_is(listener: keras.Model) -> None:
+    events = Predictor(listener, window_seconds=0.1, hop_seconds=0.05).predict(bursts(), sample_rate=16_000)
+    loud = [(event.start, event.end) for event in events if event.label == "loud"]
+    assert np.allclose(loud, [(2.0, 3.0), (4.5, 5.0)], atol=0.11)
+    assert all(0.5 <= event.score <= 1 for event in events)
+    assert [event.start for event in events] == sorted(event.start for event in events)
+
+
+def test_a_higher_threshold_hears_less(listener: keras.Model) -> None:
+    found = [
+        Predictor(listener, window_seconds=0.5, threshold=threshold).predict(bursts(), sample_rate=16_000)
+        for threshold in (0.0, 0.5, 0.999)
+    ]
+    assert [len([event for event in events if event.label == "loud"]) for events in found] == [1, 2, 2]
+    seconds = [sum(event.end - event.start for event in events) for events in found]
+    assert seconds == sorted(seconds, reverse=True)
+
+
+def test_files_of_any_rate_give_the_same_events(listener: keras.Model, tmp_path: Path) -> None:
+    from tfaudiotl.audio.files import resample
+
+    write_audio(tmp_path / "a.wav", resample(bursts(), 16_000, 44_100), sample_rate=44_100)
+    predictor = Predictor(listener, window_seconds=0.1)
+    events = [event for event in predictor.predict_file(tmp_path / "a.wav") if event.label == "loud"]
+    assert np.allclose([(event.start, event.end) for event in events], [(2.0, 3.0), (4.5, 5.0)], atol=0.11)
+    assert "loud" in str(events[0])
+
+
+def test_whole_file_scores(listener: keras.Model, tmp_path: Path) -> None:
+    predictor = Predictor(listener)
+    np.testing.assert_allclose(predictor.scores(bursts(), sample_rate=16_000), listener(bursts()[None])[0], rtol=1e-5)
+    # Longer than ten seconds: the mean of ten-second pieces.
+    long = np.concatenate([bursts()[:80_000]] * 4)
+    pieces = [np.asarray(listener(long[None, i : i + 160_000]))[0] for i in (0, 160_000)]
+    np.testing.assert_allclose(predictor.scores(long, sample_rate=16_000), np.mean(pieces, axis=0), rtol=1e-4)
+    # Padding says nothing.
+    padded = np.pad(bursts(), (0, 40_000))
+    np.testing.assert_allclose(
+        predictor.scores(padded, sample_rate=16_000), predictor.scores(bursts(), sample_rate=16_000)
+    )
+
+
+def test_integers_are_scaled_and_nonsense_is_refused(listener: keras.Model) -> None:
+    predictor = Predictor(listener)
+    integers = (bursts() * 32_768).clip(-32_768, 32_767).astype(np.int16)
+    expected = predictor.scores(integers / np.float32(32_768), sample_rate=16_000)
+    np.testing.assert_allclose(predictor.scores(integers, sample_rate=16_000), expected, rtol=1e-5)
+    for wrong in (np.array([0.1, np.nan]), np.zeros(0, np.float32), np.array(["a"])):
+        with pytest.raises((ValueError, AudioError)):
+            predictor.predict(wrong, sample_rate=16_000)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": 1.5}, "threshold=1.5"),
+        ({"window_seconds": -1.0}, "window_seconds=-1.0"),
+        ({"hop_seconds": 0.0}, "hop_seconds=0.0"),
+    ],
+)
+def test_wrong_arguments_are_named(listener: keras.Model, options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Predictor(listener, **options)  # type: ignore[arg-type]
+
+
+def test_a_fixed_window_cannot_be_changed(stand_in: Path) -> None:
+    fixed = build_classifier("yamnet", classes=["a", "b"], weights=str(stand_in), samples=15_600)
+    assert Predictor(fixed).window == 15_600
+    with pytest.raises(ValueError, match=r"takes 0\.975 s at a time"):
+        Predictor(fixed, window_seconds=2.0)
+
+
+def test_evaluate_matches_labels_by_name(listener: keras.Model, tmp_path: Path) -> None:
+    for name, scale in (("quiet", 0.001), ("loud", 0.5)):
+        (tmp_path / "sounds" / name).mkdir(parents=True)
+        for number in range(3):
+            noise = np.random.default_rng(number).normal(0, scale, 16_000)
+            write_audio(tmp_path / "sounds" / name / f"{number}.wav", noise.clip(-1, 1))
+    write_audio(tmp_path / "sounds" / "loud" / "mislabelled.wav", np.full(16_000, 0.001))
+    clips = Clips.from_directory(tmp_path / "sounds", class_names=["quiet", "loud"])
+    evaluation = evaluate(listener, clips)
+    assert evaluation.class_names == ("loud", "quiet")  # the model's order, not the clips'
+    assert evaluation.accuracy == pytest.approx(6 / 7)
+    assert [mistake.name for mistake in evaluation.errors()] == [str(tmp_path / "sounds/loud/mislabelled.wav")]
+
+
+def test_evaluate_names_classes_that_the_model_lacks(listener: keras.Model, tmp_path: Path) -> None:
+    clips = Clips.from_directory(write_folder(tmp_path / "sounds", per_class=1))
+    with pytest.raises(ValueError, match=r"clips have the classes \['high', 'low', 'noise'\]"):
+        evaluate(listener, clips)
+
+
+def test_evaluate_skips_and_lists(listener: keras.Model, tmp_path: Path) -> None:
+    for name in ("loud", "quiet"):
+        (tmp_path / name).mkdir()
+        write_audio(tmp_path / name / "a.wav", np.full(1_000, 0.5))
+    clips = Clips.from_directory(tmp_path)
+    (tmp_path / "loud" / "a.wav").write_bytes(b"")
+    with pytest.raises(AudioError, match=r"loud/a.wav"):
+        evaluate(listener, clips)
+    skipped: list[AudioError] = []
+    assert len(evaluate(listener, clips, on_error="skip", skipped=skipped).scores) == 1
+    assert [Path(error.path).name for error in skipped] == ["a.wav"]

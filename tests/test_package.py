@@ -1,0 +1,71 @@
+"""The package as a whole: what importing costs, what is public, what a saved model needs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import tfaudiotl
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_importing_loads_neither_tensorflow_nor_keras() -> None:
+    code = "import sys, tfaudiotl; print([m for m in ('tensorflow', 'keras', 'numpy', 'sklearn') if m in sys.modules])"
+    assert run(code) == "[]"
+
+
+def test_help_answers_at_once() -> None:
+    command = [sys.executable, "-m", "tfaudiotl.cli", "--help"]
+    subprocess.run(command, capture_output=True, check=True)  # the first call writes bytecode
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert "Usage" in done.stdout
+    assert min(seconds) < 0.5
+
+
+def test_every_public_name_is_there() -> None:
+    for name in tfaudiotl.__all__:
+        assert getattr(tfaudiotl, name) is not None
+    assert set(dir(tfaudiotl)) == set(tfaudiotl.__all__)
+    with pytest.raises(AttributeError, match="nonsense"):
+        tfaudiotl.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("imports", ["import keras, tfaudiotl", "import tfaudiotl, keras"])
+def test_a_saved_model_opens_with_two_imports(imports: str, stand_in: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    tfaudiotl.YAMNet(weights=str(stand_in), pooling="avg").save(path)
+    out = run(f"{imports}; print(keras.saving.load_model({str(path)!r}, safe_mode=True).output_shape)")
+    assert out.splitlines()[-1] == "(None, 521)"
+
+
+def test_no_forbidden_parts() -> None:
+    pattern = re.compile(r"tf_keras|KerasLayer|import pickle|allow_pickle=True|layers\.Lambda")
+    for path in Path(tfaudiotl.__file__).parent.rglob("*.py"):
+        assert not pattern.search(path.read_text(encoding="utf-8")), path
+
+
+def test_folders_import_from_their_left_only() -> None:
+    order = ["audio", "backbones", "models", "embeddings", "training", "evaluation", "export", "runtime"]
+    # evaluation measures scores, whoever made them: training may use it.
+    allowed = {("training", "evaluation")}
+    package = Path(tfaudiotl.__file__).parent
+    for path in package.rglob("*.py"):
+        folder = path.relative_to(package).parts[0]
+        if folder not in order:
+            continue
+        for used in re.findall(r"from tfaudiotl\.(\w+)", path.read_text(encoding="utf-8")):
+            if used in order and (folder, used) not in allowed:
+                assert order.index(used) <= order.index(folder), f"{path} imports from {used}"

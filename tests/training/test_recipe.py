@@ -1,0 +1,173 @@
+"""The main recipe on made-up recordings: folds, hold-out, windows, bad sounds, restarts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.sounds import sound, write_folder
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.files import write_audio
+from tfaudiotl.errors import AudioErrors
+from tfaudiotl.training.head import FitOptions
+from tfaudiotl.training.recipe import Progress, TrainingResult, train_classifier
+
+FIT = FitOptions(epochs=15, learning_rate=0.02)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "sounds", rate=22_050)
+
+
+def train(clips: Clips, stand_in: Path, **options: Any) -> TrainingResult:
+    settings = {"fit": FIT, "embedding": "layer3", "hidden": (), "weights": str(stand_in), **options}
+    return train_classifier(clips, **settings)
+
+
+def test_hold_out(folder: Path, stand_in: Path) -> None:
+    result = train(Clips.from_directory(folder), stand_in, val=0.25)
+    assert len(result.held_out) == len(result.evaluation.scores) == 6
+    assert result.evaluation.accuracy == 1.0
+    assert list(result.histories) == ["train"]
+    assert result.epochs == 1 + int(np.argmin(result.histories["train"]["val_loss"]))
+    # The model in the result is the one that was measured.
+    for row in range(6):
+        scores = result.model(result.held_out.load(row)[None])
+        np.testing.assert_allclose(scores[0], result.evaluation.scores[row], rtol=1e-3, atol=1e-4)
+
+
+def test_given_folds(folder: Path, stand_in: Path) -> None:
+    clips = Clips.from_directory(folder, fold_pattern=r"^(\d)-")
+    result = train(clips, stand_in, folds="given")
+    assert [(fold.name, fold.clips) for fold in result.folds] == [(str(n), 6) for n in range(1, 5)]
+    assert np.mean([fold.accuracy for fold in result.folds]) == pytest.approx(result.evaluation.accuracy)
+    assert result.evaluation.accuracy > 0.95
+    assert list(result.evaluation.names) == list(clips.paths)  # every clip, held out once
+    assert result.epochs == int(np.median([fold.epochs for fold in result.folds]))
+
+
+def test_a_fold_is_never_seen_before_it_is_scored(folder: Path, stand_in: Path) -> None:
+    """Labels of one fold turned around: its own accuracy is lost, while the others' heads would learn them."""
+    clips = Clips.from_directory(folder, fold_pattern=r"^(\d)-")
+    wrong = [
+        {"high": "low", "low": "noise", "noise": "high"}[label[0]] if fold == "2" else label[0]
+        for label, fold in zip(clips.labels, clips.fold, strict=True)  # type: ignore[arg-type]
+    ]
+    turned = Clips.from_files(clips.paths, wrong, folds=list(clips.fold))  # type: ignore[arg-type]
+    result = train(turned, stand_in, folds="given")
+    assert {fold.name: fold.accuracy for fold in result.folds}["2"] == 0
+
+
+def test_drawn_folds_and_groups(folder: Path, stand_in: Path) -> None:
+    result = train(Clips.from_directory(folder, group_pattern=r"^(\d)-"), stand_in, folds=2)
+    assert [fold.clips for fold in result.folds] == [12, 12]
+
+
+def test_a_class_with_fewer_clips_than_folds_is_named(folder: Path, stand_in: Path) -> None:
+    for path in sorted((folder / "noise").iterdir())[2:]:
+        path.unlink()
+    with pytest.raises(ValueError, match="noise"):
+        train(Clips.from_directory(folder), stand_in, folds=4)
+
+
+@pytest.mark.parametrize("folds", [None, "given"])
+def test_every_clip_is_decoded_and_embedded_once(
+    folds: str | None, folder: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: Counter[int] = Counter()
+    original = Clips.load
+
+    def load(clips: Clips, row: int, **options: Any) -> np.ndarray:
+        decoded[row] += 1
+        return original(clips, row, **options)
+
+    monkeypatch.setattr(Clips, "load", load)
+    result = train(Clips.from_directory(folder, fold_pattern=r"^(\d)-"), stand_in, folds=folds)
+    assert decoded == dict.fromkeys(range(24), 1)
+    assert result.patches == 24 * 2  # 1.2 s each
+    assert len(result.kept_waveforms) == len(result.kept) == (24 if folds else len(result.held_out))
+
+
+def test_long_clips_become_windows_and_one_score(tmp_path: Path, stand_in: Path) -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("high", "low"):
+        (tmp_path / kind).mkdir()
+        for number in range(6):
+            write_audio(tmp_path / kind / f"{number}.wav", sound(kind, rng, seconds=5))
+    clips = Clips.from_directory(tmp_path)
+    result = train(clips, stand_in, window_seconds=2.0, val=0.34)
+    assert len(result.evaluation.scores) == len(result.held_out) == 4
+    assert result.evaluation.accuracy == 1.0
+
+
+def test_aggregating_embeddings_trains_on_clips(folder: Path, stand_in: Path) -> None:
+    result = train(Clips.from_directory(folder), stand_in, aggregate="embeddings")
+    assert result.evaluation.accuracy > 0.6
+    scores = result.model(result.held_out.load(0)[None])
+    np.testing.assert_allclose(scores[0], result.evaluation.scores[0], rtol=1e-3, atol=1e-4)
+
+
+def test_multi_label_clips(folder: Path, stand_in: Path) -> None:
+    paths = sorted(str(path) for path in folder.rglob("*.wav"))
+    labels = [["tone", kind] if (kind := Path(path).parent.name) != "noise" else ["noise"] for path in paths]
+    result = train(Clips.from_files(paths, labels), stand_in)
+    assert result.evaluation.multi_label
+    assert result.evaluation.mean_average_precision > 0.9
+
+
+def test_bad_sounds_stop_the_training_or_are_listed(folder: Path, stand_in: Path) -> None:
+    write_audio(folder / "low" / "9-silent.wav", np.zeros(16_000))
+    clips = Clips.from_directory(folder)
+    (folder / "high" / "1-high00.wav").write_bytes(b"RIFF")  # broken behind our back
+    with pytest.raises(AudioErrors) as caught:
+        train(clips, stand_in)
+    assert "2 of 25" in str(caught.value)
+    assert "silent: every sample is zero" in str(caught.value)
+    result = train(clips, stand_in, on_error="skip")
+    assert sorted(Path(error.path).name for error in result.skipped) == ["1-high00.wav", "9-silent.wav"]
+    assert len(result.clips) == 23
+    kept = train(clips, stand_in, on_error="skip", allow_silence=True)
+    assert len(kept.clips) == 24
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("run", ["fold 1", "fold 2, refit", "final"])
+def test_a_killed_run_goes_on_and_ends_the_same(run: str, folder: Path, stand_in: Path, tmp_path: Path) -> None:
+    clips = Clips.from_directory(folder, fold_pattern=r"^(\d)-")
+    expected = train(clips, stand_in, folds="given")
+    work = tmp_path / "work"
+
+    def kill(name: str, epoch: int, epochs: int, metrics: dict[str, float]) -> None:
+        if name == run and epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(clips, stand_in, folds="given", workdir=work, progress=Progress(epoch=kill))
+    listened: list[int] = []
+    seen: list[tuple[str, int]] = []
+    progress = Progress(clips=lambda done, total: listened.append(done), epoch=lambda n, e, t, m: seen.append((n, e)))
+    result = train(clips, stand_in, folds="given", workdir=work, progress=progress)
+    assert listened == []  # nothing was decoded again
+    assert seen[0] == (run, 3)
+    np.testing.assert_allclose(result.evaluation.scores, expected.evaluation.scores, atol=1e-6)
+    for ours, theirs in zip(result.model.get_weights(), expected.model.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_saved_embeddings_are_not_used_for_other_sound(folder: Path, stand_in: Path, tmp_path: Path) -> None:
+    train(Clips.from_directory(folder), stand_in, workdir=tmp_path / "work")
+    write_audio(folder / "low" / "1-low00.wav", sound("low", np.random.default_rng(9), seconds=2))
+    listened: list[int] = []
+    for path in (tmp_path / "work").glob("train.npz"):
+        path.unlink()
+    progress = Progress(clips=lambda done, total: listened.append(done))
+    train(Clips.from_directory(folder), stand_in, workdir=tmp_path / "work", progress=progress)
+    assert listened == list(range(1, 25))
