@@ -1,0 +1,1 @@
+"""Measurements, as ratios within one run; results are in RESULTS.md."""

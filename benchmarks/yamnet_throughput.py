@@ -1,0 +1,59 @@
+"""Patches per second: TF Hub's graph clip by clip, against this package's model in batches of clips.
+
+    python -m benchmarks.yamnet_throughput SAVED_MODEL
+
+Both run on the same 32 clips of 5 s of noise, in turns, so that a busy machine slows both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_hub
+
+from tfaudiotl.backbones.yamnet import YAMNet
+
+CLIPS, SECONDS, ROUNDS = 32, 5, 7
+
+
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", help="folder of TF Hub's YAMNet")
+    weights = parser.parse_args().weights
+    samples = SECONDS * 16_000
+    clips = np.random.default_rng(0).uniform(-1, 1, (CLIPS, samples)).astype(np.float32)
+    hub = tensorflow_hub.load(weights)
+    model = YAMNet(weights=weights, include_top=False, samples=samples)
+    batch = tf.function(lambda x: model(x, training=False), input_signature=[tf.TensorSpec((CLIPS, samples))])
+    patches = CLIPS * model.output_shape[1]
+    ways = {
+        "hub graph, clip by clip": lambda: [hub(clip)[1].numpy() for clip in clips],
+        "this model, one batch": lambda: batch(clips).numpy(),
+    }
+    for function in ways.values():
+        function()  # traces and warms up
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, function in ways.items():
+            times[name].append(seconds(function))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    for name, median in medians.items():
+        print(f"{name:28s} {patches / median:8.0f} patches/s")
+    hub_name, our_name = ways
+    ratios = [theirs / ours for theirs, ours in zip(times[hub_name], times[our_name], strict=True)]
+    print(f"ratio: {statistics.median(ratios):.2f} (median of {ROUNDS} paired rounds)")
+
+
+if __name__ == "__main__":
+    main()
