@@ -8,7 +8,6 @@ loses quiet sounds, and ``tf.signal`` has no half-precision Fourier transform.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -121,7 +120,7 @@ class LogMel(keras.layers.Layer):
         self._mel = self.spec.mel_matrix()[self._bins]
 
     def call(self, waveform: Tensor) -> Tensor:
-        frames = self._frames(self._fit(waveform))
+        frames = ops.extract_sequences(self._fit(waveform), self.spec.window, self.spec.hop)
         mel = ops.matmul(self._magnitude(frames), ops.convert_to_tensor(self._mel))
         return ops.log(mel + self.spec.log_offset)
 
@@ -136,23 +135,6 @@ class LogMel(keras.layers.Layer):
         # The length is known only when the graph runs: pad by the most that can be missing, then cut.
         most = max(self.spec.min_samples, self.spec.patch_hop_samples)
         return ops.pad(waveform, ((0, 0), (0, most)))[:, :wanted]
-
-    def _frames(self, waveform: Tensor) -> Tensor:
-        """``(batch, samples)`` to overlapping frames ``(batch, frames, window)``.
-
-        Windows and hops are whole numbers of their greatest common divisor (80 samples), so a frame is
-        a few consecutive blocks: slices and one concatenation, which every runtime has.
-        """
-        window, hop = self.spec.window, self.spec.hop
-        block = math.gcd(window, hop)
-        stride, width = hop // block, window // block
-        samples = ops.shape(waveform)[1]
-        frames = (samples - window) // hop + 1
-        blocks = ops.reshape(
-            waveform[:, : ((frames - 1) * stride + width) * block], (-1, (frames - 1) * stride + width, block)
-        )
-        last = (frames - 1) * stride + 1
-        return ops.concatenate([blocks[:, i : i + last : stride] for i in range(width)], axis=-1)
 
     def _magnitude(self, frames: Tensor) -> Tensor:
         """Magnitude spectrum of the frames, over the bins that the mel bands use."""
