@@ -79,7 +79,7 @@ def train_folder(
         histories=result.histories,
         sections=[
             *_fold_section(result),
-            _export_section(checks, len(result.kept)),
+            _export_section(checks, result),
             *_skipped_section(result),
         ],
     )
@@ -131,12 +131,13 @@ def export_all(result: TrainingResult, output: Path) -> list[Check]:
     return [verify_export(reference, open_artifact(path, num_threads=1)) for path in [output / "model.keras", *files]]
 
 
-def _export_section(checks: list[Check], clips: int) -> Section:
+def _export_section(checks: list[Check], result: TrainingResult) -> Section:
+    trained_on = " (the final model was trained on them: this compares files, not models)" if result.folds else ""
     note = (
-        f"Each file was opened again and run beside the Keras model on {clips} held-out clips, one window at a "
-        "time. SavedModel and .keras files get whole clips; a .tflite file gets the clips cut into its windows, "
-        "and a clip's class is that of its windows' mean scores. Times are medians of one window on one thread "
-        "for .tflite, all threads for the others."
+        f"Each file was opened again and run beside the Keras model on {len(result.kept)} clips that were held out"
+        f"{trained_on}, one window at a time. SavedModel and .keras files get whole clips; a .tflite file gets the "
+        "clips cut into its windows, and a clip's class is that of its windows' mean scores. Times are medians of one "
+        "window on one thread for .tflite, all threads for the others."
     )
     return Section("Exported files", f"{note}\n\n{checks_table(checks)}")
 

@@ -129,10 +129,10 @@ def build_classifier(
 def compile_classifier(model: keras.Model, *, multi_label: bool, learning_rate: float = 1e-3) -> None:
     """Compiles with Adam, the cross-entropy that fits the targets, and accuracy."""
     loss: Any = keras.losses.BinaryCrossentropy() if multi_label else keras.losses.CategoricalCrossentropy()
-    accuracy: Any = "binary_accuracy" if multi_label else "categorical_accuracy"
+    kind: Any = keras.metrics.BinaryAccuracy if multi_label else keras.metrics.CategoricalAccuracy
     # Keras compiles with XLA wherever it can; on a CPU that makes YAMNet ten times slower.
     jit_compile: Any = "auto" if _has_accelerator() else False
-    model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=[accuracy], jit_compile=jit_compile)
+    model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=[kind(name="accuracy")], jit_compile=jit_compile)
 
 
 def _has_accelerator() -> bool:

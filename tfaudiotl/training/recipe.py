@@ -147,6 +147,7 @@ def train_classifier(
         trainer.hold_out(usable, val)
     else:
         trainer.cross_validate(usable, None if folds == "given" else int(folds))
+    model.optimizer.build(model.trainable_variables)  # saved with its state, so that reloading warns of nothing
     seconds["train"] = perf_counter() - start
     rows, scores = _by_clip(trainer.scores, parents)
     held_out = clips[rows]
