@@ -154,6 +154,7 @@ def train(
     widths = _whole_numbers(hidden, "--hidden")
     with _errors():
         clips = _clips(folder, fold_pattern, group_pattern, on_error)
+        from tfaudiotl.errors import ExportError
         from tfaudiotl.training.head import FitOptions
         from tfaudiotl.workflow import train_folder
 
@@ -185,8 +186,8 @@ def train(
                     hidden=widths,
                     dropout=dropout,
                 )
-        except (KeyboardInterrupt, OSError):
-            if (output / ".work").is_dir():
+        except (KeyboardInterrupt, OSError, ExportError):
+            if (output / ".work" / "settings.json").is_file():
                 typer.secho("Finished epochs are kept: the same command with --resume goes on.", err=True)
             raise
     _print_summary(metrics, output)

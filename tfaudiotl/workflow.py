@@ -19,6 +19,7 @@ from tfaudiotl.audio.clips import Clips
 from tfaudiotl.evaluation.report import Section, write_report
 from tfaudiotl.evaluation.writing import escape_markdown, markdown_table, write_atomic
 from tfaudiotl.export.artifact import open_artifact
+from tfaudiotl.export.atomic import new_path
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.export.verify import Check, Reference, checks_table, verify_export
@@ -67,7 +68,8 @@ def train_folder(
     work = _prepare(output, json.loads(json.dumps(settings, default=str)), overwrite=overwrite, resume=resume)
     result = train_classifier(clips, fit=fit, workdir=work, progress=progress, **options)
     began = perf_counter()
-    result.model.save(output / "model.keras")
+    with new_path(output / "model.keras", overwrite=True) as path:
+        result.model.save(path)
     write_atomic(output / "labels.txt", "".join(f"{name}\n" for name in clips.class_names))
     checks = export_all(result, output)
     result.seconds["export_and_check"] = perf_counter() - began

@@ -157,6 +157,8 @@ def test_a_killed_run_goes_on_and_ends_the_same(run: str, folder: Path, stand_in
     result = train(clips, stand_in, folds="given", workdir=work, progress=progress)
     assert listened == []  # nothing was decoded again
     assert seen[0] == (run, 3)
+    for ours, theirs in zip(result.kept_waveforms, expected.kept_waveforms, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_allclose(result.evaluation.scores, expected.evaluation.scores, atol=1e-6)
     for ours, theirs in zip(result.model.get_weights(), expected.model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)

@@ -151,7 +151,7 @@ def train_classifier(
     seconds["train"] = perf_counter() - start
     rows, scores = _by_clip(trainer.scores, parents)
     held_out = clips[rows]
-    kept = [row for row in sorted(keeper.waveforms) if row in set(rows.tolist())]
+    kept = [row for row in keeper.chosen if row in set(rows.tolist())]
     return TrainingResult(
         model=model,
         evaluation=evaluate_scores(
@@ -167,7 +167,7 @@ def train_classifier(
         clips=clips[np.unique(parents)],
         held_out=held_out,
         kept=clips[kept],
-        kept_waveforms=[keeper.waveforms[row] for row in kept],
+        kept_waveforms=[keeper.waveform(row, windows) for row in kept],
         skipped=[*clips.skipped, *embedded.skipped],
         seconds=seconds,
         patches=len(embedded.vectors),
@@ -269,11 +269,11 @@ class _Keeper:
     """Looks at every waveform that passes: refuses silence, and keeps some for the checks of exports."""
 
     def __init__(self, clips: int, parents: np.ndarray, *, allow_silence: bool, seed: int):
-        chosen = np.random.default_rng(seed).permutation(clips)[:KEPT_WAVEFORMS]
+        self.chosen: list[int] = sorted(np.random.default_rng(seed).permutation(clips)[:KEPT_WAVEFORMS].tolist())
         first = {int(parent): row for row, parent in reversed(list(enumerate(parents)))}
-        self._rows = {first[int(parent)]: int(parent) for parent in chosen}
+        self._first = {parent: first[parent] for parent in self.chosen}  # clip -> its first window
         self._allow_silence = allow_silence
-        self.waveforms: dict[int, np.ndarray] = {}  # clip -> its (first window's) samples
+        self._waveforms: dict[int, np.ndarray] = {}  # first window -> its samples
 
     def __call__(self, row: int, path: str, waveform: np.ndarray) -> None:
         if not self._allow_silence and is_silent(waveform):
@@ -282,8 +282,13 @@ class _Keeper:
                 "silent: every sample is zero; if that is a class of yours, allow it "
                 "(allow_silence=True, --allow-silence)",
             )
-        if row in self._rows:
-            self.waveforms[self._rows[row]] = waveform
+        if row in self._first.values():
+            self._waveforms[row] = waveform
+
+    def waveform(self, clip: int, windows: Clips) -> np.ndarray:
+        """The clip's (first window's) samples; decoded again only after a restart."""
+        row = self._first[clip]
+        return self._waveforms[row] if row in self._waveforms else windows.load(row)
 
 
 def _embed(
