@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from tfaudiotl.audio.arrays import check_waveform, resample
     from tfaudiotl.audio.clips import Clips
     from tfaudiotl.audio.files import audio_info, load_audio, write_audio
+    from tfaudiotl.backbones.pca import vggish_postprocess
     from tfaudiotl.backbones.registry import list_backbones
     from tfaudiotl.backbones.scores import class_names_of
+    from tfaudiotl.backbones.vggish import VGGish
     from tfaudiotl.backbones.yamnet import YAMNet, decode_predictions
     from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
     from tfaudiotl.export.artifact import load_model
@@ -42,6 +44,8 @@ _LAZY = {
     "resample": "audio.arrays",
     "write_audio": "audio.files",
     "YAMNet": "backbones.yamnet",
+    "VGGish": "backbones.vggish",
+    "vggish_postprocess": "backbones.pca",
     "class_names_of": "backbones.scores",
     "decode_predictions": "backbones.yamnet",
     "list_backbones": "backbones.registry",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -25,6 +26,7 @@ def embedding_model(
     weights: str | None = "audioset",
     input: str = "waveform",
     samples: int | None = None,
+    backbone_options: Mapping[str, Any] | None = None,
 ) -> keras.Model:
     """A Keras model from sound to the embedding of one layer, or of several side by side.
 
@@ -37,6 +39,7 @@ def embedding_model(
         weights: as for the backbone's builder.
         input: "waveform" or "patches", as for the backbone's builder.
         samples: a fixed waveform length, or None for any.
+        backbone_options: further arguments of the backbone's builder, such as VGGish's ``pad_tail``.
 
     Returns:
         A ``keras.Model`` from ``(batch, samples)`` to ``(batch, patches, dim)``, or to ``(batch, dim)``
@@ -46,7 +49,7 @@ def embedding_model(
     names = layer_names(spec, layers)
     if patch_pooling not in (None, "avg", "max"):
         raise ValueError(f"patch_pooling={patch_pooling!r}: allowed are None, 'avg' and 'max'")
-    base = cut_backbone(spec, names, weights=weights, input=input, samples=samples)
+    base = cut_backbone(spec, names, weights=weights, input=input, samples=samples, **(backbone_options or {}))
     x = clip_pooling(base, spec, patch_embedding(base, spec, names, pooling), patch_pooling)
     return keras.Model(base.input, x, name=f"{backbone}_{'_'.join(names)}")
 
@@ -68,6 +71,7 @@ def build_classifier(
     samples: int | None = None,
     learning_rate: float = 1e-3,
     name: str | None = None,
+    backbone_options: Mapping[str, Any] | None = None,
 ) -> keras.Model:
     """A sound classifier: backbone, embedding, head, mean over the clip's patches. One flat Keras model.
 
@@ -91,6 +95,7 @@ def build_classifier(
         samples: a fixed waveform length (static shapes, for TPU and XLA), or None for any.
         learning_rate: Adam's.
         name: the model's name; "<backbone>_classifier" if not given.
+        backbone_options: further arguments of the backbone's builder, such as VGGish's ``pad_tail``.
 
     Returns:
         A compiled ``keras.Model`` from ``(batch, samples)`` to scores ``(batch, classes)`` in float32.
@@ -110,7 +115,7 @@ def build_classifier(
         raise ValueError(f"aggregate={aggregate!r}: allowed are {', '.join(AGGREGATES)}")
     spec = get_backbone(backbone)
     names = layer_names(spec, embedding)
-    base = cut_backbone(spec, names, weights=weights, input=input, samples=samples)
+    base = cut_backbone(spec, names, weights=weights, input=input, samples=samples, **(backbone_options or {}))
     x = patch_embedding(base, spec, names, pooling)
     backbone_layers = keras.Model(base.input, x).layers
     if aggregate == "embeddings":
@@ -167,8 +172,8 @@ def _pool(x: Any, name: str, pooling: str) -> Any:
 
 
 def cut_backbone(spec: BackboneSpec, names: Sequence[str], **options: Any) -> keras.Model:
-    """The backbone with its classifier only if one of the layers is part of it."""
-    return spec.build(include_top=bool({"logits", "scores"} & set(names)), **options)
+    """The backbone with its classifier or post-processing only if one of the layers is part of it."""
+    return spec.build(include_top=bool(set(spec.top) & set(names)), **options)
 
 
 def clip_pooling(base: keras.Model, spec: BackboneSpec, x: Any, mode: str | None) -> Any:
@@ -181,7 +186,7 @@ def clip_pooling(base: keras.Model, spec: BackboneSpec, x: Any, mode: str | None
     x = PatchSequence(name="patch_sequence")([x, base.get_layer("log_mel").output])
     if mode is None:
         return x
-    valid = ValidPatches(spec.frontend, name="valid_patches")(base.input)
+    valid = ValidPatches(base.get_layer("log_mel_frames").spec, name="valid_patches")(base.input)
     return PatchPooling(mode, name="patch_pooling")([x, valid])
 
 
@@ -198,7 +203,7 @@ def clip_embedding_model(classifier: keras.Model) -> keras.Model:
 def set_trainable_blocks(model: keras.Model, trainable: int | str, *, head: Sequence[keras.layers.Layer]) -> None:
     """Freezes the backbone but for its last ``trainable`` blocks ("all": none frozen); the head always trains.
 
-    A block is a numbered layer of the network ("layer13"). Batch norm in a frozen block keeps its
+    A block is a numbered layer of the network ("layer13"; VGGish's "conv3_1" and "conv3_2" are one). Batch norm in a frozen block keeps its
     statistics and stays in inference mode, as Keras does for ``trainable = False``.
     """
     blocks: list[str] = []
@@ -218,8 +223,8 @@ def set_trainable_blocks(model: keras.Model, trainable: int | str, *, head: Sequ
 
 def _block(layer: keras.layers.Layer) -> str:
     """The block a layer belongs to ("layer8" of "layer8_depthwise_conv"), "" for none."""
-    name = layer.name.split("_")[0]
-    return name if name.startswith("layer") and name[5:].isdigit() else ""
+    match = re.match(r"(?:layer|conv|fc)\d+(?=_|$)", layer.name)
+    return match[0] if match else ""
 
 
 def _check_classes(classes: Sequence[str]) -> list[str]:
