@@ -154,7 +154,19 @@ def test_pca_parameters_of_another_shape(tmp_path: Path) -> None:
 def test_every_layer_is_an_embedding(stand_in_vggish: Path, pca_file: Path) -> None:
     spec = get_backbone("vggish")
     names = [layer.name for layer in spec.layers]
-    assert names == "log_mel conv1 conv2 conv3_1 conv3_2 conv4_1 conv4_2 fc1_1 fc1_2 embedding pca".split()
+    assert names == [
+        "log_mel",
+        "conv1",
+        "conv2",
+        "conv3_1",
+        "conv3_2",
+        "conv4_1",
+        "conv4_2",
+        "fc1_1",
+        "fc1_2",
+        "embedding",
+        "pca",
+    ]
     for name in ("log_mel", "conv3_2", "fc1_1"):
         model = embedding_model("vggish", layers=name, weights=str(stand_in_vggish))
         assert model(noise(16_000)[None]).shape == (1, 2, spec.embedding_layer(name).width)

@@ -203,8 +203,9 @@ def clip_embedding_model(classifier: keras.Model) -> keras.Model:
 def set_trainable_blocks(model: keras.Model, trainable: int | str, *, head: Sequence[keras.layers.Layer]) -> None:
     """Freezes the backbone but for its last ``trainable`` blocks ("all": none frozen); the head always trains.
 
-    A block is a numbered layer of the network ("layer13"; VGGish's "conv3_1" and "conv3_2" are one). Batch norm in a frozen block keeps its
-    statistics and stays in inference mode, as Keras does for ``trainable = False``.
+    A block is a numbered layer of the network ("layer13"; VGGish's "conv3_1" and "conv3_2" are one).
+    Batch norm in a frozen block keeps its statistics and stays in inference mode, as Keras does for
+    ``trainable = False``.
     """
     blocks: list[str] = []
     for layer in model.layers:

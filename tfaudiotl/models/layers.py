@@ -11,4 +11,13 @@ from tfaudiotl.backbones.frontend import (
 from tfaudiotl.backbones.pca import PcaPostprocess
 from tfaudiotl.backbones.scores import ClassScores
 
-__all__ = ["ClassScores", "LogMel", "PatchBatch", "PatchPooling", "PatchSequence", "Patches", "PcaPostprocess", "ValidPatches"]
+__all__ = [
+    "ClassScores",
+    "LogMel",
+    "PatchBatch",
+    "PatchPooling",
+    "PatchSequence",
+    "Patches",
+    "PcaPostprocess",
+    "ValidPatches",
+]
