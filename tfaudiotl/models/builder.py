@@ -13,7 +13,7 @@ from tfaudiotl.backbones.frontend import PatchPooling, PatchSequence, ValidPatch
 from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
 from tfaudiotl.models.heads import HEADS, dense_head
 
-POOLINGS = ("avg", "max", "avgmax")
+POOLINGS = ("avg", "max", "avgmax", "time")
 AGGREGATES = ("scores", "embeddings")
 
 
@@ -34,7 +34,8 @@ def embedding_model(
         backbone: a name from ``list_backbones()``.
         layers: names from ``embedding_layers(backbone)``; None: the backbone's own embedding. Nothing
             above the last of them is built.
-        pooling: how a convolution's picture becomes numbers: "avg", "max", or "avgmax" (both).
+        pooling: how a convolution's picture becomes numbers: "avg", "max", "avgmax" (both), or "time":
+            mean over frequency, time kept, for finer event times.
         patch_pooling: "avg" or "max" over the patches of a clip; None keeps them.
         weights: as for the backbone's builder.
         input: "waveform" or "patches", as for the backbone's builder.
@@ -43,12 +44,14 @@ def embedding_model(
 
     Returns:
         A ``keras.Model`` from ``(batch, samples)`` to ``(batch, patches, dim)``, or to ``(batch, dim)``
-        with ``patch_pooling``; from ``(batch, 96, 64)`` to ``(batch, dim)`` for ``input="patches"``.
+        with ``patch_pooling``, or to ``(batch, patches, steps, dim)`` with ``pooling="time"``; from ``(batch, 96, 64)`` to ``(batch, dim)`` for ``input="patches"``.
     """
     spec = get_backbone(backbone)
     names = layer_names(spec, layers)
     if patch_pooling not in (None, "avg", "max"):
         raise ValueError(f"patch_pooling={patch_pooling!r}: allowed are None, 'avg' and 'max'")
+    if pooling == "time" and patch_pooling is not None:
+        raise ValueError(f"patch_pooling={patch_pooling!r}: pooling='time' keeps time, so patches cannot be pooled")
     base = cut_backbone(spec, names, weights=weights, input=input, samples=samples, **(backbone_options or {}))
     x = clip_pooling(base, spec, patch_embedding(base, spec, names, pooling), patch_pooling)
     return keras.Model(base.input, x, name=f"{backbone}_{'_'.join(names)}")
@@ -113,6 +116,8 @@ def build_classifier(
         raise ValueError(f"hidden={hidden!r}: a sequence of positive whole numbers")
     if aggregate not in AGGREGATES:
         raise ValueError(f"aggregate={aggregate!r}: allowed are {', '.join(AGGREGATES)}")
+    if pooling == "time":
+        raise ValueError("pooling='time' is for embedding_model; a classifier's head takes 'avg', 'max' or 'avgmax'")
     spec = get_backbone(backbone)
     names = layer_names(spec, embedding)
     base = cut_backbone(spec, names, weights=weights, input=input, samples=samples, **(backbone_options or {}))
@@ -153,19 +158,35 @@ def layer_names(spec: BackboneSpec, names: str | Sequence[str] | None) -> list[s
 
 
 def patch_embedding(base: keras.Model, spec: BackboneSpec, names: Sequence[str], pooling: str) -> Any:
-    """The embedding of every patch, ``(batch * patches, dim)``: each layer pooled, side by side."""
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling={pooling!r}: allowed are {', '.join(POOLINGS)}")
-    vectors = [_pool(base.get_layer(spec.embedding_layer(name).layer).output, name, pooling) for name in names]
+    """The embedding of every patch, ``(batch * patches, dim)``: each layer pooled, side by side.
+
+    With ``pooling="time"`` ``(batch * patches, steps, dim)``.
+    """
+    vectors = pooled_layers(base, spec, names, pooling)
+    if len({vector.shape[1:-1] for vector in vectors}) > 1:
+        steps = ", ".join(f"{name} {vector.shape[1]}" for name, vector in zip(names, vectors, strict=True))
+        raise ValueError(f"pooling='time': the layers have different numbers of time steps per patch: {steps}")
     x = vectors[0] if len(vectors) == 1 else layers.Concatenate(name="embedding_concat")(vectors)
     return layers.Identity(name="patch_embedding")(x)
 
 
+def pooled_layers(base: keras.Model, spec: BackboneSpec, names: Sequence[str], pooling: str) -> list[Any]:
+    """The embedding of every patch by each layer, ``(batch * patches, dim)``."""
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling={pooling!r}: allowed are {', '.join(POOLINGS)}")
+    return [_pool(base.get_layer(spec.embedding_layer(name).layer).output, name, pooling) for name in names]
+
+
 def _pool(x: Any, name: str, pooling: str) -> Any:
     if len(x.shape) == 2:
+        if pooling == "time":
+            raise ValueError(f"pooling='time': layer {name!r} has no time axis left; take an earlier layer")
         return x
     if name == "log_mel":  # one channel: the mel bands are the features, time is pooled
         x = layers.Reshape((x.shape[1], 1, x.shape[2]), name=f"{name}_bands")(x)
+    if pooling == "time":  # mean over frequency
+        x = layers.AveragePooling2D((1, x.shape[2]), name=f"{name}_{pooling}_mean")(x)
+        return layers.Reshape((x.shape[1], x.shape[3]), name=f"{name}_{pooling}")(x)
     kinds = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
     parts = [kinds[kind](name=f"{name}_{kind}")(x) for kind in ("avg", "max") if kind in pooling]
     return parts[0] if len(parts) == 1 else layers.Concatenate(name=f"{name}_{pooling}")(parts)
