@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import layers
@@ -12,6 +12,9 @@ from keras import layers
 from tfaudiotl.backbones.frontend import PatchPooling, PatchSequence, ValidPatches
 from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
 from tfaudiotl.models.heads import HEADS, dense_head
+
+if TYPE_CHECKING:
+    from tfaudiotl.audio.clips import Clips
 
 POOLINGS = ("avg", "max", "avgmax", "time")
 AGGREGATES = ("scores", "embeddings")
@@ -75,6 +78,7 @@ def build_classifier(
     learning_rate: float = 1e-3,
     name: str | None = None,
     backbone_options: Mapping[str, Any] | None = None,
+    probe_clips: Clips | None = None,
 ) -> keras.Model:
     """A sound classifier: backbone, embedding, head, mean over the clip's patches. One flat Keras model.
 
@@ -84,7 +88,8 @@ def build_classifier(
     Args:
         backbone: a name from ``list_backbones()``.
         classes: the class names, in the order of the targets' columns; kept inside the model.
-        embedding: layer name or names, from ``embedding_layers(backbone)``; None: the backbone's own.
+        embedding: layer name or names, from ``embedding_layers(backbone)``; None: the backbone's own;
+            "auto": what ``probe_layers`` recommends on ``probe_clips``.
         head: "dense".
         hidden: widths of the head's hidden layers; ``()`` gives a linear classifier.
         dropout: dropout in the head, in [0, 1).
@@ -99,6 +104,8 @@ def build_classifier(
         learning_rate: Adam's.
         name: the model's name; "<backbone>_classifier" if not given.
         backbone_options: further arguments of the backbone's builder, such as VGGish's ``pad_tail``.
+
+        probe_clips: labelled clips for ``embedding="auto"``: those to train on, never those to test on.
 
     Returns:
         A compiled ``keras.Model`` from ``(batch, samples)`` to scores ``(batch, classes)`` in float32.
@@ -119,6 +126,8 @@ def build_classifier(
     if pooling == "time":
         raise ValueError("pooling='time' is for embedding_model; a classifier's head takes 'avg', 'max' or 'avgmax'")
     spec = get_backbone(backbone)
+    if embedding == "auto":
+        embedding = _probed(backbone, probe_clips, pooling=pooling, weights=weights)
     names = layer_names(spec, embedding)
     base = cut_backbone(spec, names, weights=weights, input=input, samples=samples, **(backbone_options or {}))
     x = patch_embedding(base, spec, names, pooling)
@@ -132,6 +141,16 @@ def build_classifier(
     set_trainable_blocks(model, trainable, head=[layer for layer in model.layers if layer not in backbone_layers])
     compile_classifier(model, multi_label=multi_label, learning_rate=learning_rate)
     return model
+
+
+def _probed(backbone: str, clips: Clips | None, **options: Any) -> str:
+    """The layer that a probe recommends on these clips."""
+    if clips is None:
+        raise ValueError("embedding='auto': needs probe_clips=, the labelled clips to choose the layer on")
+    # The one import from a later stage: the builder is where people ask for it, and the probe needs the builder.
+    from tfaudiotl.embeddings.probe import probe_layers
+
+    return probe_layers(backbone, clips, **options).recommended
 
 
 def compile_classifier(model: keras.Model, *, multi_label: bool, learning_rate: float = 1e-3) -> None:
