@@ -109,7 +109,8 @@ def test_damaged_shards_are_found_and_computed_again(
     assert (report.computed, report.reused) == (3, 3)
     assert report.damaged == [shard.name]
     after = contents(store, files)
-    assert all(np.array_equal(after[key], value) for key, value in before.items())
+    for key, value in before.items():
+        np.testing.assert_allclose(after[key], value, rtol=1e-4, atol=1e-5)  # Keras rounds by the batch
 
 
 def test_a_store_of_other_weights_or_pooling_is_refused(
