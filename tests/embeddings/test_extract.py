@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ KERAS = EngineOptions(runtime="keras")
 def test_arrays_of_every_type(stand_in: Path, rng: np.random.Generator) -> None:
     wave = rng.uniform(-0.9, 0.9, 20_000).astype(np.float32)
     sixteen = np.round(wave * 32_768).astype(np.int16)
-    waves = [wave, sixteen, np.stack([wave, wave], axis=1)]
+    waves: list[Any] = [wave, sixteen, np.stack([wave, wave], axis=1)]
     x = embed("yamnet", waves, layer="layer3", weights=str(stand_in), engine=KERAS)
     assert x.shape == (3, 128)
     np.testing.assert_allclose(x[1], x[0], rtol=0.02, atol=0.01)

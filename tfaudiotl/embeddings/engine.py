@@ -161,8 +161,10 @@ class _Pass:
                 yield from self._take(pictures)
             yield from self._finish()
         finally:  # also when whoever listens has had enough
-            for future in [*self._front, *(future for _, future in self._batches)]:
-                future.cancel()
+            for front in self._front:
+                front.cancel()
+            for _, batch in self._batches:
+                batch.cancel()
 
     def _begin(self, jobs: Iterator[Job], ahead: int) -> None:
         while len(self._front) < ahead and (job := next(jobs, None)) is not None:

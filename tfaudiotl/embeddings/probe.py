@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,9 +12,11 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.embeddings.extract import ADVICE, EngineOptions, Extractor, pool_patches
+from tfaudiotl.embeddings.runners import cores
 from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.models.info import multiply_adds
 
@@ -173,12 +177,11 @@ def probe_layers(
     work = multiply_adds(backbone)
     total = max(cost for cost, _ in work.values())
     rows = []
-    wanted = [(name,) for name in names] + pairs
+    wanted: list[tuple[str, ...]] = [*((name,) for name in names), *pairs]
     for number, group in enumerate(wanted):
         progress("probe", number, len(wanted))
         x = np.concatenate([vectors[name] for name in group], axis=1)
-        scores = np.array([_accuracy(x, labels, split) for split in splits])
-        few = np.array([_accuracy(x, labels, split) for split in shots])
+        scores, few = _accuracies(x, labels, splits), _accuracies(x, labels, shots)
         share = max(work[name][0] for name in group) / total
         rows.append(
             ProbeRow(
@@ -242,7 +245,7 @@ def _splits(used: Clips, kept: np.ndarray, cv: int | str | Sequence[Split], seed
         f"{len(pairs[0][0])} clips to train on, {len(pairs[0][1])} to test on"
         if len(pairs) == 1
         else f"{len(pairs)} given splits"
-    )  # noqa: E501
+    )
     return [(train, test) for train, test in pairs], words
 
 
@@ -260,14 +263,23 @@ def _shots(splits: Sequence[Split], labels: np.ndarray, k: int, repeats: int, se
     return shots
 
 
+def _accuracies(x: np.ndarray, labels: np.ndarray, splits: Sequence[Split]) -> np.ndarray:
+    """Accuracy on each split; the splits run side by side, each on one core."""
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:
+        return np.array(list(pool.map(partial(_accuracy, x, labels), splits)))
+
+
 def _accuracy(x: np.ndarray, labels: np.ndarray, split: Split) -> float:
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     train, test = split
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
-    probe.fit(x[train], labels[train])
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
+    with warnings.catch_warnings():  # a probe compares layers: its last digits do not matter
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        probe.fit(x[train], labels[train])
     return float((probe.predict(x[test]) == labels[test]).mean())
 
 

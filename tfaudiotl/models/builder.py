@@ -46,8 +46,9 @@ def embedding_model(
         backbone_options: further arguments of the backbone's builder, such as VGGish's ``pad_tail``.
 
     Returns:
-        A ``keras.Model`` from ``(batch, samples)`` to ``(batch, patches, dim)``, or to ``(batch, dim)``
-        with ``patch_pooling``, or to ``(batch, patches, steps, dim)`` with ``pooling="time"``; from ``(batch, 96, 64)`` to ``(batch, dim)`` for ``input="patches"``.
+        A ``keras.Model`` from ``(batch, samples)`` to ``(batch, patches, dim)``, to ``(batch, dim)`` with
+        ``patch_pooling``, or to ``(batch, patches, steps, dim)`` with ``pooling="time"``; for
+        ``input="patches"`` from ``(batch, 96, 64)`` to ``(batch, dim)`` or ``(batch, steps, dim)``.
     """
     spec = get_backbone(backbone)
     names = layer_names(spec, layers)
