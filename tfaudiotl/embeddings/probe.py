@@ -161,7 +161,7 @@ def probe_layers(
         raise ValueError(f"few_shot={few_shot!r}: at least 1 clip per class, or None")
     progress = progress or (lambda stage, done, total: None)
     names = list(layers) if layers is not None else _default_layers(backbone)
-    pairs = [tuple(pair) for pair in pairs]
+    pairs = list(pairs)
     every = list(dict.fromkeys([*names, *(name for pair in pairs for name in pair)]))
     start = perf_counter()
     extractor = Extractor(backbone, every, pooling=pooling, weights=weights, engine=engine)
