@@ -40,3 +40,11 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.backbones.stand_in import write_stand_in
 
     return write_stand_in(tmp_path_factory.mktemp("hub") / "yamnet")
+
+
+@pytest.fixture(scope="session")
+def stand_in_vggish(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SavedModel of TF Hub's VGGish structure with seeded random variables (288 MB)."""
+    from tests.backbones.vggish_stand_in import write_stand_in
+
+    return write_stand_in(tmp_path_factory.mktemp("hub") / "vggish")

@@ -19,14 +19,21 @@ if TYPE_CHECKING:
     from tfaudiotl.audio.arrays import check_waveform, resample
     from tfaudiotl.audio.clips import Clips
     from tfaudiotl.audio.files import audio_info, load_audio, write_audio
+    from tfaudiotl.backbones.pca import vggish_postprocess
     from tfaudiotl.backbones.registry import list_backbones
     from tfaudiotl.backbones.scores import class_names_of
+    from tfaudiotl.backbones.vggish import VGGish
     from tfaudiotl.backbones.yamnet import YAMNet, decode_predictions
+    from tfaudiotl.embeddings.extract import EngineOptions, Extractor, embed, embed_to_store
+    from tfaudiotl.embeddings.probe import ProbeTable, probe_layers
+    from tfaudiotl.embeddings.store import EmbeddingStore, StoreError
+    from tfaudiotl.embeddings.transformer import AudioEmbedding
     from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
     from tfaudiotl.export.artifact import load_model
     from tfaudiotl.export.savedmodel import export_saved_model
     from tfaudiotl.export.tflite import export_tflite
     from tfaudiotl.models.builder import build_classifier, embedding_model
+    from tfaudiotl.models.info import LayerInfo, embedding_layers
     from tfaudiotl.runtime.evaluate import evaluate
     from tfaudiotl.runtime.predictor import Event, Predictor
     from tfaudiotl.training.head import FitOptions
@@ -42,11 +49,24 @@ _LAZY = {
     "resample": "audio.arrays",
     "write_audio": "audio.files",
     "YAMNet": "backbones.yamnet",
+    "VGGish": "backbones.vggish",
+    "vggish_postprocess": "backbones.pca",
     "class_names_of": "backbones.scores",
     "decode_predictions": "backbones.yamnet",
     "list_backbones": "backbones.registry",
     "build_classifier": "models.builder",
     "embedding_model": "models.builder",
+    "LayerInfo": "models.info",
+    "embedding_layers": "models.info",
+    "AudioEmbedding": "embeddings.transformer",
+    "EmbeddingStore": "embeddings.store",
+    "EngineOptions": "embeddings.extract",
+    "Extractor": "embeddings.extract",
+    "ProbeTable": "embeddings.probe",
+    "StoreError": "embeddings.store",
+    "embed": "embeddings.extract",
+    "embed_to_store": "embeddings.extract",
+    "probe_layers": "embeddings.probe",
     "FitOptions": "training.head",
     "train_classifier": "training.recipe",
     "Evaluation": "evaluation.metrics",

@@ -40,6 +40,7 @@ class BackboneSpec:
     frontend: LogMelSpec
     layers: tuple[EmbeddingLayer, ...]
     default_embedding: str = "embedding"
+    top: tuple[str, ...] = ()  # layers that ``build(include_top=True)`` has and False has not
     _by_name: dict[str, EmbeddingLayer] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -78,6 +79,7 @@ def list_backbones() -> list[str]:
 
 def _registered() -> dict[str, BackboneSpec]:
     # Each network's module registers itself; imported here because they import this module.
+    import tfaudiotl.backbones.vggish
     import tfaudiotl.backbones.yamnet  # noqa: F401
 
     return _SPECS

@@ -128,6 +128,25 @@ def read_checkpoint(folder: Path) -> dict[str, np.ndarray]:
         raise WeightsError(f"{folder}: its variables cannot be read (damaged or cut off): {error}") from error
 
 
+def is_checkpoint(weights: str | Path) -> bool:
+    """Whether ``weights`` names a bare TensorFlow checkpoint: a ``.ckpt`` file (version 1) or a prefix of files."""
+    path = Path(weights).expanduser()
+    return path.with_name(f"{path.name}.index").is_file() or (path.is_file() and ".ckpt" in path.name)
+
+
+def read_slim_checkpoint(weights: str | Path, scope: str) -> dict[str, np.ndarray]:
+    """The variables under ``scope`` ("vggish/") of a TF-Slim checkpoint; optimiser state is passed over."""
+    import tensorflow as tf
+
+    optimiser = ("/Adam", "/Adam_1", "/Momentum", "/ExponentialMovingAverage")
+    try:
+        reader = tf.train.load_checkpoint(str(Path(weights).expanduser()))
+        names = [n for n in reader.get_variable_to_shape_map() if n.startswith(scope) and not n.endswith(optimiser)]
+        return {name: reader.get_tensor(name) for name in names}
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+        raise WeightsError(f"weights={str(weights)!r}: cannot be read (damaged or cut off): {error}") from error
+
+
 def assign(
     variables: Mapping[str, Any],
     values: Mapping[str, np.ndarray],

@@ -240,5 +240,6 @@ SPEC = register_backbone(
             EmbeddingLayer("logits", "logits", CLASSES),
             EmbeddingLayer("scores", "scores", CLASSES),
         ),
+        top=("logits", "scores"),
     )
 )

@@ -1,8 +1,8 @@
 """The extraction engine: waveforms in, the vectors of every patch out.
 
-Decoding runs in threads beside the network. The front-end runs once per clip, at the clip's own
-length, so nothing is padded and each spectrogram frame is computed once; the patches of different
-clips then share batches of one fixed size for the network.
+One pool of threads, one per core, does everything that takes time: decoding, the front-end at each
+clip's own length (nothing is padded, each spectrogram frame is computed once), and the network on
+batches of one fixed size in which patches of different clips sit side by side.
 """
 
 from __future__ import annotations
@@ -11,91 +11,229 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import keras
 import numpy as np
-import tensorflow as tf
+from threadpoolctl import threadpool_limits
 
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.embeddings.logmel import FastLogMel
+from tfaudiotl.embeddings.runners import KerasRunner, Runner, check_runtime, cores, make_runner
 from tfaudiotl.errors import AudioError, AudioErrors
+
+# Converting a network for LiteRT takes some 5 s; Keras needs longer than that for so many patches more.
+WORTH_CONVERTING = 5_000
 
 T = TypeVar("T")
 R = TypeVar("R")
+Job = Callable[[], np.ndarray]  # gives a waveform (samples,) or raises AudioError
+Result = list[np.ndarray] | AudioError
 
 
 class PatchNetwork:
     """A model cut in two: its front-end (waveform to patches), and its network (patches to vectors).
 
     Args:
-        model: a functional model with a "patch_batch" layer.
-        outputs: tensors of the model above that layer, each ``(batch * patches, dim)``.
+        model: a functional model of waveforms with the layers "log_mel_frames" and "patch_batch".
+        outputs: tensors of the model above the latter, each ``(batch * patches, dim)``. Nothing above
+            them is run.
         batch_size: patches per run of the network.
+        runtime: "litert", "keras" or "auto"; see ``tfaudiotl.embeddings.runners.make_runner``.
+        quantize: None, or "int8": pointwise convolutions in 8 bits.
+        workers: threads; None: one per core.
     """
 
-    def __init__(self, model: keras.Model, outputs: Sequence[Any], *, batch_size: int = 32):
+    def __init__(
+        self,
+        model: keras.Model,
+        outputs: Sequence[keras.KerasTensor],
+        *,
+        batch_size: int = 16,
+        runtime: str = "auto",
+        quantize: str | None = None,
+        workers: int | None = None,
+    ):
+        check_runtime(runtime, quantize)
         patches = model.get_layer("patch_batch")
-        frontend = keras.Model(model.inputs[0], patches.output)
-        network = keras.Model(patches.output, list(outputs))
-        picture = tuple(patches.output.shape[1:])
-        self.batch_size = batch_size
-        self._frontend = tf.function(
-            lambda waveform: frontend(waveform, training=False),
-            input_signature=[tf.TensorSpec((1, None), tf.float32)],
-            autograph=False,
-        )
-        self._network = tf.function(
-            lambda batch: keras.tree.flatten(network(batch, training=False)),  # always a list
-            input_signature=[tf.TensorSpec((batch_size, *picture), tf.float32)],
-            autograph=False,
-        )
+        self.frontend = FastLogMel(model.get_layer("log_mel_frames"))
+        self.batch_size, self.workers = batch_size, workers or cores()
+        self._network = keras.Model(patches.output, list(outputs))
+        self._runtime, self._quantize = runtime, quantize
+        self._runner: Runner | None = None
 
-    def run(self, waveforms: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    def prepare(self, expected_patches: int | None = None) -> Runner:
+        """Readies the network, once.
+
+        Args:
+            expected_patches: with ``runtime="auto"``, so few that a conversion would take longer than
+                it saves leave the network to Keras; None: many.
+
+        Returns:
+            What runs its batches.
+        """
+        few = expected_patches is not None and expected_patches < WORTH_CONVERTING
+        if self._runtime == "auto" and self._quantize is None and few:
+            return self._runner or KerasRunner(self._network, self.batch_size)
+        if self._runner is None:
+            self._runner = make_runner(
+                self._network,
+                self._sample(),
+                runtime=self._runtime,
+                quantize=self._quantize,
+                workers=self.workers,
+            )
+        return self._runner
+
+    def _sample(self) -> np.ndarray:
+        """A batch of patches of noise and tones at different loudness, to check a conversion on."""
+        rng, spec = np.random.default_rng(0), self.frontend.spec
+        time = np.arange(spec.min_samples) / spec.sample_rate
+        pictures = []
+        for row in range(self.batch_size):
+            wave = np.sin(2 * np.pi * rng.uniform(100, 4_000) * time) + rng.uniform(0, 1) * rng.normal(size=len(time))
+            pictures.append(self.frontend.patches((10.0 ** -(row % 4) * wave / 4).astype(np.float32)))
+        return np.concatenate(pictures)[..., None]
+
+    def run(
+        self, waveforms: Iterable[np.ndarray], *, trim: bool = True, expected_patches: int | None = None
+    ) -> Iterator[list[np.ndarray]]:
         """For each waveform ``(samples,)``, in order, one array ``(patches, dim)`` per output.
 
-        Zeros at a waveform's end are padding and make no patches of their own, as in the models.
+        Args:
+            waveforms: float32, at the front-end's rate.
+            trim: zeros at a waveform's end are padding and make no patches of their own, as in the
+                models; False: they are sound like any other.
+            expected_patches: see ``prepare``.
         """
-        waiting: deque[int] = deque()  # number of patches of the clips not yet given out
-        pictures: list[np.ndarray] = []  # patches not yet through the network
-        vectors: list[list[np.ndarray]] = []  # of the clips in ``waiting``, by output
-        for waveform in waveforms:
-            patches = self._frontend(trim_padding(waveform)[None]).numpy()
-            waiting.append(len(patches))
-            pictures.append(patches)
-            if sum(map(len, pictures)) >= self.batch_size:
-                pictures = self._run_batches(pictures, vectors)
-                yield from _give_out(waiting, vectors)
-        self._run_batches(pictures, vectors, rest=True)
-        yield from _give_out(waiting, vectors)
+        jobs = (partial(_same, waveform) for waveform in waveforms)
+        for result in self.run_jobs(jobs, trim=trim, expected_patches=expected_patches):
+            assert not isinstance(result, AudioError)
+            yield result
 
-    def _run_batches(
-        self, pictures: list[np.ndarray], vectors: list[list[np.ndarray]], *, rest: bool = False
-    ) -> list[np.ndarray]:
-        """Runs whole batches (and the rest, filled up with zeros); returns what is left over."""
-        if not pictures:
-            return []
-        stack, size = np.concatenate(pictures), self.batch_size
-        end = len(stack) if rest else len(stack) // size * size
-        for start in range(0, end, size):
-            batch = stack[start : start + size]
-            filled = np.pad(batch, ((0, size - len(batch)), *[(0, 0)] * (batch.ndim - 1)))
-            outputs = self._network(filled)
-            vectors.append([output.numpy()[: len(batch)] for output in outputs])
-        return [stack[end:]] if end < len(stack) else []
+    def run_jobs(
+        self, jobs: Iterable[Job], *, trim: bool = True, expected_patches: int | None = None
+    ) -> Iterator[Result]:
+        """As ``run``, for functions that give a waveform; they are called in threads.
+
+        An AudioError that a job raises is given out in its place.
+        """
+        runner = self.prepare(expected_patches)
+        # The pool's threads are all the cores can take; products in them must not start more.
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self.workers) as pool:
+            yield from _Pass(self, runner, pool, trim).results(iter(jobs))
+
+    def pictures(self, job: Job, trim: bool) -> np.ndarray | AudioError:
+        """Decodes and runs the front-end: the patches ``(patches, 96, 64)``."""
+        try:
+            waveform = job()
+        except AudioError as error:
+            return error
+        return self.frontend.patches(trim_padding(waveform) if trim else waveform)
 
 
-def _give_out(waiting: deque[int], vectors: list[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
-    """Takes complete clips off the front of ``waiting`` and ``vectors``."""
-    if not vectors:
-        return
-    joined = [np.concatenate(parts) for parts in zip(*vectors, strict=True)]
-    done = 0
-    while waiting and done + waiting[0] <= len(joined[0]):
-        count = waiting.popleft()
-        yield [output[done : done + count] for output in joined]
-        done += count
-    vectors[:] = [[output[done:] for output in joined]]
+def _same(waveform: np.ndarray) -> np.ndarray:
+    return waveform
+
+
+class _Pass:
+    """One pass over the jobs: what is under way, in the order it was begun."""
+
+    def __init__(self, network: PatchNetwork, runner: Runner, pool: ThreadPoolExecutor, trim: bool):
+        self._network, self._runner, self._pool, self._trim = network, runner, pool, trim
+        self._front: deque[Future[np.ndarray | AudioError]] = deque()
+        self._batches: deque[tuple[int, Future[list[np.ndarray]]]] = deque()  # rows that count, outputs
+        self._filling = np.empty((0,), np.float32)
+        self._filled = 0
+        self._waiting: deque[int | AudioError] = deque()  # patches of the clips not yet given out
+        self._vectors: list[list[np.ndarray]] = []  # of those clips, by batch and output
+        self._ready = 0  # rows in ``_vectors``
+
+    def results(self, jobs: Iterator[Job]) -> Iterator[Result]:
+        ahead = 2 * self._network.workers
+        try:
+            self._begin(jobs, ahead)
+            while self._front:
+                pictures = self._front.popleft().result()
+                self._begin(jobs, ahead)
+                yield from self._take(pictures)
+            yield from self._finish()
+        finally:  # also when whoever listens has had enough
+            for front in self._front:
+                front.cancel()
+            for _, batch in self._batches:
+                batch.cancel()
+
+    def _begin(self, jobs: Iterator[Job], ahead: int) -> None:
+        while len(self._front) < ahead and (job := next(jobs, None)) is not None:
+            self._front.append(self._pool.submit(self._network.pictures, job, self._trim))
+
+    def _take(self, pictures: np.ndarray | AudioError) -> Iterator[Result]:
+        """Puts a clip's patches into batches; gives out the clips that are complete by then."""
+        if isinstance(pictures, AudioError):
+            self._waiting.append(pictures)
+            yield from self._complete()
+            return
+        self._waiting.append(len(pictures))
+        done = 0
+        while done < len(pictures):
+            if not self._filled:
+                self._filling = np.zeros((self._network.batch_size, *pictures.shape[1:], 1), np.float32)
+            part = pictures[done : done + self._network.batch_size - self._filled]
+            self._filling[self._filled : self._filled + len(part), ..., 0] = part
+            self._filled += len(part)
+            done += len(part)
+            if self._filled == self._network.batch_size:
+                yield from self._send()
+
+    def _send(self) -> Iterator[Result]:
+        """Hands the batch to the pool; waits for old ones, so that memory stays bounded."""
+        self._batches.append((self._filled, self._pool.submit(self._runner, self._filling)))
+        self._filled = 0
+        while len(self._batches) > 2 * self._network.workers or (self._batches and self._batches[0][1].done()):
+            self._collect()
+        yield from self._complete()
+
+    def _collect(self) -> None:
+        rows, future = self._batches.popleft()
+        self._vectors.append([output[:rows] for output in future.result()])
+        self._ready += rows
+
+    def _finish(self) -> Iterator[Result]:
+        if self._filled:
+            yield from self._send()
+        while self._batches:
+            self._collect()
+        yield from self._complete()
+
+    def _complete(self) -> Iterator[Result]:
+        """Takes complete clips off the front."""
+        while self._waiting:
+            first = self._waiting[0]
+            if isinstance(first, AudioError):
+                yield first
+            elif first <= self._ready:
+                yield self._cut(first)
+            else:
+                return
+            self._waiting.popleft()
+
+    def _cut(self, count: int) -> list[np.ndarray]:
+        """The next ``count`` rows of every output."""
+        self._ready -= count
+        taken: list[list[np.ndarray]] = []
+        while count:
+            batch = self._vectors.pop(0)
+            rows = len(batch[0])
+            if rows > count:
+                self._vectors.insert(0, [output[count:] for output in batch])
+                batch = [output[:count] for output in batch]
+            taken.append(batch)
+            count -= min(rows, count)
+        # A copy even of one part, or a short clip would keep its whole batch alive.
+        return [np.concatenate(parts) for parts in zip(*taken, strict=True)]
 
 
 def trim_padding(waveform: np.ndarray) -> np.ndarray:
@@ -130,64 +268,52 @@ def embed_clips(
     on_error: str = "raise",
     check: Callable[[int, str, np.ndarray], None] | None = None,
     progress: Callable[[int], None] | None = None,
-    workers: int = 2,
 ) -> ClipEmbeddings:
     """Decodes each clip once and runs it through the network once.
 
     Args:
-        network: the cut model; its first output is taken.
+        network: the cut model; its outputs are put side by side.
         clips: what to embed.
         on_error: "raise": one AudioErrors that lists every unusable sound, once all were tried; "skip":
             they are left out and listed.
-        check: called with row, path and waveform; raises AudioError for what must not be used.
+        check: called with row, path and waveform, in threads; raises AudioError for what must not be used.
         progress: called with 1 after each clip.
-        workers: decoding threads.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
-    kept: list[int] = []
-    skipped: list[AudioError] = []
-    waited = 0.0
 
-    def load(row: int) -> np.ndarray | AudioError:
-        try:
-            waveform = clips.load(row)
-            if check:
-                check(row, clips.paths[row], waveform)
-            return waveform
-        except AudioError as error:
-            return error
-
-    def usable() -> Iterator[np.ndarray]:
-        nonlocal waited
-        loaded = map_ahead(load, range(len(clips)), workers=workers)
-        for row in range(len(clips)):
-            start = perf_counter()
-            waveform = next(loaded)
-            waited += perf_counter() - start
-            if progress:
-                progress(1)
-            if isinstance(waveform, AudioError):
-                skipped.append(waveform)
-                continue
-            kept.append(row)
-            yield waveform
+    def load(row: int) -> np.ndarray:
+        waveform = clips.load(row)
+        if check:
+            check(row, clips.paths[row], waveform)
+        return waveform
 
     start = perf_counter()
-    vectors = [output for output, *_ in network.run(usable())]
+    kept: list[int] = []
+    vectors: list[np.ndarray] = []
+    skipped: list[AudioError] = []
+    expected = int(clips.durations.sum() / network.frontend.spec.patch_hop_seconds)
+    jobs = (partial(load, row) for row in range(len(clips)))
+    for row, result in enumerate(network.run_jobs(jobs, expected_patches=expected)):
+        if progress:
+            progress(1)
+        if isinstance(result, AudioError):
+            skipped.append(result)
+        else:
+            kept.append(row)
+            vectors.append(result[0] if len(result) == 1 else np.concatenate(result, axis=1))
     if skipped and on_error == "raise":
         raise AudioErrors(
             skipped,
             len(clips),
             "Mend or remove them, or pass on_error='skip' (--on-error skip) to leave them out.",
         )
-    total = perf_counter() - start
     return ClipEmbeddings(
         np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32),
         np.array([len(output) for output in vectors], int),
         np.array(kept, int),
         skipped,
-        {"embed": total - waited, "waiting_for_decode": waited},
+        {"embed": perf_counter() - start},
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import layers
@@ -12,7 +13,10 @@ from tfaudiotl.backbones.frontend import PatchPooling, PatchSequence, ValidPatch
 from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
 from tfaudiotl.models.heads import HEADS, dense_head
 
-POOLINGS = ("avg", "max", "avgmax")
+if TYPE_CHECKING:
+    from tfaudiotl.audio.clips import Clips
+
+POOLINGS = ("avg", "max", "avgmax", "time")
 AGGREGATES = ("scores", "embeddings")
 
 
@@ -25,6 +29,7 @@ def embedding_model(
     weights: str | None = "audioset",
     input: str = "waveform",
     samples: int | None = None,
+    backbone_options: Mapping[str, Any] | None = None,
 ) -> keras.Model:
     """A Keras model from sound to the embedding of one layer, or of several side by side.
 
@@ -32,21 +37,26 @@ def embedding_model(
         backbone: a name from ``list_backbones()``.
         layers: names from ``embedding_layers(backbone)``; None: the backbone's own embedding. Nothing
             above the last of them is built.
-        pooling: how a convolution's picture becomes numbers: "avg", "max", or "avgmax" (both).
+        pooling: how a convolution's picture becomes numbers: "avg", "max", "avgmax" (both), or "time":
+            mean over frequency, time kept, for finer event times.
         patch_pooling: "avg" or "max" over the patches of a clip; None keeps them.
         weights: as for the backbone's builder.
         input: "waveform" or "patches", as for the backbone's builder.
         samples: a fixed waveform length, or None for any.
+        backbone_options: further arguments of the backbone's builder, such as VGGish's ``pad_tail``.
 
     Returns:
-        A ``keras.Model`` from ``(batch, samples)`` to ``(batch, patches, dim)``, or to ``(batch, dim)``
-        with ``patch_pooling``; from ``(batch, 96, 64)`` to ``(batch, dim)`` for ``input="patches"``.
+        A ``keras.Model`` from ``(batch, samples)`` to ``(batch, patches, dim)``, to ``(batch, dim)`` with
+        ``patch_pooling``, or to ``(batch, patches, steps, dim)`` with ``pooling="time"``; for
+        ``input="patches"`` from ``(batch, 96, 64)`` to ``(batch, dim)`` or ``(batch, steps, dim)``.
     """
     spec = get_backbone(backbone)
     names = layer_names(spec, layers)
     if patch_pooling not in (None, "avg", "max"):
         raise ValueError(f"patch_pooling={patch_pooling!r}: allowed are None, 'avg' and 'max'")
-    base = cut_backbone(spec, names, weights=weights, input=input, samples=samples)
+    if pooling == "time" and patch_pooling is not None:
+        raise ValueError(f"patch_pooling={patch_pooling!r}: pooling='time' keeps time, so patches cannot be pooled")
+    base = cut_backbone(spec, names, weights=weights, input=input, samples=samples, **(backbone_options or {}))
     x = clip_pooling(base, spec, patch_embedding(base, spec, names, pooling), patch_pooling)
     return keras.Model(base.input, x, name=f"{backbone}_{'_'.join(names)}")
 
@@ -69,6 +79,8 @@ def build_classifier(
     learning_rate: float = 1e-3,
     seed: int | None = None,
     name: str | None = None,
+    backbone_options: Mapping[str, Any] | None = None,
+    probe_clips: Clips | None = None,
 ) -> keras.Model:
     """A sound classifier: backbone, embedding, head, mean over the clip's patches. One flat Keras model.
 
@@ -78,7 +90,8 @@ def build_classifier(
     Args:
         backbone: a name from ``list_backbones()``.
         classes: the class names, in the order of the targets' columns; kept inside the model.
-        embedding: layer name or names, from ``embedding_layers(backbone)``; None: the backbone's own.
+        embedding: layer name or names, from ``embedding_layers(backbone)``; None: the backbone's own;
+            "auto": what ``probe_layers`` recommends on ``probe_clips``.
         head: "dense".
         hidden: widths of the head's hidden layers; ``()`` gives a linear classifier.
         dropout: dropout in the head, in [0, 1).
@@ -93,6 +106,9 @@ def build_classifier(
         learning_rate: Adam's.
         seed: of the head's initial weights and dropout; None draws new ones each time.
         name: the model's name; "<backbone>_classifier" if not given.
+        backbone_options: further arguments of the backbone's builder, such as VGGish's ``pad_tail``.
+
+        probe_clips: labelled clips for ``embedding="auto"``: those to train on, never those to test on.
 
     Returns:
         A compiled ``keras.Model`` from ``(batch, samples)`` to scores ``(batch, classes)`` in float32.
@@ -110,9 +126,13 @@ def build_classifier(
         raise ValueError(f"hidden={hidden!r}: a sequence of positive whole numbers")
     if aggregate not in AGGREGATES:
         raise ValueError(f"aggregate={aggregate!r}: allowed are {', '.join(AGGREGATES)}")
+    if pooling == "time":
+        raise ValueError("pooling='time' is for embedding_model; a classifier's head takes 'avg', 'max' or 'avgmax'")
     spec = get_backbone(backbone)
+    if embedding == "auto":
+        embedding = _probed(backbone, probe_clips, pooling=pooling, weights=weights)
     names = layer_names(spec, embedding)
-    base = cut_backbone(spec, names, weights=weights, input=input, samples=samples)
+    base = cut_backbone(spec, names, weights=weights, input=input, samples=samples, **(backbone_options or {}))
     x = patch_embedding(base, spec, names, pooling)
     backbone_layers = keras.Model(base.input, x).layers
     if aggregate == "embeddings":
@@ -124,6 +144,16 @@ def build_classifier(
     set_trainable_blocks(model, trainable, head=[layer for layer in model.layers if layer not in backbone_layers])
     compile_classifier(model, multi_label=multi_label, learning_rate=learning_rate)
     return model
+
+
+def _probed(backbone: str, clips: Clips | None, **options: Any) -> str:
+    """The layer that a probe recommends on these clips."""
+    if clips is None:
+        raise ValueError("embedding='auto': needs probe_clips=, the labelled clips to choose the layer on")
+    # The one import from a later stage: the builder is where people ask for it, and the probe needs the builder.
+    from tfaudiotl.embeddings.probe import probe_layers
+
+    return probe_layers(backbone, clips, **options).recommended
 
 
 def compile_classifier(model: keras.Model, *, multi_label: bool, learning_rate: float = 1e-3) -> None:
@@ -150,27 +180,43 @@ def layer_names(spec: BackboneSpec, names: str | Sequence[str] | None) -> list[s
 
 
 def patch_embedding(base: keras.Model, spec: BackboneSpec, names: Sequence[str], pooling: str) -> Any:
-    """The embedding of every patch, ``(batch * patches, dim)``: each layer pooled, side by side."""
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling={pooling!r}: allowed are {', '.join(POOLINGS)}")
-    vectors = [_pool(base.get_layer(spec.embedding_layer(name).layer).output, name, pooling) for name in names]
+    """The embedding of every patch, ``(batch * patches, dim)``: each layer pooled, side by side.
+
+    With ``pooling="time"`` ``(batch * patches, steps, dim)``.
+    """
+    vectors = pooled_layers(base, spec, names, pooling)
+    if len({vector.shape[1:-1] for vector in vectors}) > 1:
+        steps = ", ".join(f"{name} {vector.shape[1]}" for name, vector in zip(names, vectors, strict=True))
+        raise ValueError(f"pooling='time': the layers have different numbers of time steps per patch: {steps}")
     x = vectors[0] if len(vectors) == 1 else layers.Concatenate(name="embedding_concat")(vectors)
     return layers.Identity(name="patch_embedding")(x)
 
 
+def pooled_layers(base: keras.Model, spec: BackboneSpec, names: Sequence[str], pooling: str) -> list[Any]:
+    """The embedding of every patch by each layer, ``(batch * patches, dim)``."""
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling={pooling!r}: allowed are {', '.join(POOLINGS)}")
+    return [_pool(base.get_layer(spec.embedding_layer(name).layer).output, name, pooling) for name in names]
+
+
 def _pool(x: Any, name: str, pooling: str) -> Any:
     if len(x.shape) == 2:
+        if pooling == "time":
+            raise ValueError(f"pooling='time': layer {name!r} has no time axis left; take an earlier layer")
         return x
     if name == "log_mel":  # one channel: the mel bands are the features, time is pooled
         x = layers.Reshape((x.shape[1], 1, x.shape[2]), name=f"{name}_bands")(x)
+    if pooling == "time":  # mean over frequency
+        x = layers.AveragePooling2D((1, x.shape[2]), name=f"{name}_{pooling}_mean")(x)
+        return layers.Reshape((x.shape[1], x.shape[3]), name=f"{name}_{pooling}")(x)
     kinds = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
     parts = [kinds[kind](name=f"{name}_{kind}")(x) for kind in ("avg", "max") if kind in pooling]
     return parts[0] if len(parts) == 1 else layers.Concatenate(name=f"{name}_{pooling}")(parts)
 
 
 def cut_backbone(spec: BackboneSpec, names: Sequence[str], **options: Any) -> keras.Model:
-    """The backbone with its classifier only if one of the layers is part of it."""
-    return spec.build(include_top=bool({"logits", "scores"} & set(names)), **options)
+    """The backbone with its classifier or post-processing only if one of the layers is part of it."""
+    return spec.build(include_top=bool(set(spec.top) & set(names)), **options)
 
 
 def clip_pooling(base: keras.Model, spec: BackboneSpec, x: Any, mode: str | None) -> Any:
@@ -183,7 +229,7 @@ def clip_pooling(base: keras.Model, spec: BackboneSpec, x: Any, mode: str | None
     x = PatchSequence(name="patch_sequence")([x, base.get_layer("log_mel").output])
     if mode is None:
         return x
-    valid = ValidPatches(spec.frontend, name="valid_patches")(base.input)
+    valid = ValidPatches(base.get_layer("log_mel_frames").spec, name="valid_patches")(base.input)
     return PatchPooling(mode, name="patch_pooling")([x, valid])
 
 
@@ -200,8 +246,9 @@ def clip_embedding_model(classifier: keras.Model) -> keras.Model:
 def set_trainable_blocks(model: keras.Model, trainable: int | str, *, head: Sequence[keras.layers.Layer]) -> None:
     """Freezes the backbone but for its last ``trainable`` blocks ("all": none frozen); the head always trains.
 
-    A block is a numbered layer of the network ("layer13"). Batch norm in a frozen block keeps its
-    statistics and stays in inference mode, as Keras does for ``trainable = False``.
+    A block is a numbered layer of the network ("layer13"; VGGish's "conv3_1" and "conv3_2" are one).
+    Batch norm in a frozen block keeps its statistics and stays in inference mode, as Keras does for
+    ``trainable = False``.
     """
     blocks: list[str] = []
     for layer in model.layers:
@@ -220,8 +267,8 @@ def set_trainable_blocks(model: keras.Model, trainable: int | str, *, head: Sequ
 
 def _block(layer: keras.layers.Layer) -> str:
     """The block a layer belongs to ("layer8" of "layer8_depthwise_conv"), "" for none."""
-    name = layer.name.split("_")[0]
-    return name if name.startswith("layer") and name[5:].isdigit() else ""
+    match = re.match(r"(?:layer|conv|fc)\d+(?=_|$)", layer.name)
+    return match[0] if match else ""
 
 
 def _check_classes(classes: Sequence[str]) -> list[str]:

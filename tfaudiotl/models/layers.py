@@ -8,6 +8,16 @@ from tfaudiotl.backbones.frontend import (
     PatchSequence,
     ValidPatches,
 )
+from tfaudiotl.backbones.pca import PcaPostprocess
 from tfaudiotl.backbones.scores import ClassScores
 
-__all__ = ["ClassScores", "LogMel", "PatchBatch", "PatchPooling", "PatchSequence", "Patches", "ValidPatches"]
+__all__ = [
+    "ClassScores",
+    "LogMel",
+    "PatchBatch",
+    "PatchPooling",
+    "PatchSequence",
+    "Patches",
+    "PcaPostprocess",
+    "ValidPatches",
+]

@@ -1,0 +1,102 @@
+"""probe_layers: honest splits, few shots, and a recommendation that weighs accuracy and cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.sounds import write_folder
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.embeddings.extract import EngineOptions
+from tfaudiotl.embeddings.probe import ProbeRow, probe_layers, recommend
+from tfaudiotl.models.builder import build_classifier
+
+KERAS = EngineOptions(runtime="keras")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
+    folder = write_folder(tmp_path_factory.mktemp("probe") / "sounds", per_class=8)
+    return Clips.from_directory(folder, fold_pattern=r"^(\d)-")
+
+
+def test_a_table_of_layers_and_pairs(clips: Clips, stand_in: Path, tmp_path: Path) -> None:
+    table = probe_layers(
+        "yamnet",
+        clips,
+        cv="given",
+        layers=["log_mel", "layer1", "layer3"],
+        pairs=[("layer1", "layer4")],
+        few_shot=2,
+        repeats=3,
+        weights=str(stand_in),
+        engine=KERAS,
+    )
+    assert [row.layer for row in table.rows] == ["log_mel", "layer1", "layer3", "layer1+layer4"]
+    assert [row.width for row in table.rows] == [64, 32, 128, 160]
+    assert table.row("log_mel").accuracy >= 0.9
+    assert all(row.few_shot is not None for row in table.rows)
+    assert table.splits == "4 given folds, 24 clips"
+    text = table.to_markdown()
+    assert f"**{table.recommended}**" in text
+    assert "few shot" in text
+    table.plot(tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 5_000
+    with pytest.raises(ValueError, match="layer='layer9'"):
+        table.row("layer9")
+
+
+def test_a_given_split_and_drawn_folds(clips: Clips, stand_in: Path) -> None:
+    rows = np.arange(len(clips))
+    options = {"layers": ["layer2"], "weights": str(stand_in), "engine": KERAS}
+    table = probe_layers("yamnet", clips, cv=[(rows[rows % 2 == 0], rows[rows % 2 == 1])], **options)  # type: ignore[arg-type]
+    assert table.splits == "12 clips to train on, 12 to test on"
+    assert probe_layers("yamnet", clips, cv=2, **options).splits == "2 drawn folds, 24 clips"  # type: ignore[arg-type]
+
+
+def test_unusable_sounds_are_raised_or_left_out(tmp_path: Path, stand_in: Path) -> None:
+    clips = Clips.from_directory(write_folder(tmp_path / "sounds", per_class=4), fold_pattern=r"^(\d)-")
+    Path(clips.paths[3]).write_bytes(b"broken")
+    options = {"layers": ["layer1"], "weights": str(stand_in), "engine": KERAS}
+    with pytest.raises(ValueError, match="1 of 12 sounds cannot be used"):
+        probe_layers("yamnet", clips, cv=2, **options)  # type: ignore[arg-type]
+    table = probe_layers("yamnet", clips, cv=2, on_error="skip", **options)  # type: ignore[arg-type]
+    assert (table.clips, len(table.skipped)) == (11, 1)
+
+
+def test_an_earlier_layer_within_noise_wins() -> None:
+    rows = [ProbeRow("a", 8, 0.1, 0.80, 0.0), ProbeRow("b", 8, 0.4, 0.955, 0.0), ProbeRow("c", 8, 1.0, 0.96, 0.0)]
+    layer, reason = recommend(rows, 400)
+    assert layer == "b"
+    assert "within the noise" in reason
+    assert "the best, c with 0.960" in reason
+    assert recommend(rows, 1_000_000)[0] == "c"
+    perfect = [ProbeRow("a", 8, 0.1, 0.99, 0.0), ProbeRow("b", 8, 0.4, 1.0, 0.0)]
+    assert recommend(perfect, 300)[0] == "b"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"cv": "official"}, "cv='official'"), ({"few_shot": 0}, "few_shot=0"), ({"layers": ["top"]}, "embedding='top'")],
+)
+def test_bad_arguments(options: dict[str, object], message: str, clips: Clips, stand_in: Path) -> None:
+    options = {"layers": ["layer1"], **options}
+    with pytest.raises(ValueError, match=message):
+        probe_layers("yamnet", clips, weights=str(stand_in), engine=KERAS, **options)  # type: ignore[arg-type]
+
+
+def test_a_classifier_on_the_layer_that_fits(clips: Clips, stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tfaudiotl.embeddings import probe
+
+    def quick(backbone: str, clips: Clips, **options: object) -> probe.ProbeTable:
+        return probe_layers(backbone, clips, cv=2, layers=["layer3"], engine=KERAS, weights=str(stand_in))
+
+    monkeypatch.setattr(probe, "probe_layers", quick)
+    model = build_classifier(
+        "yamnet", classes=clips.class_names, embedding="auto", probe_clips=clips, weights=str(stand_in)
+    )
+    assert model.get_layer("patch_embedding").output.shape[-1] == 128
+    with pytest.raises(ValueError, match="needs probe_clips="):
+        build_classifier("yamnet", classes=["a", "b"], embedding="auto", weights=None)

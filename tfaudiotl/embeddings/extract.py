@@ -1,0 +1,388 @@
+"""Recordings in, embeddings out: as arrays, or into a store that outlives a killed run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from time import monotonic, perf_counter
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfaudiotl.audio.arrays import SAMPLE_RATE, check_waveform, resampled_length
+from tfaudiotl.audio.files import audio_info, load_audio
+from tfaudiotl.backbones.frontend import LogMelSpec
+from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
+from tfaudiotl.embeddings.engine import Job, PatchNetwork, map_ahead, trim_padding
+from tfaudiotl.embeddings.store import EmbeddingStore, Unit, file_digest
+from tfaudiotl.errors import AudioError, AudioErrors
+from tfaudiotl.models.builder import cut_backbone, layer_names, pooled_layers
+
+# Longer recordings are taken in pieces of so many patches: YAMNet's 240 s. A piece starts on a whole
+# second, so on a sample at every rate, and holds no more than 16 MB of sound.
+PIECE_SECONDS = 240
+SHARD_BYTES = 32 << 20
+SHARD_SECONDS = 10.0  # a killed run loses no more than this
+ADVICE = "Mend or remove them, or pass on_error='skip' (--on-error skip) to leave them out."
+
+Sound = str | os.PathLike[str] | np.ndarray
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the network is run; see ``tfaudiotl.embeddings.engine.PatchNetwork``."""
+
+    runtime: str = "auto"
+    quantize: str | None = None
+    batch_size: int = 16
+    workers: int | None = None
+
+
+class Extractor:
+    """A backbone cut above the layers asked for, ready to run.
+
+    Args:
+        backbone: a name from ``list_backbones()``.
+        layers: names from ``embedding_layers(backbone)``; None: the backbone's own embedding.
+        pooling: "avg", "max" or "avgmax" over a convolution's picture.
+        weights: as for the backbone's builder.
+        engine: how the network is run.
+        backbone_options: further arguments of the backbone's builder.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        layers: str | Sequence[str] | None = None,
+        *,
+        pooling: str = "avg",
+        weights: str | None = "audioset",
+        engine: EngineOptions | None = None,
+        backbone_options: Mapping[str, Any] | None = None,
+    ):
+        self.spec: BackboneSpec = get_backbone(backbone)
+        self.layers = layer_names(self.spec, layers)
+        self.pooling, self.engine = pooling, engine or EngineOptions()
+        base = cut_backbone(self.spec, self.layers, weights=weights, **(backbone_options or {}))
+        outputs = pooled_layers(base, self.spec, self.layers, pooling)
+        self.network = PatchNetwork(base, outputs, **asdict(self.engine))
+        self.weights_digest = _weights_digest(base, set(self.spec.top))
+        self._top_digest = _weights_digest(base, {layer.name for layer in base.layers} - set(self.spec.top))
+        self.keys = [self._key(name) for name in self.layers]
+
+    @property
+    def frontend(self) -> LogMelSpec:
+        """The numbers of the front-end."""
+        return self.network.frontend.spec
+
+    def _key(self, name: str) -> str:
+        """A layer's name in a store; of a layer of the top it tells the top's weights too."""
+        return f"{name}@{self._top_digest[:12]}" if name in self.spec.top else name
+
+    def config(self, *, trim: bool) -> dict[str, Any]:
+        """Everything that the embeddings depend on but the sound and the layer."""
+        return {
+            "backbone": self.spec.name,
+            "weights": self.weights_digest,
+            "pooling": self.pooling,
+            "quantize": self.engine.quantize,
+            "trim": trim,
+            "decoding": f"mono, {SAMPLE_RATE} Hz, soxr HQ",
+            "frontend": asdict(self.frontend),
+            "patch_seconds": self.frontend.patch_frames * self.frontend.hop / self.frontend.sample_rate,
+            "patch_hop_seconds": self.frontend.patch_hop_seconds,
+        }
+
+
+def _weights_digest(model: keras.Model, without: set[str]) -> str:
+    digest = hashlib.sha256()
+    for layer in sorted(model.layers, key=lambda layer: layer.name):
+        if layer.weights and layer.name not in without:
+            digest.update(layer.name.encode())
+            for variable in layer.weights:
+                digest.update(np.ascontiguousarray(variable).tobytes())
+    return digest.hexdigest()
+
+
+@dataclass
+class EmbedReport:
+    """What ``embed_to_store`` did.
+
+    Attributes:
+        computed: pieces of recordings that went through the network.
+        reused: pieces found in the store.
+        patches: rows computed.
+        skipped: recordings that could not be used.
+        damaged: shards that were found damaged, and computed again.
+        seconds: wall-clock time.
+    """
+
+    computed: int = 0
+    reused: int = 0
+    patches: int = 0
+    skipped: list[AudioError] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def embed_to_store(
+    extractor: Extractor,
+    paths: Sequence[str | os.PathLike[str]],
+    store: str | os.PathLike[str],
+    *,
+    trim: bool = False,
+    on_error: str = "raise",
+    progress: Callable[[int, int], None] | None = None,
+) -> EmbedReport:
+    """Computes what a store lacks of these recordings; a killed run goes on where it was.
+
+    Args:
+        extractor: the network and its layers.
+        paths: sound files.
+        store: the folder; made if it is not there.
+        trim: zeros at the end of a recording (of at most 240 s) are padding and make no rows.
+        on_error: "raise": one AudioErrors that lists every unusable file, once all others are stored;
+            "skip": they are listed in the report.
+        progress: called with the number of files done, and in all.
+
+    Raises:
+        StoreError: the folder is another store, or is being written.
+        AudioErrors: (a ValueError) unusable files, with "raise".
+    """
+    _check_on_error(on_error)
+    names = [os.fspath(path) for path in paths]
+    if not names:
+        raise ValueError("paths=[]: no sound files")
+    start = perf_counter()
+    opened = EmbeddingStore(store, config=extractor.config(trim=trim))
+    report = EmbedReport()
+    with opened.writing():
+        writer = _Writer(opened, extractor, report)
+        units: list[Unit | AudioError] = []  # what was given to the engine, in order
+        jobs = _missing(opened, extractor, names, trim, units, report, progress)
+        for number, result in enumerate(extractor.network.run_jobs(jobs, trim=False)):
+            unit = units[number]
+            if isinstance(result, AudioError):
+                report.skipped.append(result)
+            else:
+                assert isinstance(unit, Unit)
+                writer.add(unit, result)
+        writer.flush()
+        report.damaged = list(dict.fromkeys(opened.damaged))
+    report.seconds = perf_counter() - start
+    if report.skipped and on_error == "raise":
+        raise AudioErrors(report.skipped, len(names), ADVICE)
+    return report
+
+
+def _missing(
+    store: EmbeddingStore,
+    extractor: Extractor,
+    names: Sequence[str],
+    trim: bool,
+    units: list[Unit | AudioError],
+    report: EmbedReport,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[Job]:
+    """Jobs for every piece that the store lacks; ``units`` gets a description of each."""
+    seen: set[str] = set()
+    plans = map_ahead(partial(_plan, spec=extractor.frontend), names, workers=2)
+    for number, plan in enumerate(plans, start=1):
+        if progress:
+            progress(number, len(names))
+        if isinstance(plan, AudioError):
+            units.append(plan)
+            yield partial(_fail, plan)
+            continue
+        if plan[0].digest in seen:
+            continue  # the same sound under another name
+        seen.add(plan[0].digest)
+        for unit in plan:
+            if store.has(unit.digest, unit.first, extractor.keys):
+                report.reused += 1
+                continue
+            units.append(unit)
+            yield partial(_load, unit, spec=extractor.frontend, whole=len(plan) == 1, last=unit is plan[-1], trim=trim)
+
+
+def _plan(path: str, *, spec: LogMelSpec) -> list[Unit] | AudioError:
+    """The pieces of a recording."""
+    try:
+        info = audio_info(path)
+        digest = file_digest(path)
+    except AudioError as error:
+        return error
+    except OSError as error:
+        return AudioError(path, error.strerror or str(error))
+    patches = spec.patches(resampled_length(info.frames, info.sample_rate, spec.sample_rate))
+    size = round(PIECE_SECONDS / spec.patch_hop_seconds)
+    return [Unit(digest, first, min(size, patches - first), info.duration, path) for first in range(0, patches, size)]
+
+
+def _load(unit: Unit, *, spec: LogMelSpec, whole: bool, last: bool, trim: bool) -> np.ndarray:
+    """Decodes one piece: exactly the samples that its patches cover."""
+    if whole:
+        waveform = load_audio(unit.path, sample_rate=spec.sample_rate)
+        return trim_padding(waveform) if trim else waveform
+    start = unit.first * spec.patch_hop_seconds
+    needed = spec.min_samples + (unit.count - 1) * spec.patch_hop_samples
+    end = None if last else start + needed / spec.sample_rate
+    waveform = load_audio(unit.path, sample_rate=spec.sample_rate, start=start, end=end)[:needed]
+    return np.pad(waveform, (0, needed - len(waveform)))
+
+
+def _fail(error: AudioError) -> np.ndarray:
+    raise error
+
+
+class _Writer:
+    """Gathers rows into shards of a bounded size and age."""
+
+    def __init__(self, store: EmbeddingStore, extractor: Extractor, report: EmbedReport):
+        self._store, self._keys, self._report = store, extractor.keys, report
+        self._units: list[Unit] = []
+        self._rows: list[list[np.ndarray]] = []
+        self._bytes, self._since = 0, monotonic()
+
+    def add(self, unit: Unit, outputs: list[np.ndarray]) -> None:
+        # Trimmed or re-counted: the rows that there are count.
+        self._units.append(Unit(**{**asdict(unit), "count": len(outputs[0])}))
+        self._rows.append(outputs)
+        self._bytes += sum(output.nbytes for output in outputs)
+        self._report.computed += 1
+        self._report.patches += len(outputs[0])
+        if self._bytes >= SHARD_BYTES or monotonic() - self._since >= SHARD_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._units:
+            arrays = [np.concatenate(parts) for parts in zip(*self._rows, strict=True)]
+            self._store.write(self._units, dict(zip(self._keys, arrays, strict=True)))
+        self._units, self._rows, self._bytes, self._since = [], [], 0, monotonic()
+
+
+def embed(
+    backbone: str,
+    sounds: Sequence[Sound],
+    *,
+    layer: str | Sequence[str] | None = None,
+    pooling: str = "avg",
+    patch_pooling: str | None = "avg",
+    sample_rate: int = SAMPLE_RATE,
+    store: str | os.PathLike[str] | None = None,
+    trim: bool = True,
+    on_error: str = "raise",
+    skipped: list[AudioError] | None = None,
+    weights: str | None = "audioset",
+    engine: EngineOptions | None = None,
+    backbone_options: Mapping[str, Any] | None = None,
+) -> Any:
+    """Embeddings of sound files or arrays.
+
+    Args:
+        backbone: a name from ``list_backbones()``.
+        sounds: paths, or arrays ``(samples,)`` or ``(samples, channels)``: floats in about [-1, 1], or
+            integers, which are scaled by their full scale.
+        layer: a name from ``embedding_layers(backbone)``, or several, whose numbers come side by side.
+        pooling: "avg", "max" or "avgmax" over a convolution's picture.
+        patch_pooling: "avg" or "max" over the patches of a sound; None keeps them.
+        sample_rate: of the arrays, Hz; files know theirs.
+        store: a folder that keeps the embeddings of files, so that nothing is computed twice.
+        trim: zeros at a sound's end are padding and make no patches.
+        on_error: "raise" or "skip" sounds that cannot be used.
+        skipped: a list that gets the reasons of those left out.
+        weights: as for the backbone's builder.
+        engine: how the network is run.
+        backbone_options: further arguments of the backbone's builder, such as VGGish's ``pad_tail``.
+
+    Returns:
+        float32 ``(sounds, dim)``, or with ``patch_pooling=None`` a list of ``(patches, dim)``.
+
+    Raises:
+        ValueError: an argument outside what is allowed.
+        AudioErrors: (a ValueError) sounds that cannot be used.
+    """
+    _check_on_error(on_error)
+    if isinstance(sounds, (str, os.PathLike)):
+        raise ValueError(f"sounds={sounds!r}: a list of paths or arrays")
+    if len(sounds) == 0:
+        raise ValueError("sounds=[]: no sounds")
+    if patch_pooling not in (None, "avg", "max"):
+        raise ValueError(f"patch_pooling={patch_pooling!r}: allowed are None, 'avg' and 'max'")
+    extractor = Extractor(
+        backbone, layer, pooling=pooling, weights=weights, engine=engine, backbone_options=backbone_options
+    )
+    run = run_sounds if store is None else partial(_run_stored, store=store)
+    rows: list[np.ndarray] = []
+    errors: list[AudioError] = []
+    for result in run(extractor, sounds, sample_rate=sample_rate, trim=trim):
+        if isinstance(result, AudioError):
+            errors.append(result)
+        else:
+            joined = result[0] if len(result) == 1 else np.concatenate(result, axis=1)
+            rows.append(joined if patch_pooling is None else pool_patches(joined, patch_pooling))
+    if errors and on_error == "raise":
+        raise AudioErrors(errors, len(sounds), ADVICE)
+    if skipped is not None:
+        skipped += errors
+    if patch_pooling is None:
+        return rows
+    return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
+
+
+def pool_patches(rows: np.ndarray, mode: str) -> np.ndarray:
+    """``(patches, dim)`` to ``(dim,)``: "avg" or "max"."""
+    pooled: np.ndarray = rows.mean(axis=0, dtype=np.float64) if mode == "avg" else rows.max(axis=0)
+    return pooled.astype(np.float32)
+
+
+def run_sounds(
+    extractor: Extractor, sounds: Sequence[Sound], *, sample_rate: int = SAMPLE_RATE, trim: bool = True
+) -> Iterator[list[np.ndarray] | AudioError]:
+    """For each sound one ``(patches, dim)`` per layer, or why there is none."""
+    rate = extractor.frontend.sample_rate
+
+    def load(number: int) -> np.ndarray:
+        sound = sounds[number]
+        if isinstance(sound, (str, os.PathLike)):
+            return load_audio(sound, sample_rate=rate)
+        return check_waveform(sound, sample_rate=sample_rate, target_rate=rate, name=f"sounds[{number}]")
+
+    return extractor.network.run_jobs((partial(load, n) for n in range(len(sounds))), trim=trim)
+
+
+def _run_stored(
+    extractor: Extractor, sounds: Sequence[Sound], *, sample_rate: int, trim: bool, store: str | os.PathLike[str]
+) -> Iterator[list[np.ndarray] | AudioError]:
+    paths = [sound for sound in sounds if isinstance(sound, (str, os.PathLike))]
+    if len(paths) < len(sounds):
+        raise ValueError(f"store={os.fspath(store)!r}: keeps embeddings of files; arrays were given")
+    report = embed_to_store(extractor, paths, store, trim=trim, on_error="skip")
+    reasons = {error.path: error for error in report.skipped}
+    opened = EmbeddingStore(store)
+    for path in paths:
+        if os.fspath(path) in reasons:
+            yield reasons[os.fspath(path)]
+        else:
+            digest = file_digest(path)
+            yield [opened.read_digest(digest, key, name=os.fspath(path))[0] for key in extractor.keys]
+
+
+def _check_on_error(on_error: str) -> None:
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
+
+
+def sound_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """All sound files in a folder and below, by path."""
+    from tfaudiotl.audio.files import AUDIO_EXTENSIONS
+
+    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in AUDIO_EXTENSIONS)
+    if not found:
+        raise ValueError(f"{os.fspath(folder)}: no sound file in this folder")
+    return found

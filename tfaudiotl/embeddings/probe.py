@@ -1,0 +1,304 @@
+"""Which layer for my task? A linear probe on every layer, from one pass over the sounds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.embeddings.extract import ADVICE, EngineOptions, Extractor, pool_patches
+from tfaudiotl.embeddings.runners import cores
+from tfaudiotl.errors import AudioError, AudioErrors
+from tfaudiotl.models.info import multiply_adds
+
+Split = tuple[np.ndarray, np.ndarray]  # row numbers: train, test
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """What a linear probe reached on one layer, or on several side by side.
+
+    Attributes:
+        layer: the name, or names joined by "+".
+        width: numbers per clip.
+        share: share of the backbone's multiply-adds that it takes, 0 to 1.
+        accuracy: mean over the splits.
+        spread: standard deviation over the splits.
+        few_shot: mean accuracy of few-shot draws, or None.
+        few_shot_spread: standard deviation over the draws, or None.
+    """
+
+    layer: str
+    width: int
+    share: float
+    accuracy: float
+    spread: float
+    few_shot: float | None = None
+    few_shot_spread: float | None = None
+
+
+@dataclass
+class ProbeTable:
+    """The probes of all layers, in the network's order, pairs last.
+
+    Attributes:
+        backbone: the network.
+        rows: one per layer or pair.
+        recommended: the layer to take.
+        reason: why.
+        splits: what the accuracies are about, in words.
+        clips: clips used.
+        skipped: sounds left out.
+        seconds: "extract" and "probe".
+    """
+
+    backbone: str
+    rows: list[ProbeRow]
+    recommended: str
+    reason: str
+    splits: str
+    clips: int
+    skipped: list[AudioError] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def row(self, layer: str) -> ProbeRow:
+        """The row of a layer; ValueError lists those there are."""
+        for row in self.rows:
+            if row.layer == layer:
+                return row
+        raise ValueError(f"layer={layer!r}: the table has {', '.join(row.layer for row in self.rows)}")
+
+    def to_markdown(self) -> str:
+        """The table, the recommended layer in bold."""
+        few = any(row.few_shot is not None for row in self.rows)
+        head = ["layer", "width", "work", "accuracy", *(["few shot"] if few else [])]
+        lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+        for row in self.rows:
+            name = f"**{row.layer}**" if row.layer == self.recommended else row.layer
+            cells = [name, str(row.width), f"{row.share:.0%}", f"{row.accuracy:.3f} ± {row.spread:.3f}"]
+            if few:
+                cells.append("" if row.few_shot is None else f"{row.few_shot:.3f} ± {row.few_shot_spread:.3f}")
+            lines.append(f"| {' | '.join(cells)} |")
+        return "\n".join([*lines, "", f"{self.splits}. Recommended: {self.recommended}: {self.reason}."])
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Accuracy by layer as a matplotlib figure; also written to ``path`` if one is given."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(max(5.0, 0.55 * len(self.rows)), 4), layout="constrained")
+        axes = figure.subplots()
+        places = np.arange(len(self.rows))
+        axes.errorbar(
+            places, [r.accuracy for r in self.rows], [r.spread for r in self.rows], marker="o", capsize=3, label="all"
+        )
+        shots = [(x, r.few_shot, r.few_shot_spread) for x, r in zip(places, self.rows, strict=True) if r.few_shot]
+        if shots:
+            x, y, spread = zip(*shots, strict=True)
+            axes.errorbar(x, y, spread, marker="s", capsize=3, label="few shot")
+            axes.legend()
+        chosen = [row.layer for row in self.rows].index(self.recommended)
+        axes.axvline(chosen, color="0.8", zorder=0)
+        axes.set_xticks(places, [row.layer for row in self.rows], rotation=60, ha="right")
+        axes.set(ylabel="accuracy of a linear probe", title=f"{self.backbone}: {self.recommended} recommended")
+        if path is not None:
+            figure.savefig(path)
+        return figure
+
+
+def probe_layers(
+    backbone: str,
+    clips: Clips,
+    *,
+    cv: int | str | Sequence[Split] = 5,
+    layers: Sequence[str] | None = None,
+    pairs: Iterable[tuple[str, str]] = (),
+    few_shot: int | None = None,
+    repeats: int = 10,
+    pooling: str = "avg",
+    on_error: str = "raise",
+    seed: int = 0,
+    weights: str | None = "audioset",
+    engine: EngineOptions | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> ProbeTable:
+    """Measures what a linear classifier makes of every layer of a backbone.
+
+    Each clip goes through the network once, all layers being taken on the way; a clip's vector is the
+    mean over its patches. The probe is scikit-learn's logistic regression on standardised numbers.
+
+    Args:
+        backbone: a name from ``list_backbones()``.
+        clips: labelled, one label each.
+        cv: the number of folds to draw (stratified, groups and files kept together), "given" for the
+            clips' own folds, or pairs of row numbers (train, test).
+        layers: names; None: all.
+        pairs: pairs of layers to probe side by side as well.
+        few_shot: also train on so many clips per class, drawn ``repeats`` times from the training part
+            of each split, tested on that split's test part.
+        repeats: draws.
+        pooling: "avg", "max" or "avgmax".
+        on_error: "raise" or "skip" sounds that cannot be used.
+        seed: of folds and draws.
+        weights: as for the backbone's builder.
+        engine: how the network is run.
+        progress: called with the stage ("embed", "probe"), the number done, and in all.
+
+    Returns:
+        The table, with the layer to take: the cheapest of those that are within noise of the best.
+    """
+    if clips.multi_label:
+        raise ValueError("clips: probe_layers takes clips with one label each, these are multi-label")
+    if few_shot is not None and few_shot < 1:
+        raise ValueError(f"few_shot={few_shot!r}: at least 1 clip per class, or None")
+    progress = progress or (lambda stage, done, total: None)
+    names = list(layers) if layers is not None else _default_layers(backbone)
+    pairs = list(pairs)
+    every = list(dict.fromkeys([*names, *(name for pair in pairs for name in pair)]))
+    start = perf_counter()
+    extractor = Extractor(backbone, every, pooling=pooling, weights=weights, engine=engine)
+    vectors, kept, skipped = _clip_vectors(extractor, clips, partial(progress, "embed"))
+    if skipped and on_error == "raise":
+        raise AudioErrors(skipped, len(clips), ADVICE)
+    seconds = {"extract": perf_counter() - start}
+    start = perf_counter()
+    used = clips[kept]
+    labels = used.targets.argmax(axis=1)
+    splits, words = _splits(used, kept, cv, seed)
+    shots = _shots(splits, labels, few_shot, repeats, seed) if few_shot else []
+    work = multiply_adds(backbone)
+    total = max(cost for cost, _ in work.values())
+    rows = []
+    wanted: list[tuple[str, ...]] = [*((name,) for name in names), *pairs]
+    for number, group in enumerate(wanted):
+        progress("probe", number, len(wanted))
+        x = np.concatenate([vectors[name] for name in group], axis=1)
+        scores, few = _accuracies(x, labels, splits), _accuracies(x, labels, shots)
+        share = max(work[name][0] for name in group) / total
+        rows.append(
+            ProbeRow(
+                "+".join(group), x.shape[1], share, float(scores.mean()), float(scores.std()),
+                float(few.mean()) if few_shot else None, float(few.std()) if few_shot else None,
+            )
+        )  # fmt: skip
+    seconds["probe"] = perf_counter() - start
+    tested = len(np.unique(np.concatenate([test for _, test in splits])))
+    best, reason = recommend(rows, tested)
+    return ProbeTable(backbone, rows, best, reason, words, len(used), skipped, seconds)
+
+
+def _default_layers(backbone: str) -> list[str]:
+    from tfaudiotl.backbones.registry import get_backbone
+
+    spec = get_backbone(backbone)
+    # VGGish's post-processing needs a file of its own and loses to the embedding it is made from.
+    return [layer.name for layer in spec.layers if layer.name not in ("pca", "scores")]
+
+
+def _clip_vectors(
+    extractor: Extractor, clips: Clips, progress: Callable[[int, int], None]
+) -> tuple[dict[str, np.ndarray], np.ndarray, list[AudioError]]:
+    """One vector per clip and layer, the rows that have one, and the sounds that have none."""
+    found: list[list[np.ndarray]] = []
+    kept: list[int] = []
+    skipped: list[AudioError] = []
+    expected = int(clips.durations.sum() / extractor.frontend.patch_hop_seconds)
+    jobs = (partial(clips.load, row) for row in range(len(clips)))
+    for row, result in enumerate(extractor.network.run_jobs(jobs, expected_patches=expected)):
+        progress(row + 1, len(clips))
+        if isinstance(result, AudioError):
+            skipped.append(result)
+        else:
+            kept.append(row)
+            found.append([pool_patches(rows, "avg") for rows in result])
+    if not found:
+        raise AudioErrors(skipped, len(clips), "None is left to work with.")
+    columns = [np.stack(column) for column in zip(*found, strict=True)]
+    return dict(zip(extractor.layers, columns, strict=True)), np.array(kept), skipped
+
+
+def _splits(used: Clips, kept: np.ndarray, cv: int | str | Sequence[Split], seed: int) -> tuple[list[Split], str]:
+    """Row numbers among the clips used, and what they are in words."""
+    if isinstance(cv, str) and cv != "given":
+        raise ValueError(f"cv={cv!r}: a number of folds, 'given', or pairs of row numbers")
+    if isinstance(cv, (int, str)):
+        place = {row: number for number, row in enumerate(used.source)}
+        folds = used.folds(None if cv == "given" else int(cv), seed=seed)
+        splits = [
+            (np.array([place[row] for row in train.source]), np.array([place[row] for row in test.source]))
+            for _, train, test in folds
+        ]
+        return splits, f"{len(splits)} {'given' if cv == 'given' else 'drawn'} folds, {len(used)} clips"
+    place = {int(row): number for number, row in enumerate(kept)}
+    pairs = [tuple(np.array([place[int(row)] for row in part if int(row) in place]) for part in pair) for pair in cv]
+    if not pairs or any(len(part) == 0 for pair in pairs for part in pair):
+        raise ValueError("cv: every pair needs rows to train on and rows to test on")
+    words = (
+        f"{len(pairs[0][0])} clips to train on, {len(pairs[0][1])} to test on"
+        if len(pairs) == 1
+        else f"{len(pairs)} given splits"
+    )
+    return [(train, test) for train, test in pairs], words
+
+
+def _shots(splits: Sequence[Split], labels: np.ndarray, k: int, repeats: int, seed: int) -> list[Split]:
+    """``repeats`` draws of k clips per class; each split has its turn."""
+    rng = np.random.default_rng(seed)
+    shots = []
+    for repeat in range(repeats):
+        train, test = splits[repeat % len(splits)]
+        drawn = []
+        for label in np.unique(labels[train]):
+            rows = train[labels[train] == label]
+            drawn.append(rng.choice(rows, min(k, len(rows)), replace=False))
+        shots.append((np.concatenate(drawn), test))
+    return shots
+
+
+def _accuracies(x: np.ndarray, labels: np.ndarray, splits: Sequence[Split]) -> np.ndarray:
+    """Accuracy on each split; the splits run side by side, each on one core."""
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:
+        return np.array(list(pool.map(partial(_accuracy, x, labels), splits)))
+
+
+def _accuracy(x: np.ndarray, labels: np.ndarray, split: Split) -> float:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    train, test = split
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
+    with warnings.catch_warnings():  # a probe compares layers: its last digits do not matter
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        probe.fit(x[train], labels[train])
+    return float((probe.predict(x[test]) == labels[test]).mean())
+
+
+def recommend(rows: Sequence[ProbeRow], tested: int) -> tuple[str, str]:
+    """The cheapest layer within one standard error of the best accuracy, and the reason in words.
+
+    Args:
+        rows: the table.
+        tested: clips that the accuracies were measured on; they bound what a difference means.
+    """
+    best = max(rows, key=lambda row: (row.accuracy, -row.share))
+    # The binomial standard error; with one success and one failure added, so that 100 % has one too.
+    smooth = (best.accuracy * tested + 1) / (tested + 2)
+    noise = float(np.sqrt(smooth * (1 - smooth) / tested))
+    within = [row for row in rows if row.accuracy >= best.accuracy - noise]
+    chosen = min(within, key=lambda row: (row.share, row.width, -row.accuracy))
+    if chosen is best:
+        return best.layer, f"the best, {best.accuracy:.3f}; no cheaper layer is within its noise of {noise:.3f}"
+    return chosen.layer, (
+        f"{chosen.accuracy:.3f} at {chosen.share:.0%} of the network's work, within the noise ({noise:.3f}) of "
+        f"the best, {best.layer} with {best.accuracy:.3f} at {best.share:.0%}"
+    )

@@ -1,0 +1,81 @@
+"""Embeddings as a step of a scikit-learn pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from tfaudiotl.embeddings.extract import EngineOptions, embed
+
+
+class AudioEmbedding(TransformerMixin, BaseEstimator):
+    """Sound files or arrays in, embeddings out.
+
+    ``make_pipeline(AudioEmbedding("vggish"), StandardScaler(), SVC())`` is the classic; ``GridSearchCV``
+    can search over ``layer``. There is nothing to learn: ``fit`` checks the arguments.
+
+    Args:
+        backbone: a name from ``list_backbones()``.
+        layer: a name from ``embedding_layers(backbone)``, several, or None for the backbone's own.
+        pooling: "avg", "max" or "avgmax" over a convolution's picture.
+        patch_pooling: "avg" or "max" over the patches of a sound.
+        weights: as for the backbone's builder.
+        sample_rate: of arrays, Hz.
+        store: a folder that keeps the embeddings of files between calls and runs.
+        runtime: "auto", "litert" or "keras".
+        quantize: None or "int8".
+    """
+
+    def __init__(
+        self,
+        backbone: str = "yamnet",
+        *,
+        layer: str | Sequence[str] | None = None,
+        pooling: str = "avg",
+        patch_pooling: str = "avg",
+        weights: str | None = "audioset",
+        sample_rate: int = 16_000,
+        store: str | None = None,
+        runtime: str = "auto",
+        quantize: str | None = None,
+    ):
+        self.backbone = backbone
+        self.layer = layer
+        self.pooling = pooling
+        self.patch_pooling = patch_pooling
+        self.weights = weights
+        self.sample_rate = sample_rate
+        self.store = store
+        self.runtime = runtime
+        self.quantize = quantize
+
+    def fit(self, X: Sequence[Any], y: Any = None) -> AudioEmbedding:
+        """Checks the layer's name; ValueError lists those there are."""
+        from tfaudiotl.backbones.registry import get_backbone
+        from tfaudiotl.models.builder import layer_names
+
+        layer_names(get_backbone(self.backbone), self.layer)
+        return self
+
+    def transform(self, X: Sequence[Any]) -> np.ndarray:
+        """``(sounds,)`` paths or arrays to float32 ``(sounds, dim)``."""
+        if self.patch_pooling not in ("avg", "max"):
+            raise ValueError(f"patch_pooling={self.patch_pooling!r}: allowed are 'avg' and 'max'")
+        found: np.ndarray = embed(
+            self.backbone,
+            [str(x) if isinstance(x, np.str_) else x for x in X],
+            layer=self.layer,
+            pooling=self.pooling,
+            patch_pooling=self.patch_pooling,
+            sample_rate=self.sample_rate,
+            store=self.store,
+            weights=self.weights,
+            engine=EngineOptions(runtime=self.runtime, quantize=self.quantize),
+        )
+        return found
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
