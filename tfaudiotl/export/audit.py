@@ -112,7 +112,7 @@ def audit_content(content: bytes, name: str) -> Audit:
         if op.kind == "DEQUANTIZE" and graph.is_constant(op.inputs[0]):
             dequantized[op.outputs[0]] = op.inputs[0]
             continue
-        part = _part(op, part)
+        part = part_of(op, part)
         constants = [dequantized.get(tensor, tensor) for tensor in op.inputs]
         size = sum(graph.constant_bytes(tensor) for tensor in constants)
         operators.append(Audited(op.kind, part, _scheme(graph, op, dequantized), size))
@@ -157,7 +157,7 @@ def check_audit(audit: Audit, *, quantize: str | None, patches: bool) -> None:
             raise ExportError(f"{audit.file}: TFLite Micro has no {', '.join(missing)}")
 
 
-def _part(op: Operator, before: str) -> str:
+def part_of(op: Operator, before: str) -> str:
     """The block an operator belongs to, by its name; operators of no known name belong to the one before."""
     if found := re.search(r"(?:^|/)(layer\d+)_", op.name):
         return found[1]

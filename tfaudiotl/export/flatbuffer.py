@@ -84,6 +84,10 @@ class Graph:
                 "" if options is None else _ACTIVATIONS[options],
             )
 
+    def options(self, op: Operator) -> Any:
+        """The operator's settings (strides, padding ...), as the schema's generated class has them."""
+        return self._graph.operators[op.index].builtinOptions
+
     def name(self, tensor: int) -> str:
         """The tensor's name."""
         return self._graph.tensors[tensor].name.decode()

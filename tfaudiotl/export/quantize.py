@@ -10,7 +10,6 @@ from collections.abc import Iterable
 import numpy as np
 
 from tfaudiotl.errors import ExportError
-from tfaudiotl.export.calibrate import Ranges
 from tfaudiotl.export.flatbuffer import Graph
 
 SCHEMES = ("static", "dynamic", "weight")
@@ -19,7 +18,7 @@ SCHEMES = ("static", "dynamic", "weight")
 def apply_schemes(
     content: bytes,
     schemes: dict[str, str],
-    ranges: dict[str, Ranges] | None = None,
+    limits: dict[str, tuple[float, float]] | None = None,
     *,
     int8_io: bool = False,
 ) -> bytes:
@@ -29,7 +28,7 @@ def apply_schemes(
         content: a .tflite file in float32.
         schemes: operator's name -> "static" (int8 throughout, by calibrated ranges), "dynamic" (int8 weights,
             activations quantised as they come) or "weight" (int8 weights, widened for the computation).
-        ranges: of the file's tensors; needed for "static".
+        limits: range of each of the file's tensors, by name; needed for "static".
         int8_io: also inputs and outputs.
 
     Raises:
@@ -38,8 +37,8 @@ def apply_schemes(
     from ai_edge_quantizer import qtyping, quantizer
 
     static = int8_io or "static" in schemes.values()
-    if static and ranges is None:
-        raise ValueError("ranges=None: static quantisation needs calibrated ranges")
+    if static and limits is None:
+        raise ValueError("limits=None: static quantisation needs calibrated ranges")
     run = quantizer.Quantizer(bytearray(content))
     kinds = {op.name: op.kind for op in Graph(content).operators()}
     if int8_io:
@@ -55,7 +54,7 @@ def apply_schemes(
             run.add_weight_only_config(exactly, operation, 8)
         else:
             raise ValueError(f"scheme={scheme!r}: allowed are {', '.join(SCHEMES)}")
-    statistics = tensor_statistics(ranges) if static and ranges is not None else None
+    statistics = _statistics(limits) if static and limits is not None else None
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars, one per pass
             done = run.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
@@ -64,13 +63,12 @@ def apply_schemes(
     return bytes(done.quantized_model)
 
 
-def tensor_statistics(ranges: dict[str, Ranges]) -> dict[str, dict[str, np.ndarray]]:
+def _statistics(limits: dict[str, tuple[float, float]]) -> dict[str, dict[str, np.ndarray]]:
     """The ranges as ai-edge-quantizer takes them."""
-    statistics = {}
-    for name, found in ranges.items():
-        low, high = found.limits()
-        statistics[name] = {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
-    return statistics
+    return {
+        name: {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
+        for name, (low, high) in limits.items()
+    }
 
 
 def run_content(content: bytes, windows: Iterable[np.ndarray]) -> np.ndarray:
