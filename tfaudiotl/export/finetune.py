@@ -7,7 +7,7 @@ the float file. Labels are not used. The upper end of each activation's range is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +30,15 @@ class FineTuning:
         steps: of the optimizer.
         batch_size: patches per step.
         learning_rate: Adam's at the start; it falls to zero along a cosine.
+        layers: so many layers at the end are trained. What lies before them runs once: there the patches are
+            large, the rounding does little harm, and the time would go.
         seed: of the order of the patches.
     """
 
-    steps: int = 300
+    steps: int = 400
     batch_size: int = 32
-    learning_rate: float = 2e-4
+    learning_rate: float = 2e-5
+    layers: int = 12
     seed: int = 0
 
 
@@ -60,23 +63,23 @@ def fine_tune(
         The file with the new weights, and the limits of each tensor to quantise it with.
     """
     options = options or FineTuning()
-    network = _Network(content, ranges)
-    teacher = _batched(network.teach, inputs, options.batch_size)
+    network = _Network(content, ranges, options.layers)
+    kept = _batched(network.prepare, inputs, options.batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, options.steps)
     optimizer = keras.optimizers.Adam(schedule)
     optimizer.build(network.trained)
 
     @tf.function(autograph=False)
-    def step(patches: Any, logits: Any, features: Any) -> Any:
+    def step(start: Any, logits: Any, features: Any) -> Any:
         with tf.GradientTape() as tape:
-            loss = network.loss(patches, logits, features)
+            loss = network.loss(start, logits, features)
         optimizer.apply_gradients(zip(tape.gradient(loss, network.trained), network.trained, strict=True))
         return loss
 
     rng = np.random.default_rng(options.seed)
     for number in range(options.steps):
         rows = rng.integers(len(inputs), size=options.batch_size)
-        loss = step(tf.constant(inputs[rows]), *(tf.constant(values[rows]) for values in teacher))
+        loss = step(*(tf.constant(values[rows]) for values in kept))
         progress(number + 1, float(loss))
     return network.content(), network.limits()
 
@@ -89,7 +92,7 @@ def _batched(function: Callable[[Any], tuple[Any, ...]], inputs: np.ndarray, siz
 class _Network:
     """The file's operators in TensorFlow."""
 
-    def __init__(self, content: bytes, ranges: dict[str, Ranges]):
+    def __init__(self, content: bytes, ranges: dict[str, Ranges], layers: int):
         self._graph = Graph(content)
         self._operators = list(self._graph.operators())
         foreign = sorted({op.kind for op in self._operators} - set(_RUNNABLE))
@@ -103,35 +106,42 @@ class _Network:
         self._range = {name: found.limits() for name, found in ranges.items()}
         # The limits are trained as factors, so that one learning rate fits all of them.
         self._factors = {name: tf.Variable(0.0) for op in self._operators if (name := op.name) in self._range}
-        layers = [op for op in self._operators if op.kind in _LAYERS]
-        self._logits = layers[-1].outputs[0]
+        ends = [place for place, op in enumerate(self._operators) if op.kind in _LAYERS]
+        self._cut = ends[max(0, len(ends) - layers)]
+        tail = [op for op in self._operators[self._cut :] if op.kind in _LAYERS]
+        self._logits = tail[-1].outputs[0]
         means = [op for op in self._operators if op.kind == "MEAN"]
         self._features = means[-1].outputs[0] if means else self._logits
-        self.trained = [*self._variables.values(), *(self._factors[name] for name in self._trained_ranges())]
-        self.teach = tf.function(lambda x: self._run(x, rounded=False), autograph=False)
+        own = [self._variables[tensor] for op in tail for tensor in op.inputs[1:3] if tensor >= 0]
+        self.trained = [*own, *(self._factors[op.name] for op in tail if op.name in self._factors)]
+        self.prepare = tf.function(self._prepare, autograph=False)
 
-    def _trained_ranges(self) -> list[str]:
-        return [op.name for op in self._operators if op.kind in _LAYERS and op.name in self._factors]
+    def _prepare(self, patches: Any) -> tuple[Any, Any, Any]:
+        """What the tail starts from, as the int8 file has it; and the float file's logits and features."""
+        before = self._run(patches, self._operators[: self._cut], rounded=True)
+        plain = self._run(patches, self._operators, rounded=False)
+        return before[self._operators[self._cut].inputs[0]], plain[self._logits], plain[self._features]
 
-    def loss(self, patches: Any, logits: Any, features: Any) -> Any:
+    def loss(self, start: Any, logits: Any, features: Any) -> Any:
         """Distance from the float network: of its scores' distribution, and of the features under it."""
-        ours, seen = self._run(patches, rounded=True)
-        if self._operators[-1].kind == "LOGISTIC" or logits.shape[-1] > 100:
-            far = tf.reduce_mean(tf.square(ours - logits)) / (tf.reduce_mean(tf.square(logits)) + 1e-9)
-        else:
+        values = self._run(start, self._operators[self._cut :], rounded=True)
+        ours, seen = values[self._logits], values[self._features]
+        if self._operators[-1].kind == "SOFTMAX":
             wanted = tf.nn.softmax(logits)
             far = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(wanted, ours))
             far -= tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(wanted, logits))
+        else:
+            far = tf.reduce_mean(tf.square(ours - logits)) / (tf.reduce_mean(tf.square(logits)) + 1e-9)
         return far + tf.reduce_mean(tf.square(seen - features)) / (tf.reduce_mean(tf.square(features)) + 1e-9)
 
-    def _run(self, patches: Any, *, rounded: bool) -> tuple[Any, Any]:
-        (start,) = self._graph.inputs
-        values = {start: self._round(self._graph.name(start), patches) if rounded else patches}
-        for op in self._operators:
-            x = values[op.inputs[0]]
-            y = self._compute(op, x, rounded=rounded)
+    def _run(self, start: Any, operators: Sequence[Operator], *, rounded: bool) -> dict[int, Any]:
+        first = operators[0].inputs[0] if operators else self._graph.inputs[0]
+        whole = first == self._graph.inputs[0]
+        values = {first: self._round(self._graph.name(first), start) if rounded and whole else start}
+        for op in operators:
+            y = self._compute(op, values[op.inputs[0]], rounded=rounded)
             values[op.outputs[0]] = self._round(op.name, y) if rounded and op.kind in (*_LAYERS, "MEAN") else y
-        return values[self._logits], values[self._features]
+        return values
 
     def _compute(self, op: Operator, x: Any, *, rounded: bool) -> Any:
         if op.kind == "RESHAPE":

@@ -80,7 +80,7 @@ class StreamingClassifier:
         # As for a file: the windows cover every sample, and there is at least one.
         p = self.predictor
         covered = self._windows and (self._windows - 1) * p.hop + p.window
-        if self._samples and self._samples > covered and self._filled:
+        if self._samples > covered:
             padded = np.pad(self._buffer[: self._filled], (0, p.window - self._filled))
             done += self._run(padded)
         done += self._tracker.finish(self.seconds)
