@@ -55,6 +55,7 @@ class Graph:
         if len(self.model.subgraphs) != 1:
             raise ExportError(f"the file holds {len(self.model.subgraphs)} graphs; allowed is one")
         self._graph = self.model.subgraphs[0]
+        self.model.buffers = [_Buffer(buffer, content) for buffer in self.model.buffers]
 
     @property
     def inputs(self) -> list[int]:
@@ -124,10 +125,14 @@ class Graph:
         """Replaces the tensor's values; shape and type stay. Tensors that shared them keep the old ones."""
         if values.shape != self.shape(tensor):
             raise ValueError(f"values of shape {values.shape} for a tensor of shape {self.shape(tensor)}")
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(values.astype(_DTYPES[self.type(tensor)]).tobytes(), np.uint8)
+        self._graph.tensors[tensor].buffer = self.add_buffer(values.astype(_DTYPES[self.type(tensor)]).tobytes())
+
+    def add_buffer(self, data: bytes) -> int:
+        """Adds bytes to the file; gives their buffer's number."""
+        buffer = _Buffer(schema.BufferT(), b"")
+        buffer.data = np.frombuffer(data, np.uint8)
         self.model.buffers.append(buffer)
-        self._graph.tensors[tensor].buffer = len(self.model.buffers) - 1
+        return len(self.model.buffers) - 1
 
     def consumers(self, tensor: int) -> list[Operator]:
         """The operators that read the tensor."""
@@ -143,6 +148,34 @@ class Graph:
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(self.model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
+
+
+class _Buffer(schema.BufferT):
+    """A buffer whose data lies inside the flatbuffer, on a multiple of 16 bytes.
+
+    The quantizer writes data behind the flatbuffer, which microcontrollers do not read and which moves when the
+    file is written again; the generated code packs data on any byte, and the schema wants 16.
+    """
+
+    def __init__(self, buffer: Any, content: bytes):
+        super().__init__()
+        self.data = buffer.data
+        if buffer.offset > 1:
+            self.data = np.frombuffer(content[buffer.offset : buffer.offset + buffer.size], np.uint8)
+
+    def Pack(self, builder: Any) -> int:  # noqa: N802 - the generated code's name
+        """As the generated code, with the schema's ``force_align``."""
+        place = None
+        if self.data is not None:
+            data = np.asarray(self.data, np.uint8).tobytes()
+            builder.StartVector(1, len(data), 16)
+            builder.head -= len(data)
+            builder.Bytes[builder.head : builder.head + len(data)] = data
+            place = builder.EndVector()
+        schema.BufferStart(builder)
+        if place is not None:
+            schema.BufferAddData(builder, place)
+        return schema.BufferEnd(builder)
 
 
 _ACTIVATIONS: dict[Any, str] = {

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import flatbuffers
-import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import number_types
 from flatbuffers.table import Table
@@ -84,11 +83,8 @@ def write_metadata(content: bytes, metadata: Metadata) -> bytes:
     outputs = graph.shape(graph.outputs[0])[-1]
     if metadata.labels and len(metadata.labels) != outputs:
         raise ExportError(f"{len(metadata.labels)} labels for a file with {outputs} outputs")
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(_packed(metadata, graph), np.uint8)
-    graph.model.buffers.append(buffer)
     entry = schema.MetadataT()
-    entry.name, entry.buffer = _ENTRY, len(graph.model.buffers) - 1
+    entry.name, entry.buffer = _ENTRY, graph.add_buffer(_packed(metadata, graph))
     others = [other for other in graph.model.metadata or [] if other.name != _ENTRY]
     graph.model.metadata = [*others, entry]
     graph.model.description = metadata.name.encode()

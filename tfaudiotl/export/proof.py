@@ -274,26 +274,30 @@ def _stepper(path: Path, threads: int) -> Any:
 
 
 _MEMORY = """
-import resource, sys
+import sys
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def kilobytes(field):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(field))
+
+before = kilobytes("VmRSS")
 interpreter = Interpreter(model_path=sys.argv[1], num_threads=1)
 interpreter.allocate_tensors()
 (taken,) = interpreter.get_input_details()
 interpreter.set_tensor(taken["index"], np.zeros(taken["shape"], taken["dtype"]))
 interpreter.invoke()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(kilobytes("VmHWM") - before)
 """
 
 
 def peak_memory(path: Path) -> int | None:
-    """Bytes that loading and running the file adds to a process of its own; None where that is not counted."""
+    """Bytes that loading and running the file adds to a process of its own; None where the system does not say (it is Linux that does)."""
     try:
         run = subprocess.run(
             [sys.executable, "-c", _MEMORY, str(path)], capture_output=True, text=True, timeout=120, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts in kilobytes on Linux
-    return int(run.stdout.split()[-1]) * unit
+    return int(run.stdout.split()[-1]) * 1024
