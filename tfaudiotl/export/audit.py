@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -33,12 +34,14 @@ class Audited:
         scheme: "int8" (computes on int8), "dynamic" (int8 weights, sound quantised as it comes), "float16"
             or "weight" (weights stored small, computed in float), "float", or "other" (integers, shapes).
         bytes: of its constants.
+        weights: how many numbers its filter or matrix has; 0 without one.
     """
 
     kind: str
     block: str
     scheme: str
     bytes: int
+    weights: int
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,9 @@ class Audit:
 
     @property
     def int8_share(self) -> float:
-        """Share of the layers' constants that are int8."""
-        total = sum(op.bytes for op in self.layers)
-        return sum(op.bytes for op in self.layers if op.scheme in ("int8", "dynamic")) / max(1, total)
+        """Share of the layers' weights that are int8, by number."""
+        total = sum(op.weights for op in self.layers)
+        return sum(op.weights for op in self.layers if op.scheme in ("int8", "dynamic")) / max(1, total)
 
     def blocks(self) -> dict[str, tuple[str, int]]:
         """Schemes and bytes of each part of the network, in order."""
@@ -115,7 +118,8 @@ def audit_content(content: bytes, name: str) -> Audit:
         part = part_of(op, part)
         constants = [dequantized.get(tensor, tensor) for tensor in op.inputs]
         size = sum(graph.constant_bytes(tensor) for tensor in constants)
-        operators.append(Audited(op.kind, part, _scheme(graph, op, dequantized), size))
+        weights = math.prod(graph.shape(op.inputs[1])) if op.kind in LAYERS else 0
+        operators.append(Audited(op.kind, part, _scheme(graph, op, dequantized), size, weights))
     return Audit(
         name,
         len(content),
