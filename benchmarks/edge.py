@@ -79,7 +79,7 @@ def compare(
     same = np.concatenate([a.argmax(1) == b.argmax(1) for a, b in zip(given, wanted, strict=True)])
     ours, theirs = (np.stack([rows.mean(axis=0) for rows in scores]).argmax(1) for scores in (given, wanted))
     accuracy, keras_accuracy = ((best == targets.argmax(1)).mean() for best in (ours, theirs))
-    ratios = [measure_latency(path, twin, threads=threads, runs=200).ratio for threads in (1, 2)]
+    ratios = [measure_latency(path, twin, threads=threads, runs=100).ratio for threads in (1, 2)]
     return (
         path.name,
         round(path.stat().st_size / 1e3),
@@ -131,7 +131,7 @@ def yamnet(weights: str, shared: Path, out: Path) -> None:
         more = {"calibrate": calibrate} if name == "int8" else {}
         path = export_tflite(model, out / f"yamnet_{name}.tflite", quantize=name, overwrite=True, **more)
         rows.append(compare(path, twin, wanted, cut, targets))
-        found = measure_latency(path, official, threads=1, runs=200)
+        found = measure_latency(path, official, threads=1, runs=100)
         versus.append((path.name, f"{found.ratio:.2f}", f"{found.median:.2f}", f"{found.float_median:.2f}"))
     show(rows)
     print("\n" + markdown_table(["File", "Latency against the official int8 file", "ms", "Official ms"], versus))

@@ -16,6 +16,8 @@ from tfaudiotl.export.flatbuffer import Graph, Operator
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 HYBRID = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL")  # take float sound, int8 weights
 
+_SMALL = ("int8", "int16", "dynamic")  # weights in int8
+
 # What TFLite Micro registers, of the operators that a classifier of patches can become. Source:
 # tensorflow/tflite-micro, tensorflow/lite/micro/micro_mutable_op_resolver.h (Add... methods).
 MICRO_OPERATORS = frozenset(
@@ -31,7 +33,7 @@ class Audited:
     Attributes:
         kind: "CONV_2D" and so on.
         block: the part of the network it belongs to: "front-end", "layer8", "head" ...
-        scheme: "int8" (computes on int8), "dynamic" (int8 weights, sound quantised as it comes), "float16"
+        scheme: "int8" (computes on int8), "int16" (int8 weights, 16-bit activations), "dynamic" (int8 weights, sound quantised as it comes), "float16"
             or "weight" (weights stored small, computed in float), "float", or "other" (integers, shapes).
         bytes: of its constants.
         weights: how many numbers its filter or matrix has; 0 without one.
@@ -77,7 +79,7 @@ class Audit:
     def int8_share(self) -> float:
         """Share of the layers' weights that are int8, by number."""
         total = sum(op.weights for op in self.layers)
-        return sum(op.weights for op in self.layers if op.scheme in ("int8", "dynamic")) / max(1, total)
+        return sum(op.weights for op in self.layers if op.scheme in _SMALL) / max(1, total)
 
     def blocks(self) -> dict[str, tuple[str, int]]:
         """Schemes and bytes of each part of the network, in order."""
@@ -145,16 +147,16 @@ def check_audit(audit: Audit, *, quantize: str | None, patches: bool) -> None:
     foreign = sorted(kind for kind in audit.kinds if kind.startswith("CUSTOM") or kind.startswith("Flex"))
     if foreign:
         raise ExportError(f"{audit.file}: needs operators that LiteRT does not have built in: {', '.join(foreign)}")
-    small = [op for op in audit.layers if op.scheme in ("int8", "dynamic")]
+    small = [op for op in audit.layers if op.scheme in _SMALL]
     if quantize in ("int8", "int8_io") and not any(op.scheme == "int8" for op in small):
         raise ExportError(f"{audit.file}: no layer computes in int8; this is no int8 file")
     if quantize in ("dynamic", "int8", "int8_io") and audit.int8_share < 0.9:
         raise ExportError(f"{audit.file}: only {audit.int8_share:.0%} of the layers' weights are int8")
     if quantize == "int8_io":
         wide = [text for text in (*audit.inputs, *audit.outputs) if not text.startswith("INT8")]
-        floats = sorted({f"{op.kind} in {op.block}" for op in audit.operators if op.scheme not in ("int8", "other")})
+        floats = sorted({f"{op.kind} in {op.block}" for op in audit.operators if op.scheme not in ("int8", "int16", "other")})
         if wide or floats:
-            raise ExportError(f"{audit.file}: not int8 throughout: {', '.join([*wide, *floats])}")
+            raise ExportError(f"{audit.file}: not integers throughout: {', '.join([*wide, *floats])}")
     if patches and quantize == "int8_io":
         missing = sorted(set(audit.kinds) - MICRO_OPERATORS)
         if missing:
@@ -178,6 +180,8 @@ def _scheme(graph: Graph, op: Operator, dequantized: dict[int, int]) -> str:
         return "other"
     if types == {"INT8"}:
         return "int8"
+    if types <= {"INT8", "INT16"}:
+        return "int16"
     if "FLOAT32" not in types:
         return "other"
     weights = op.inputs[1] if len(op.inputs) > 1 else -1

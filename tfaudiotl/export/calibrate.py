@@ -34,14 +34,17 @@ class Ranges:
         A range that ends before the rarest peaks clips those and holds all others more finely. It always
         includes zero, which must have a code of its own.
         """
-        low, high = min(0.0, float(self.low.min())), max(0.0, float(self.high.max()))
-        if high == low:
-            return low, high + 1e-6
+        low, high = self.extremes()
         values = self.values.reshape(-1)
         values = values[:: max(1, len(values) // 200_000)]
         errors = [_squared_error(values, low * share, high * share) for share in _SHARES]
         best = _SHARES[int(np.argmin(errors))]
         return low * best, high * best
+
+    def extremes(self) -> tuple[float, float]:
+        """The least and the largest value; includes zero, and is never empty."""
+        low, high = min(0.0, float(self.low.min())), max(0.0, float(self.high.max()))
+        return (low, high) if high > low else (low, low + 1e-6)
 
     def scaled(self, factors: np.ndarray) -> Ranges:
         """The ranges after channels are multiplied by positive ``factors``."""

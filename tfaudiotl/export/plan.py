@@ -10,11 +10,11 @@ import numpy as np
 from tfaudiotl.export.audit import LAYERS, part_of
 from tfaudiotl.export.calibrate import measure_ranges
 from tfaudiotl.export.equalize import equalize
-from tfaudiotl.export.finetune import FineTuning, fine_tune
 from tfaudiotl.export.flatbuffer import Graph, Operator
 from tfaudiotl.export.quantize import apply_schemes, run_content
 
 GOAL = 0.99  # agreement on the calibration windows that the choice of schemes aims at
+MOST_WIDE = 6  # operators with 16-bit activations: they are slow where there is no kernel of their own
 JUDGED = 120  # calibration windows that each choice is tried on
 
 
@@ -90,22 +90,46 @@ def quantize_static(content: bytes, windows: np.ndarray, *, goal: float = GOAL) 
     return Quantized(content, chosen, {block: agreement for block, (agreement, _) in alone.items()})
 
 
-def quantize_throughout(
-    content: bytes, inputs: np.ndarray, calibration: np.ndarray, *, int8_io: bool, options: FineTuning | None = None
-) -> Quantized:
-    """Every operator in static int8, after channels are equalised and a short fine-tuning.
+def quantize_throughout(content: bytes, patches: np.ndarray, *, goal: float = GOAL) -> Quantized:
+    """Integers throughout, input and output too: int8, and 16-bit activations in the few worst operators.
+
+    Channels are equalised. Each operator is then tried alone in int8, and the worst ones keep 16 bits for what
+    runs through them (their weights stay int8), as few as reach ``goal`` and at most ``MOST_WIDE``.
 
     Args:
         content: a float file of patches.
-        inputs: ``(patches, ...)``: what to fine-tune on.
-        calibration: ``(patches, ...)``: what to take ranges from.
-        int8_io: also input and output.
-        options: of the fine-tuning.
+        patches: ``(patches, ...)``: its inputs on real sound.
+        goal: agreement with the float file on these patches to aim at.
     """
-    even = equalize(content, measure_ranges(content, calibration))
-    tuned, limits = fine_tune(even.content, even.ranges, inputs, options)
-    schemes = {op.name: "static" for op in Graph(tuned).operators()}
-    return Quantized(apply_schemes(tuned, schemes, limits, int8_io=int8_io), schemes)
+    even = equalize(content, measure_ranges(content, patches))
+    narrow = {name: found.limits() for name, found in even.ranges.items()}
+    judged = patches[np.linspace(0, len(patches) - 1, min(JUDGED, len(patches))).astype(int)]
+    wanted = run_content(content, judged)
+    operators = list(Graph(even.content).operators())
+    layers = [op.name for op in operators if op.kind in LAYERS]
+    alone: dict[str, tuple[float, float]] = {}
+    for name in layers:
+        found = run_content(apply_schemes(even.content, {name: "static"}, narrow), judged)
+        alone[name] = (_agreement(found, wanted), float(np.abs(found - wanted).mean()))
+    worst_first = sorted(layers, key=lambda name: (-alone[name][1], name))
+
+    def with_wide(count: int) -> tuple[bytes, dict[str, str]]:
+        wide = worst_first[:count]
+        schemes = {op.name: "static16" if op.name in wide else "static" for op in operators}
+        limits = narrow | {name: even.ranges[name].extremes() for name in wide}
+        return apply_schemes(even.content, schemes, limits, int8_io=True), schemes
+
+    def enough(count: int) -> bool:
+        return _agreement(run_content(with_wide(count)[0], judged), wanted) >= goal
+
+    content, schemes = with_wide(_least(min(MOST_WIDE, len(layers) - 1), enough))
+    return Quantized(content, schemes, {_short(name): agreement for name, (agreement, _) in alone.items()})
+
+
+def _short(name: str) -> str:
+    """An operator's name without the path and the fused parts: "layer12_pointwise_conv_relu"."""
+    parts = [part for part in name.split(";")[0].split("/") if not part.startswith(("functional", "head_1"))]
+    return parts[0] if parts else name
 
 
 def _network(content: bytes) -> list[tuple[Operator, str]]:

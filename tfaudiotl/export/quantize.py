@@ -12,7 +12,7 @@ import numpy as np
 from tfaudiotl.errors import ExportError
 from tfaudiotl.export.flatbuffer import Graph
 
-SCHEMES = ("static", "dynamic", "weight")
+SCHEMES = ("static", "static16", "dynamic", "weight")
 
 
 def apply_schemes(
@@ -26,7 +26,8 @@ def apply_schemes(
 
     Args:
         content: a .tflite file in float32.
-        schemes: operator's name -> "static" (int8 throughout, by calibrated ranges), "dynamic" (int8 weights,
+        schemes: operator's name -> "static" (int8 throughout, by calibrated ranges), "static16"
+            (the same with 16-bit activations), "dynamic" (int8 weights,
             activations quantised as they come) or "weight" (int8 weights, widened for the computation).
         limits: range of each of the file's tensors, by name; needed for "static".
         int8_io: also inputs and outputs.
@@ -36,7 +37,7 @@ def apply_schemes(
     """
     from ai_edge_quantizer import qtyping, quantizer
 
-    static = int8_io or "static" in schemes.values()
+    static = int8_io or bool({"static", "static16"} & set(schemes.values()))
     if static and limits is None:
         raise ValueError("limits=None: static quantisation needs calibrated ranges")
     run = quantizer.Quantizer(bytearray(content))
@@ -46,8 +47,8 @@ def apply_schemes(
             run.add_static_config(".*", qtyping.TFLOperationName(end), 8, 8)
     for name, scheme in schemes.items():
         operation, exactly = qtyping.TFLOperationName(kinds[name]), f"^{re.escape(name)};?$"
-        if scheme == "static":
-            run.add_static_config(exactly, operation, 8, 8)
+        if scheme in ("static", "static16"):
+            run.add_static_config(exactly, operation, 16 if scheme == "static16" else 8, 8)
         elif scheme == "dynamic":
             run.add_dynamic_config(exactly, operation, 8)
         elif scheme == "weight":

@@ -23,7 +23,6 @@ from tfaudiotl.export.convert import (
     takes_patches,
     window_shape,
 )
-from tfaudiotl.export.finetune import FineTuning
 from tfaudiotl.export.metadata import Metadata, write_metadata
 from tfaudiotl.export.micro import write_c_array
 from tfaudiotl.export.plan import Quantized, quantize_dynamic, quantize_static, quantize_throughout
@@ -48,7 +47,6 @@ def export_tflite(
     frontend: str = "fft",
     samples: int | None = None,
     metadata: Metadata | None = None,
-    fine_tuning: FineTuning | None = None,
     c_array: bool = False,
     overwrite: bool = False,
 ) -> Path:
@@ -63,11 +61,12 @@ def export_tflite(
         path: the file to write.
         quantize: None for float32. "float16": weights in half precision, half the size. "dynamic": int8
             weights where they weigh, no calibration. "int8": static int8 in every block that bears it,
-            by measurement. "int8_io": int8 throughout, input and output too, for microcontrollers and
-            NPUs; only with ``input="patches"``.
+            by measurement. "int8_io": integers throughout, int8 in and out, for microcontrollers and NPUs;
+            where int8 activations cost accuracy, a few operators have 16-bit ones (same weights). Only
+            with ``input="patches"``.
         input: "waveform", or "patches": log-mel patches ``(1, 96, 64)`` that the device computes itself.
         calibrate: clips of the model's classes (or waveforms at 16 kHz) for "int8" and "int8_io": a few
-            hundred windows from the training set. "int8_io" also fine-tunes on them.
+            hundred windows from the training set.
         verify: clips (or waveforms) to compare the file with the Keras model on; none of ``calibrate``. A
             report is written beside the file: NAME.report.md and NAME.report.json.
         min_agreement: least share of windows with the same best class, in [0, 1].
@@ -75,7 +74,6 @@ def export_tflite(
         samples: samples per window; None: the model's own fixed length, else the least that the
             backbone hears at once (YAMNet: 15,600, 0.975 s).
         metadata: what the file says of itself; None fills in the model's name, labels and sample rate.
-        fine_tuning: how "int8_io" is fine-tuned.
         c_array: also write NAME.h and NAME.cc, the file as an array for firmware.
         overwrite: replace an existing file; it stays whole until the new one is complete.
 
@@ -93,7 +91,7 @@ def export_tflite(
     if Path(path).exists() and not overwrite:
         raise FileExistsError(f"path={str(path)!r} exists already; pass overwrite=True to replace it")
     plain = float_content(model, input=input, samples=samples, frontend=frontend)
-    done = _quantized(model, plain, quantize, input, calibrate, samples, frontend, fine_tuning)
+    done = _quantized(model, plain, quantize, input, calibrate, samples, frontend)
     content = write_metadata(done.content, _filled(metadata, model, input))
     audit = audit_content(content, Path(path).name)
     check_audit(audit, quantize=quantize, patches=input == "patches")
@@ -144,7 +142,6 @@ def _quantized(
     calibrate: Sound | None,
     samples: int | None,
     frontend: str,
-    fine_tuning: FineTuning | None,
 ) -> Quantized:
     if quantize is None:
         return Quantized(plain, {})
@@ -163,8 +160,7 @@ def _quantized(
     calibration = patches_of(calibration_windows(calibrate, spec.min_samples, class_names=names), spec)
     if quantize == "int8":
         return quantize_static(plain, calibration)
-    many = calibration_windows(calibrate, spec.min_samples, class_names=names, limit=4_000)
-    return quantize_throughout(plain, patches_of(many, spec), calibration, int8_io=True, options=fine_tuning)
+    return quantize_throughout(plain, calibration)
 
 
 def _filled(metadata: Metadata | None, model: keras.Model, input: str) -> Metadata:
