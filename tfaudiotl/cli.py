@@ -422,7 +422,9 @@ def events(
     model: ModelPath,
     sound: Annotated[Path, typer.Argument(help="A sound file.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the events into this file.")] = None,
-    format: Annotated[Events, typer.Option(help="Table, CSV, JSON, Audacity labels or Raven selections.")] = Events.TABLE,
+    format: Annotated[
+        Events, typer.Option(help="Table, CSV, JSON, Audacity labels or Raven selections.")
+    ] = Events.TABLE,
     threshold: Threshold = None,
     release: Release = None,
     smoothing: Smoothing = 1,

@@ -50,7 +50,12 @@ def float_bytes(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.mark.parametrize(
     ("quantize", "frontend", "at_most", "share"),
-    [(None, "matmul", 2.5, 0.0), ("float16", "fft", 0.75, 0.0), ("dynamic", "fft", 0.5, 0.9), ("int8", "fft", 0.5, 0.9)],
+    [
+        (None, "matmul", 2.5, 0.0),
+        ("float16", "fft", 0.75, 0.0),
+        ("dynamic", "fft", 0.5, 0.9),
+        ("int8", "fft", 0.5, 0.9),
+    ],
 )
 def test_waveform_files_are_small_agree_and_are_what_they_are_called(
     model: keras.Model,
@@ -64,7 +69,9 @@ def test_waveform_files_are_small_agree_and_are_what_they_are_called(
     share: float,
 ) -> None:
     path = tmp_path / "model.tflite"
-    export_tflite(model, path, quantize=quantize, frontend=frontend, calibrate=clips, verify=held_out, min_agreement=0.9)
+    export_tflite(
+        model, path, quantize=quantize, frontend=frontend, calibrate=clips, verify=held_out, min_agreement=0.9
+    )
     assert path.stat().st_size < at_most * float_bytes
     audit = audit_tflite(path)
     assert audit.int8_share >= share
@@ -94,7 +101,15 @@ def test_int8_throughout_for_microcontrollers(
     assert audit.inputs == ("INT8 1x96x64",)
     assert audit.outputs == ("INT8 1x3",)
     assert {op.scheme for op in audit.layers} <= {"int8", "int16"}
-    assert set(audit.kinds) <= {"RESHAPE", "CONV_2D", "DEPTHWISE_CONV_2D", "MEAN", "FULLY_CONNECTED", "SOFTMAX", "QUANTIZE"}
+    assert set(audit.kinds) <= {
+        "RESHAPE",
+        "CONV_2D",
+        "DEPTHWISE_CONV_2D",
+        "MEAN",
+        "FULLY_CONNECTED",
+        "SOFTMAX",
+        "QUANTIZE",
+    }
     assert path.stat().st_size < 200_000
     wanted = open_artifact(model).scores(held_out.load(0)[None, :15_600])
     np.testing.assert_allclose(open_artifact(path).scores(held_out.load(0)[None, :15_600]), wanted, atol=0.1)

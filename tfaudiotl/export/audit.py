@@ -154,7 +154,9 @@ def check_audit(audit: Audit, *, quantize: str | None, patches: bool) -> None:
         raise ExportError(f"{audit.file}: only {audit.int8_share:.0%} of the layers' weights are int8")
     if quantize == "int8_io":
         wide = [text for text in (*audit.inputs, *audit.outputs) if not text.startswith("INT8")]
-        floats = sorted({f"{op.kind} in {op.block}" for op in audit.operators if op.scheme not in ("int8", "int16", "other")})
+        floats = sorted(
+            {f"{op.kind} in {op.block}" for op in audit.operators if op.scheme not in ("int8", "int16", "other")}
+        )
         if wide or floats:
             raise ExportError(f"{audit.file}: not integers throughout: {', '.join([*wide, *floats])}")
     if patches and quantize == "int8_io":

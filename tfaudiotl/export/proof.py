@@ -177,9 +177,7 @@ def prove(
         latencies = [measure_latency(path, twin, threads=threads) for threads in (1, 2)]
     differences = [float(np.abs(a - b).max()) for a, b in zip(given, wanted, strict=True)]
     worst = sorted(zip(names, differences, strict=True), key=lambda pair: -pair[1])[:WORST]
-    proof = Proof(
-        compared, latencies, peak_memory(path), audit, sum(map(len, windows)), len(waveforms), worst
-    )
+    proof = Proof(compared, latencies, peak_memory(path), audit, sum(map(len, windows)), len(waveforms), worst)
     _judge(path, compared[-1], worst, min_agreement)
     return proof
 
@@ -197,9 +195,7 @@ def _tflite(path: Path, keras_form: Artifact) -> Artifact:
     return open_artifact(path, class_names=keras_form.class_names, num_threads=1)
 
 
-def _compare(
-    form: Artifact, given: Sequence[np.ndarray], wanted: Sequence[np.ndarray], sound: Sound
-) -> Compared:
+def _compare(form: Artifact, given: Sequence[np.ndarray], wanted: Sequence[np.ndarray], sound: Sound) -> Compared:
     a, b = np.concatenate(given), np.concatenate(wanted)
     path = Path(form.path)
     size = 0

@@ -146,9 +146,7 @@ def _quantized(
     if quantize is None:
         return Quantized(plain, {})
     if quantize == "float16":
-        return Quantized(
-            float_content(model, input=input, samples=samples, frontend=frontend, float16=True), {}
-        )
+        return Quantized(float_content(model, input=input, samples=samples, frontend=frontend, float16=True), {})
     if quantize == "dynamic":
         return quantize_dynamic(plain)
     assert calibrate is not None  # _check
@@ -172,7 +170,12 @@ def _filled(metadata: Metadata | None, model: keras.Model, input: str) -> Metada
         labels = class_names_of(model)
     if labels and is_classifier(model) and len(labels) != model.output_shape[-1]:
         raise ExportError(f"metadata.labels: {len(labels)} labels for {model.output_shape[-1]} outputs")
-    settings = {"input": input, "output": "scores" if labels else "embedding", "frontend": asdict(spec), **given.settings}
+    settings = {
+        "input": input,
+        "output": "scores" if labels else "embedding",
+        "frontend": asdict(spec),
+        **given.settings,
+    }
     heard = f"Hears {len(labels)} classes of sound." if labels else "Turns sound into an embedding."
     return replace(
         given,
