@@ -22,7 +22,6 @@ import numpy as np
 import tfaudiotl as tl
 from tfaudiotl.evaluation.writing import markdown_table
 from tfaudiotl.export.artifact import open_artifact
-from tfaudiotl.export.convert import float_content
 from tfaudiotl.export.proof import measure_latency
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.export.verify import cut_windows

@@ -482,7 +482,7 @@ def listen(
             min_gap=min_gap,
         )
         rest = b""
-        while data := sys.stdin.buffer.read1(65_536):
+        while data := os.read(sys.stdin.fileno(), 65_536):
             data = rest + data
             whole = len(data) // 2 * 2
             rest = data[whole:]

@@ -124,9 +124,8 @@ def test_int8_throughout_for_microcontrollers(
 
 def test_a_model_of_patches_exports_and_opens_as_one_of_sound(stand_in: Path, tmp_path: Path) -> None:
     names = ("a", "b")
-    options = {"classes": names, "weights": str(stand_in), "embedding": "layer3"}
     keras.utils.set_random_seed(1)
-    model = build_classifier(**options, input="patches")
+    model = build_classifier(classes=names, weights=str(stand_in), embedding="layer3", input="patches")
     path = export_tflite(model, tmp_path / "p.tflite")
     wave = sound("low", np.random.default_rng(0), seconds=2)
     a, b = (Predictor(form).scores(wave, sample_rate=16_000) for form in (model, path))

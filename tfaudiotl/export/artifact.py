@@ -167,7 +167,8 @@ def _from_tflite(path: Path, class_names: Sequence[str] | None, num_threads: int
             rows.append(decode(interpreter.get_tensor(given["index"])[0], given))
         return np.stack(rows)
 
-    samples, run, rate = int(taken["shape"][-1]), scores, metadata.sample_rate
+    run: Callable[[np.ndarray], np.ndarray] = scores
+    samples, rate = int(taken["shape"][-1]), metadata.sample_rate
     if len(taken["shape"]) > 2:
         spec = LogMelSpec(**settings.get("frontend", {}))
         samples, run = spec.min_samples, _with_frontend(scores, spec)

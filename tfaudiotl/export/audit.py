@@ -21,8 +21,29 @@ _SMALL = ("int8", "int16", "dynamic")  # weights in int8
 # What TFLite Micro registers, of the operators that a classifier of patches can become. Source:
 # tensorflow/tflite-micro, tensorflow/lite/micro/micro_mutable_op_resolver.h (Add... methods).
 MICRO_OPERATORS = frozenset(
-    "ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEQUANTIZE FULLY_CONNECTED LOGISTIC MAX_POOL_2D MEAN "
-    "MUL PAD QUANTIZE RELU RELU6 RESHAPE SOFTMAX STRIDED_SLICE SUB SUM TRANSPOSE".split()
+    [
+        "ADD",
+        "AVERAGE_POOL_2D",
+        "CONCATENATION",
+        "CONV_2D",
+        "DEPTHWISE_CONV_2D",
+        "DEQUANTIZE",
+        "FULLY_CONNECTED",
+        "LOGISTIC",
+        "MAX_POOL_2D",
+        "MEAN",
+        "MUL",
+        "PAD",
+        "QUANTIZE",
+        "RELU",
+        "RELU6",
+        "RESHAPE",
+        "SOFTMAX",
+        "STRIDED_SLICE",
+        "SUB",
+        "SUM",
+        "TRANSPOSE",
+    ]
 )
 
 

@@ -45,7 +45,8 @@ def float_content(
     """
     output = "scores" if is_classifier(model) else "embedding"
     if input == "patches":
-        function, shape, name = patch_function(model), patch_shape(model), "patches"
+        function, name = patch_function(model), "patches"
+        shape: tuple[int, ...] = patch_shape(model)
     else:
         model = with_frontend(model, frontend)
         shape, name = window_shape(model, samples), model.inputs[0].name

@@ -163,7 +163,7 @@ class _Buffer(schema.BufferT):
         if buffer.offset > 1:
             self.data = np.frombuffer(content[buffer.offset : buffer.offset + buffer.size], np.uint8)
 
-    def Pack(self, builder: Any) -> int:  # noqa: N802 - the generated code's name
+    def Pack(self, builder: Any) -> int:
         """As the generated code, with the schema's ``force_align``."""
         place = None
         if self.data is not None:

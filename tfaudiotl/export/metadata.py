@@ -230,7 +230,11 @@ def _unpacked(data: bytes, files: dict[str, bytes]) -> Metadata:
     options = units[0].table(1) if units else None
     first = next(iter(labels.values()), ())
     return Metadata(
-        *(root.text(place) for place in (0, 1, 2, 4, 5)),
+        name=root.text(0),
+        description=root.text(1),
+        version=root.text(2),
+        author=root.text(4),
+        license=root.text(5),
         labels=labels.pop("", first),
         locales={locale: names for locale, names in labels.items() if len(names) == len(first)},
         sample_rate=audio.number(0, number_types.Uint32Flags) if audio else 16_000,

@@ -27,7 +27,7 @@ def waveforms_of(sound: Sound, *, limit: int | None = None) -> list[np.ndarray]:
         rows = rows[np.linspace(0, len(rows) - 1, limit).astype(int)]
     if isinstance(sound, Clips):
         return list(map_ahead(lambda row: sound.load(int(row)), rows))
-    return [np.asarray(sound[row], np.float32) for row in rows]
+    return [np.asarray(sound[int(row)], np.float32) for row in rows]
 
 
 def calibration_windows(

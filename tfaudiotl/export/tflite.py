@@ -27,7 +27,7 @@ from tfaudiotl.export.metadata import Metadata, write_metadata
 from tfaudiotl.export.micro import write_c_array
 from tfaudiotl.export.plan import Quantized, quantize_dynamic, quantize_static, quantize_throughout
 from tfaudiotl.export.proof import prove
-from tfaudiotl.export.sound import calibration_windows, patches_of, waveforms_of
+from tfaudiotl.export.sound import calibration_windows, patches_of
 
 QUANTIZE = (None, "float16", "dynamic", "int8", "int8_io")
 CALIBRATED = ("int8", "int8_io")
