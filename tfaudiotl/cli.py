@@ -465,7 +465,7 @@ def listen(
     min_duration: MinDuration = 0.0,
     min_gap: MinGap = 0.0,
 ) -> None:
-    """Classify a stream of 16-bit mono samples on standard input: arecord -t raw -f S16_LE -r 16000 | tfaudiotl listen MODEL."""
+    """Classify 16-bit mono samples from standard input: arecord -t raw -f S16_LE -r 16000 | tfaudiotl listen M."""
     with _errors():
         import numpy as np
 

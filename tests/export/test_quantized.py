@@ -95,8 +95,15 @@ def test_int8_throughout_for_microcontrollers(
 ) -> None:
     path = tmp_path / "micro net.tflite"
     export_tflite(
-        model, path, quantize="int8_io", input="patches", calibrate=clips, verify=held_out, min_agreement=0.9, c_array=True
-    )  # fmt: skip
+        model,
+        path,
+        quantize="int8_io",
+        input="patches",
+        calibrate=clips,
+        verify=held_out,
+        min_agreement=0.9,
+        c_array=True,
+    )
     audit = audit_tflite(path)
     assert audit.inputs == ("INT8 1x96x64",)
     assert audit.outputs == ("INT8 1x3",)
@@ -163,7 +170,9 @@ def test_too_little_agreement_names_the_worst_clips_and_leaves_the_old_file_whol
     assert export_tflite(model, path, quantize="dynamic", verify=held_out, min_agreement=0, overwrite=True)
 
 
-def test_a_float_file_is_not_called_int8(model: keras.Model, clips: Clips, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # fmt: skip
+def test_a_float_file_is_not_called_int8(
+    model: keras.Model, clips: Clips, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from tfaudiotl.export import plan, tflite
 
     monkeypatch.setattr(tflite, "quantize_static", lambda content, windows: plan.Quantized(content, {}))

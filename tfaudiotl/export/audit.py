@@ -54,7 +54,8 @@ class Audited:
     Attributes:
         kind: "CONV_2D" and so on.
         block: the part of the network it belongs to: "front-end", "layer8", "head" ...
-        scheme: "int8" (computes on int8), "int16" (int8 weights, 16-bit activations), "dynamic" (int8 weights, sound quantised as it comes), "float16"
+        scheme: "int8" (computes on int8), "int16" (int8 weights, 16-bit
+            activations), "dynamic" (int8 weights, sound quantised as it comes), "float16"
             or "weight" (weights stored small, computed in float), "float", or "other" (integers, shapes).
         bytes: of its constants.
         weights: how many numbers its filter or matrix has; 0 without one.
@@ -165,7 +166,7 @@ def check_audit(audit: Audit, *, quantize: str | None, patches: bool) -> None:
         ExportError: custom or Flex operators; weights that are not in the scheme; an int8 file whose
             layers or, for "int8_io", inputs and outputs are float.
     """
-    foreign = sorted(kind for kind in audit.kinds if kind.startswith("CUSTOM") or kind.startswith("Flex"))
+    foreign = sorted(kind for kind in audit.kinds if kind.startswith(("CUSTOM", "Flex")))
     if foreign:
         raise ExportError(f"{audit.file}: needs operators that LiteRT does not have built in: {', '.join(foreign)}")
     small = [op for op in audit.layers if op.scheme in _SMALL]

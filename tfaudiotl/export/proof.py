@@ -289,7 +289,7 @@ print(kilobytes("VmHWM") - before)
 
 
 def peak_memory(path: Path) -> int | None:
-    """Bytes that loading and running the file adds to a process of its own; None where the system does not say (it is Linux that does)."""
+    """Bytes that loading and running the file adds to a process of its own; None where /proc is missing."""
     try:
         run = subprocess.run(
             [sys.executable, "-c", _MEMORY, str(path)], capture_output=True, text=True, timeout=120, check=True

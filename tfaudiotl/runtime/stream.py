@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,10 @@ class StreamingClassifier:
         done: list[Event] = []
         p = self.predictor
         self._samples += len(chunk)
+        if not self._skip and len(chunk) < p.window - self._filled:  # most pushes complete no window
+            self._buffer[self._filled : self._filled + len(chunk)] = chunk
+            self._filled += len(chunk)
+            return done
         while len(chunk):
             passed = min(self._skip, len(chunk))
             self._skip -= passed
@@ -118,7 +123,8 @@ def _as_float(samples: Any) -> np.ndarray:
         raise AudioError("samples", f"shape {array.shape}: allowed is (samples,), mono")
     if array.dtype == np.int16:
         return array.astype(np.float32) / 32_768
-    array = array.astype(np.float32)
-    if not np.isfinite(array).all():
+    array = array.astype(np.float32, copy=False)
+    finite = math.isfinite(array[0]) if len(array) == 1 else np.isfinite(array).all()  # samples may come singly
+    if not finite:
         raise AudioError("samples", "numbers that are not finite")
     return array
