@@ -13,9 +13,9 @@ from tfaudiotl.export.equalize import equalize
 from tfaudiotl.export.flatbuffer import Graph, Operator
 from tfaudiotl.export.quantize import apply_schemes, run_content
 
-GOAL = 0.995  # agreement on the calibration windows that the choice of schemes aims at
-MOST_WIDE = 8  # operators with 16-bit activations: they are slow where there is no kernel of their own
-JUDGED = 200  # calibration windows that each choice is tried on
+GOAL = 0.99  # agreement on the calibration windows that the choice of schemes aims at
+MOST_WIDE = 6  # operators with 16-bit activations: they are slow where there is no kernel of their own
+JUDGED = 120  # calibration windows that each choice is tried on
 
 
 @dataclass(frozen=True)
