@@ -310,12 +310,16 @@ def _print_rows(rows: list[dict[str, Any]], style: Format, columns: list[str]) -
 def export(
     model: Annotated[Path, typer.Argument(help="A .keras file.")],
     output: Output,
-    quantize: Annotated[str | None, typer.Option(help="For .tflite: float16.")] = None,
+    quantize: Annotated[str | None, typer.Option(help="For .tflite: float16, dynamic, int8 or int8_io.")] = None,
     samples: Annotated[int | None, typer.Option(help="For .tflite: samples per window.")] = None,
     verify: Annotated[
         Path | None, typer.Option(help="Folder of labelled recordings to compare the file with the model on.")
     ] = None,
     overwrite: Overwrite = False,
+    calibrate: Annotated[Path | None, typer.Option(help="For int8: folder of recordings to take ranges from.")] = None,
+    patches: Annotated[bool, typer.Option("--patches", help="For .tflite: log-mel patches in, not sound.")] = False,
+    matmul: Annotated[bool, typer.Option("--matmul", help="For .tflite: a front-end without RFFT2D.")] = False,
+    c_array: Annotated[bool, typer.Option("--c-array", help="For .tflite: also as C source.")] = False,
 ) -> None:
     """Export a .keras classifier: to OUTPUT.tflite, or to a SavedModel folder."""
     with _errors():
@@ -326,7 +330,18 @@ def export(
 
         loaded = load_model(model)
         if output.suffix == ".tflite":
-            export_tflite(loaded, output, quantize=quantize, samples=samples, overwrite=overwrite)
+            names = class_names_of(loaded)
+            export_tflite(
+                loaded,
+                output,
+                quantize=quantize,
+                samples=samples,
+                overwrite=overwrite,
+                calibrate=_clips(calibrate, None, None, OnError.SKIP, class_names=names) if calibrate else None,
+                input="patches" if patches else "waveform",
+                frontend="matmul" if matmul else "fft",
+                c_array=c_array,
+            )
             from tfaudiotl.evaluation.writing import write_atomic
 
             write_atomic(output.with_suffix(".txt"), "".join(f"{name}\n" for name in class_names_of(loaded)))
@@ -521,6 +536,131 @@ def _training_bars() -> Iterator[Progress]:
             bars.update(tasks[run], completed=number, description=f"Training: {run}  {shown}")
 
         yield Progress(clips=clips, epoch=epoch)
+
+
+# Added for edge devices: the runtime's and the exports' further commands.
+
+
+class Events(str, Enum):
+    """How events are written."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    AUDACITY = "audacity"
+    RAVEN = "raven"
+
+
+Smoothing = Annotated[int, typer.Option(help="Windows to average scores over, an odd number.")]
+MinDuration = Annotated[float, typer.Option(help="Seconds; shorter events are left out.")]
+MinGap = Annotated[float, typer.Option(help="Seconds; events of a class with less between them are one.")]
+Threshold = Annotated[float | None, typer.Option(help="Score from which a class is heard; the model's own, or 0.5.")]
+Release = Annotated[float | None, typer.Option(help="Score below which it ceases; the threshold by default.")]
+
+
+@app.command()
+def events(
+    model: ModelPath,
+    sound: Annotated[Path, typer.Argument(help="A sound file.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the events into this file.")] = None,
+    format: Annotated[
+        Events, typer.Option(help="Table, CSV, JSON, Audacity labels or Raven selections.")
+    ] = Events.TABLE,
+    threshold: Threshold = None,
+    release: Release = None,
+    smoothing: Smoothing = 1,
+    min_duration: MinDuration = 0.0,
+    min_gap: MinGap = 0.0,
+    plot: Annotated[Path | None, typer.Option(help="Draw waveform, spectrogram and timeline here.")] = None,
+) -> None:
+    """List what is heard when in a recording."""
+    with _errors():
+        from tfaudiotl.runtime.predictor import Predictor
+        from tfaudiotl.runtime.writers import format_events, write_events
+
+        predictor = Predictor(
+            model,
+            threshold=threshold,
+            release=release,
+            smoothing=smoothing,
+            min_duration=min_duration,
+            min_gap=min_gap,
+        )
+        found = predictor.analyze_file(sound)
+        if output:
+            typer.echo(f"Wrote {write_events(output, found.events, format.value)}", err=True)
+        else:
+            typer.echo(format_events(found.events, format.value), nl=False)
+        if plot:
+            typer.echo(f"Wrote {found.plot(plot)}", err=True)
+
+
+@app.command()
+def listen(
+    model: ModelPath,
+    sample_rate: Annotated[int, typer.Option(help="Of the samples on standard input, Hz.")] = 16_000,
+    hop_seconds: Annotated[float, typer.Option(help="From one window's start to the next's.")] = 0.48,
+    threshold: Threshold = None,
+    release: Release = None,
+    smoothing: Smoothing = 1,
+    min_duration: MinDuration = 0.0,
+    min_gap: MinGap = 0.0,
+) -> None:
+    """Classify 16-bit mono samples from standard input: arecord -t raw -f S16_LE -r 16000 | tfaudiotl listen M."""
+    with _errors():
+        import numpy as np
+
+        from tfaudiotl.runtime.stream import StreamingClassifier
+
+        live = StreamingClassifier(
+            model,
+            sample_rate=sample_rate,
+            hop_seconds=hop_seconds,
+            threshold=threshold,
+            release=release,
+            smoothing=smoothing,
+            min_duration=min_duration,
+            min_gap=min_gap,
+        )
+        rest = b""
+        while data := os.read(sys.stdin.fileno(), 65_536):
+            data = rest + data
+            whole = len(data) // 2 * 2
+            rest = data[whole:]
+            for event in live.push(np.frombuffer(data[:whole], "<i2")):
+                typer.echo(str(event))
+        for event in live.finish():
+            typer.echo(str(event))
+
+
+@app.command()
+def bench(
+    models: Annotated[list[Path], typer.Argument(help="Files of .tflite; the first is what others are compared with.")],
+    runs: Annotated[int, typer.Option(min=5, help="Timed runs of each.")] = 100,
+) -> None:
+    """Time .tflite files in turns, and list what is in them."""
+    with _errors():
+        from tfaudiotl.evaluation.writing import markdown_table
+        from tfaudiotl.export.audit import audit_tflite
+        from tfaudiotl.export.proof import measure_latency, peak_memory
+
+        rows = []
+        for path in models:
+            if not path.is_file() or path.suffix != ".tflite":
+                raise ValueError(f"models: {path} is no .tflite file")
+            audit, memory = audit_tflite(path), peak_memory(path)
+            times = [measure_latency(path, models[0], threads=threads, runs=runs) for threads in (1, 2)]
+            rows.append(
+                (
+                    path.name,
+                    f"{audit.bytes / 1e6:.2f}",
+                    f"{audit.int8_share:.2f}",
+                    *(f"{value:.2f}" for time in times for value in (time.median, time.p95, time.ratio)),
+                    None if memory is None else f"{memory / 1e6:.1f}",
+                )
+            )
+        columns = ["File", "MB", "Int8", "ms", "p95", "Ratio", "ms, 2 threads", "p95", "Ratio", "Memory MB"]
+        typer.echo(markdown_table(columns, rows))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,11 @@ import keras
 import numpy as np
 
 from tfaudiotl.audio.files import SAMPLE_RATE
-from tfaudiotl.backbones.scores import class_names_of
+from tfaudiotl.backbones.frontend import LogMelSpec
+from tfaudiotl.backbones.scores import ClassScores, class_names_of
 from tfaudiotl.errors import WeightsError
+from tfaudiotl.export.metadata import Metadata, read_metadata
+from tfaudiotl.export.quantize import decode, encode
 from tfaudiotl.models import layers as _layers  # noqa: F401 - registers them with Keras
 
 
@@ -24,10 +27,12 @@ class Artifact:
     Attributes:
         path: where it came from.
         kind: "keras", "saved_model" or "tflite".
-        class_names: in output order.
+        class_names: in output order; empty for an embedding model.
         samples: the fixed window length, or None if any length will do.
         sample_rate: Hz.
-        scores: function from ``(batch, samples)`` float32 to ``(batch, classes)`` float32.
+        scores: function from ``(batch, samples)`` float32 to ``(batch, classes)`` float32. A model of patches
+            has its front-end in here.
+        score_threshold: below which scores are not worth reporting, where the file says so.
     """
 
     path: str
@@ -36,6 +41,7 @@ class Artifact:
     samples: int | None
     sample_rate: int
     scores: Callable[[np.ndarray], np.ndarray]
+    score_threshold: float | None = None
 
 
 def load_model(path: str | Path) -> keras.Model:
@@ -59,8 +65,8 @@ def open_artifact(
 
     Args:
         model: the model, or the path of one.
-        class_names: the names in output order; None reads them: from inside the model, from the
-            SavedModel's assets, or from a ``labels.txt`` (or NAME.txt) beside the .tflite file.
+        class_names: the names in output order; None reads them: from inside the model or the .tflite file's
+            metadata, from the SavedModel's assets, or from a NAME.txt or ``labels.txt`` beside the .tflite file.
         num_threads: for .tflite: threads of the interpreter; None: one per core.
 
     Raises:
@@ -77,9 +83,14 @@ def open_artifact(
 
 
 def _from_keras(model: keras.Model, path: str, class_names: Sequence[str] | None) -> Artifact:
-    names = tuple(class_names) if class_names is not None else class_names_of(model)
-    _check_labels(path, names, model.output_shape[-1])
+    classifier = any(isinstance(layer, ClassScores) for layer in model.layers)
+    names = tuple(class_names) if class_names is not None else class_names_of(model) if classifier else ()
+    if classifier:
+        _check_labels(path, names, model.output_shape[-1])
     run = _traced(model)
+    if len(model.inputs[0].shape) > 2:  # a model of patches
+        spec = LogMelSpec()
+        return Artifact(path, "keras", names, spec.min_samples, spec.sample_rate, _with_frontend(run, spec))
     return Artifact(path, "keras", names, model.input_shape[1], SAMPLE_RATE, run)
 
 
@@ -89,7 +100,20 @@ def _traced(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
     spec = tf.TensorSpec(model.inputs[0].shape, tf.float32)
     graph = tf.function(lambda x: model(x, training=False), input_signature=[spec], autograph=False)
-    return lambda waveforms: graph(waveforms).numpy()
+
+    def run(waveforms: np.ndarray) -> np.ndarray:
+        rows = graph(waveforms).numpy()
+        return rows if rows.ndim == 2 else rows.mean(axis=1)  # a backbone that keeps its patches
+
+    return run
+
+
+def _with_frontend(run: Callable[[np.ndarray], np.ndarray], spec: LogMelSpec) -> Callable[[np.ndarray], np.ndarray]:
+    """Waveforms of one patch each, for what takes patches."""
+    from tfaudiotl.export.sound import patch_maker
+
+    make = patch_maker(spec)
+    return lambda waveforms: run(make(waveforms)[:, 0])
 
 
 def _from_saved_model(path: Path, class_names: Sequence[str] | None) -> Artifact:
@@ -122,20 +146,33 @@ def _from_tflite(path: Path, class_names: Sequence[str] | None, num_threads: int
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise WeightsError(f"model={str(path)!r}: cannot be loaded as a .tflite file: {error}") from error
-    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    metadata = read_metadata(path.read_bytes()) or Metadata()
     beside = [path.with_suffix(".txt"), path.parent / "labels.txt"]
-    names = class_names if class_names is not None else _read_labels(*beside)
-    _check_labels(str(path), names, int(given["shape"][-1]))
+    settings = metadata.settings
+    if class_names is not None:
+        names = tuple(class_names)
+    elif metadata.labels:
+        names = metadata.labels
+    else:
+        names = () if settings.get("output") == "embedding" else _read_labels(*beside)
+    if names:
+        _check_labels(str(path), names, int(given["shape"][-1]))
 
-    def scores(waveforms: np.ndarray) -> np.ndarray:
+    def scores(windows: np.ndarray) -> np.ndarray:
         rows = []
-        for waveform in np.asarray(waveforms, np.float32):
-            interpreter.set_tensor(taken["index"], waveform[None])
+        for window in np.asarray(windows, np.float32):
+            interpreter.set_tensor(taken["index"], encode(window.reshape(taken["shape"]), taken))
             interpreter.invoke()
-            rows.append(interpreter.get_tensor(given["index"])[0])
+            rows.append(decode(interpreter.get_tensor(given["index"])[0], given))
         return np.stack(rows)
 
-    return Artifact(str(path), "tflite", tuple(names), int(taken["shape"][1]), SAMPLE_RATE, scores)
+    run: Callable[[np.ndarray], np.ndarray] = scores
+    samples, rate = int(taken["shape"][-1]), metadata.sample_rate
+    if len(taken["shape"]) > 2:
+        spec = LogMelSpec(**settings.get("frontend", {}))
+        samples, run = spec.min_samples, _with_frontend(scores, spec)
+    return Artifact(str(path), "tflite", names, samples, rate, run, metadata.score_threshold)
 
 
 def _read_labels(*candidates: Path) -> tuple[str, ...]:

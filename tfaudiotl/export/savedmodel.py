@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.export.atomic import new_path
+from tfaudiotl.export.convert import frontend_spec
 from tfaudiotl.models.builder import clip_embedding_model
 
 
@@ -23,7 +24,10 @@ class _Serving(tf.Module):
         self.labels = tf.saved_model.Asset(labels)
         waveform = tf.TensorSpec(model.inputs[0].shape, tf.float32, name=model.inputs[0].name)
         self.functions = {"serving_default": _function(model, waveform, "scores")}
-        self.functions["embed"] = _function(clip_embedding_model(model), waveform, "embedding")
+        if any(layer.name == "patch_embedding" for layer in model.layers):  # a backbone alone has none
+            self.functions["embed"] = _function(clip_embedding_model(model), waveform, "embedding")
+        if len(model.inputs[0].shape) == 2:
+            self.functions["classify_file_bytes"] = _bytes_function(model)
 
 
 def _function(model: keras.Model, spec: tf.TensorSpec, output: str) -> Any:
@@ -32,11 +36,34 @@ def _function(model: keras.Model, spec: tf.TensorSpec, output: str) -> Any:
     ).get_concrete_function()
 
 
+def _bytes_function(model: keras.Model) -> Any:
+    """From encoded WAV files to scores, decoded in the graph, so that a server takes files as they are."""
+    rate, samples = frontend_spec(model).sample_rate, model.inputs[0].shape[1]
+
+    def one(encoded: Any) -> Any:
+        sound, found = tf.audio.decode_wav(encoded)
+        told = [f"classify_file_bytes takes WAV files of {rate} Hz; resample first. This one has", found]
+        with tf.control_dependencies([tf.debugging.Assert(tf.equal(found, rate), told)]):
+            mono = tf.reduce_mean(sound, axis=1)
+        windows = mono[None] if samples is None else tf.signal.frame(mono, samples, samples, pad_end=True)
+        scores = model(tf.ensure_shape(windows, (None, samples)), training=False)
+        return tf.reduce_mean(scores, axis=list(range(len(scores.shape) - 1)))
+
+    classes = tf.TensorSpec((model.output_shape[-1],), tf.float32)
+    return tf.function(
+        lambda files: {"scores": tf.map_fn(one, files, fn_output_signature=classes)},
+        input_signature=[tf.TensorSpec((None,), tf.string, name="wav")],
+        autograph=False,
+    ).get_concrete_function()
+
+
 def export_saved_model(model: keras.Model, path: str | Path, *, overwrite: bool = False) -> Path:
     """Writes ``model`` as a SavedModel that runs without tfaudiotl and without Keras.
 
-    Signatures: ``serving_default``, ``waveform (batch, samples)`` to ``scores (batch, classes)``; and
-    ``embed``, to ``embedding (batch, dim)``. The class names are the asset ``labels.txt``, one per line.
+    Signatures: ``serving_default``, ``waveform (batch, samples)`` to ``scores (batch, classes)``;
+    ``embed``, to ``embedding (batch, dim)``; and ``classify_file_bytes``, from ``wav (batch,)``, the bytes of
+    16-bit PCM WAV files at the model's own rate (TensorFlow has no resampler; any number of channels), to
+    ``scores``. The class names are the asset ``labels.txt``, one per line.
 
     Args:
         model: a classifier from ``build_classifier``.

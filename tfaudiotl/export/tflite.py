@@ -1,17 +1,38 @@
-"""TFLite (LiteRT) files: one window of sound in, scores out, built-in operators only."""
+"""TFLite (LiteRT) files for phones, boards, browsers and microcontrollers: small, fast, and proven right."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import keras
-import tensorflow as tf
+import numpy as np
 
-from tfaudiotl.backbones.frontend import LogMel
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.errors import ExportError
 from tfaudiotl.export.atomic import new_path
+from tfaudiotl.export.audit import audit_content, check_audit
+from tfaudiotl.export.convert import (
+    FRONTENDS,
+    INPUTS,
+    float_content,
+    frontend_spec,
+    is_classifier,
+    takes_patches,
+    window_shape,
+)
+from tfaudiotl.export.metadata import Metadata, write_metadata
+from tfaudiotl.export.micro import write_c_array
+from tfaudiotl.export.plan import Quantized, quantize_dynamic, quantize_static, quantize_throughout
+from tfaudiotl.export.proof import prove
+from tfaudiotl.export.sound import calibration_windows, patches_of
 
-QUANTIZE = (None, "float16")
+QUANTIZE = (None, "float16", "dynamic", "int8", "int8_io")
+CALIBRATED = ("int8", "int8_io")
+
+Sound = Clips | Sequence[np.ndarray]
 
 
 def export_tflite(
@@ -19,20 +40,41 @@ def export_tflite(
     path: str | Path,
     *,
     quantize: str | None = None,
+    input: str = "waveform",
+    calibrate: Sound | None = None,
+    verify: Sound | None = None,
+    min_agreement: float = 0.97,
+    frontend: str = "fft",
     samples: int | None = None,
+    metadata: Metadata | None = None,
+    c_array: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Writes ``model`` as a .tflite file for phones, boards and browsers.
+    """Writes ``model`` as a .tflite file of built-in operators, with metadata, and proves it on real clips.
 
     The signature ``serving_default`` takes ``waveform (1, samples)``, float32 in [-1, 1] at 16 kHz, and
-    gives ``scores (1, classes)``. Longer sound is run window by window, as ``Predictor`` does.
+    gives ``scores (1, classes)`` (``embedding (1, dim)`` for an embedding model). Longer sound is run window
+    by window, as ``Predictor`` does.
 
     Args:
-        model: a classifier from ``build_classifier``.
+        model: a classifier from ``build_classifier``, a backbone, or an embedding model.
         path: the file to write.
-        quantize: None for float32, or "float16": weights in half precision, half the size.
+        quantize: None for float32. "float16": weights in half precision, half the size. "dynamic": int8
+            weights where they weigh, no calibration. "int8": static int8 in every block that bears it,
+            by measurement. "int8_io": integers throughout, int8 in and out, for microcontrollers and NPUs;
+            where int8 activations cost accuracy, a few operators have 16-bit ones (same weights). Only
+            with ``input="patches"``.
+        input: "waveform", or "patches": log-mel patches ``(1, 96, 64)`` that the device computes itself.
+        calibrate: clips of the model's classes (or waveforms at 16 kHz) for "int8" and "int8_io": a few
+            hundred windows from the training set.
+        verify: clips (or waveforms) to compare the file with the Keras model on; none of ``calibrate``. A
+            report is written beside the file: NAME.report.md and NAME.report.json.
+        min_agreement: least share of windows with the same best class, in [0, 1].
+        frontend: "fft", or "matmul" for runtimes without RFFT2D: no complex numbers, the same result.
         samples: samples per window; None: the model's own fixed length, else the least that the
             backbone hears at once (YAMNet: 15,600, 0.975 s).
+        metadata: what the file says of itself; None fills in the model's name, labels and sample rate.
+        c_array: also write NAME.h and NAME.cc, the file as an array for firmware.
         overwrite: replace an existing file; it stays whole until the new one is complete.
 
     Returns:
@@ -40,43 +82,106 @@ def export_tflite(
 
     Raises:
         FileExistsError: ``path`` exists and ``overwrite`` is false.
-        ExportError: the model needs more than built-in operators, or ``path`` cannot be written.
+        ValueError: an argument outside what is allowed; calibration missing, silent or of other classes.
+        ExportError: the model needs more than built-in operators, the file is not what it should be or
+            agrees less than ``min_agreement``, or ``path`` cannot be written.
     """
-    if quantize not in QUANTIZE:
-        raise ValueError(f"quantize={quantize!r}: allowed are {', '.join(map(repr, QUANTIZE))}")
-    window = window_samples(model, samples)
-    name = model.inputs[0].name
-    variables = tf.Module()
-    variables.list = [variable.value for variable in model.variables]  # else the converter loses them
-    function = tf.function(lambda x: {"scores": model(x, training=False)}, autograph=False).get_concrete_function(
-        tf.TensorSpec((1, *window), tf.float32, name=name)
-    )
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], variables)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if quantize == "float16":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [tf.float16]
-    try:
-        content = converter.convert()
-    except Exception as error:  # the converter's own errors have no common public class
-        raise ExportError(f"model {model.name!r} has no form in built-in TFLite operators: {error}") from error
+    _check(model, quantize, input, calibrate, frontend, min_agreement)
+    input = "patches" if takes_patches(model) else input
+    if Path(path).exists() and not overwrite:
+        raise FileExistsError(f"path={str(path)!r} exists already; pass overwrite=True to replace it")
+    plain = float_content(model, input=input, samples=samples, frontend=frontend)
+    done = _quantized(model, plain, quantize, input, calibrate, samples, frontend)
+    content = write_metadata(done.content, _filled(metadata, model, input))
+    audit = audit_content(content, Path(path).name)
+    check_audit(audit, quantize=quantize, patches=input == "patches")
     with new_path(path, overwrite=overwrite) as target:
         target.write_bytes(content)
+        if verify is not None:
+            proof = prove(model, target, plain, verify, audit=audit, min_agreement=min_agreement)
+            proof = replace(proof, sensitivity=done.sensitivity)
+            proof.save(Path(path))
+    if c_array:
+        write_c_array(path)
     return Path(path)
 
 
-def window_samples(model: keras.Model, samples: int | None) -> tuple[int, ...]:
-    """Shape of one window of the model's input, without the batch: ``(samples,)`` for waveforms."""
-    fixed = tuple(model.inputs[0].shape[1:])
-    if None not in fixed:
-        if samples is not None and fixed != (samples,):
-            raise ValueError(f"samples={samples}: the model was built for an input of shape {fixed}")
-        return fixed
-    if samples is None:
-        frontends = [layer for layer in model.layers if isinstance(layer, LogMel)]
-        if not frontends:
-            raise ValueError("samples=None: this model has no fixed input length; give samples=")
-        return (frontends[0].spec.min_samples,)
-    if not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"samples={samples!r}: a positive whole number of samples, or None")
-    return (samples,)
+def _check(
+    model: keras.Model,
+    quantize: str | None,
+    input: str,
+    calibrate: Sound | None,
+    frontend: str,
+    min_agreement: float,
+) -> None:
+    if quantize not in QUANTIZE:
+        raise ValueError(f"quantize={quantize!r}: allowed are {', '.join(map(repr, QUANTIZE))}")
+    if input not in INPUTS:
+        raise ValueError(f"input={input!r}: allowed are {', '.join(INPUTS)}")
+    if frontend not in FRONTENDS:
+        raise ValueError(f"frontend={frontend!r}: allowed are {', '.join(FRONTENDS)}")
+    if not 0 <= min_agreement <= 1:
+        raise ValueError(f"min_agreement={min_agreement!r}: allowed is 0 to 1")
+    patches = input == "patches" or takes_patches(model)
+    if quantize == "int8_io" and not patches:
+        raise ValueError("quantize='int8_io': a front-end in 8 bits hears nothing; pass input='patches' too")
+    if quantize in CALIBRATED and calibrate is None:
+        raise ValueError(
+            f"quantize={quantize!r}: give calibrate=, clips like those that the model will hear; without them "
+            "use quantize='dynamic'"
+        )
+    if not is_classifier(model) and quantize in CALIBRATED:
+        raise ValueError(f"quantize={quantize!r}: an embedding model has no classes to judge by; use 'dynamic'")
+
+
+def _quantized(
+    model: keras.Model,
+    plain: bytes,
+    quantize: str | None,
+    input: str,
+    calibrate: Sound | None,
+    samples: int | None,
+    frontend: str,
+) -> Quantized:
+    if quantize is None:
+        return Quantized(plain, {})
+    if quantize == "float16":
+        return Quantized(float_content(model, input=input, samples=samples, frontend=frontend, float16=True), {})
+    if quantize == "dynamic":
+        return quantize_dynamic(plain)
+    assert calibrate is not None  # _check
+    spec, names = frontend_spec(model), class_names_of(model)
+    if input == "waveform":
+        return quantize_static(
+            plain, calibration_windows(calibrate, window_shape(model, samples)[0], class_names=names)
+        )
+    calibration = patches_of(calibration_windows(calibrate, spec.min_samples, class_names=names), spec)
+    if quantize == "int8":
+        return quantize_static(plain, calibration)
+    return quantize_throughout(plain, calibration)
+
+
+def _filled(metadata: Metadata | None, model: keras.Model, input: str) -> Metadata:
+    """What is given, and the model's own facts where nothing is."""
+    given = metadata or Metadata()
+    spec = frontend_spec(model)
+    labels = given.labels
+    if not labels and is_classifier(model):
+        labels = class_names_of(model)
+    if labels and is_classifier(model) and len(labels) != model.output_shape[-1]:
+        raise ExportError(f"metadata.labels: {len(labels)} labels for {model.output_shape[-1]} outputs")
+    settings = {
+        "input": input,
+        "output": "scores" if labels else "embedding",
+        "frontend": asdict(spec),
+        **given.settings,
+    }
+    heard = f"Hears {len(labels)} classes of sound." if labels else "Turns sound into an embedding."
+    return replace(
+        given,
+        name=given.name or model.name,
+        description=given.description or f"{heard} Made with tfaudiotl.",
+        labels=tuple(labels),
+        sample_rate=spec.sample_rate,
+        settings=settings,
+    )

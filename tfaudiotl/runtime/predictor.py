@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +13,78 @@ import numpy as np
 from tfaudiotl.audio.arrays import check_waveform
 from tfaudiotl.audio.files import load_audio
 from tfaudiotl.embeddings.engine import trim_padding
-from tfaudiotl.errors import AudioError
+from tfaudiotl.errors import AudioError, WeightsError
 from tfaudiotl.export.artifact import Artifact, open_artifact
 from tfaudiotl.export.verify import cut_windows
+from tfaudiotl.runtime.events import Event, EventOptions, EventTracker, in_order
+
+__all__ = ["Event", "Prediction", "Predictor", "Summary"]
 
 WHOLE_SECONDS = 10.0  # a clip of up to this length is classified in one piece, as in training
 WINDOW_SECONDS = 0.975  # of a timeline, where the model leaves the choice: one patch of YAMNet
+BATCH = 32  # windows of a timeline in one run
 
 
 @dataclass(frozen=True)
-class Event:
-    """A stretch of sound with one label: seconds from the start, and the highest score in it."""
+class Summary:
+    """One class over a whole file.
 
-    start: float
-    end: float
+    Attributes:
+        label: the class.
+        mean, peak: of its scores over the windows.
+        seconds: how long it was heard, by its events.
+        events: how often.
+    """
+
     label: str
-    score: float
+    mean: float
+    peak: float
+    seconds: float
+    events: int
 
-    def __str__(self) -> str:
-        return f"{self.start:8.2f} - {self.end:8.2f} s  {self.label}  {self.score:.3f}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
+@dataclass(frozen=True)
+class Prediction:
+    """What was heard in one sound.
+
+    Attributes:
+        waveform: ``(samples,)`` at ``sample_rate``.
+        sample_rate: Hz, the model's.
+        class_names: in the order of the scores.
+        starts: ``(windows,)`` seconds.
+        scores: ``(windows, classes)``, as they came, not smoothed.
+        window_seconds: length of a window.
+        events: in order of their start.
+    """
+
+    waveform: np.ndarray
+    sample_rate: int
+    class_names: tuple[str, ...]
+    starts: np.ndarray
+    scores: np.ndarray
+    window_seconds: float
+    events: list[Event]
+
+    @property
+    def duration(self) -> float:
+        """Seconds of the sound."""
+        return len(self.waveform) / self.sample_rate
+
+    def summary(self) -> list[Summary]:
+        """Every class over the whole sound, the one with the highest mean score first."""
+        rows = []
+        for column, label in enumerate(self.class_names):
+            own = [event for event in self.events if event.label == label]
+            scores = self.scores[:, column]
+            seconds = sum(event.end - event.start for event in own)
+            rows.append(Summary(label, float(scores.mean()), float(scores.max()), seconds, len(own)))
+        return sorted(rows, key=lambda row: -row.mean)
+
+    def plot(self, path: str | Path, *, classes: int = 8) -> Path:
+        """Draws waveform, spectrogram and the timeline of the ``classes`` highest classes into a picture file."""
+        from tfaudiotl.runtime.plot import plot_prediction
+
+        return plot_prediction(self, path, classes=classes)
 
 
 class Predictor:
@@ -46,8 +95,17 @@ class Predictor:
         window_seconds: length of the windows of a timeline; None: what the file was exported for, else
             0.975 s.
         hop_seconds: from one window's start to the next's; None: half a window.
-        threshold: a class is heard from this score on, in [0, 1].
+        threshold: a class is heard from this score on, in [0, 1]; None: what the file says, else 0.5.
         class_names: names in output order, for files that do not carry them.
+        release: a class heard ceases below this score, at most ``threshold``; None: at ``threshold``.
+        smoothing: scores are averaged over so many windows, an odd number.
+        min_duration: seconds; shorter events are dropped.
+        min_gap: seconds; events of a class with less between them are joined.
+        num_threads: for .tflite files; None: one per core.
+
+    Raises:
+        ValueError: an argument outside what is allowed.
+        WeightsError: a model that cannot be opened, has no class names, or is no classifier.
     """
 
     def __init__(
@@ -56,19 +114,31 @@ class Predictor:
         *,
         window_seconds: float | None = None,
         hop_seconds: float | None = None,
-        threshold: float = 0.5,
+        threshold: float | None = None,
         class_names: Sequence[str] | None = None,
+        release: float | None = None,
+        smoothing: int = 1,
+        min_duration: float = 0.0,
+        min_gap: float = 0.0,
+        num_threads: int | None = None,
     ):
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold={threshold!r}: allowed is 0 to 1")
-        self.artifact: Artifact = open_artifact(model, class_names=class_names)
-        rate = self.artifact.sample_rate
-        fixed = self.artifact.samples
+        self.artifact: Artifact = open_artifact(model, class_names=class_names, num_threads=num_threads)
+        if not self.artifact.class_names:
+            raise WeightsError(f"model={self.artifact.path!r}: gives embeddings, not scores; a classifier is needed")
+        if threshold is None:
+            threshold = 0.5 if self.artifact.score_threshold is None else self.artifact.score_threshold
+        self.options = EventOptions(threshold, release, smoothing, min_duration, min_gap)
+        rate, fixed = self.artifact.sample_rate, self.artifact.samples
         if fixed and window_seconds is not None and round(window_seconds * rate) != fixed:
             raise ValueError(f"window_seconds={window_seconds}: {self.artifact.path} takes {fixed / rate} s at a time")
-        self.window = fixed or _samples("window_seconds", window_seconds or WINDOW_SECONDS, rate)
+        given = WINDOW_SECONDS if window_seconds is None else window_seconds
+        self.window = fixed or _samples("window_seconds", given, rate)
         self.hop = _samples("hop_seconds", hop_seconds, rate) if hop_seconds is not None else max(1, self.window // 2)
-        self.threshold = threshold
+
+    @property
+    def threshold(self) -> float:
+        """The score from which a class is heard."""
+        return self.options.threshold
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -77,11 +147,21 @@ class Predictor:
 
     def scores(self, waveform: Any, *, sample_rate: int) -> np.ndarray:
         """Scores of the whole clip, ``(classes,)``: in one piece up to 10 s, else the mean of its pieces'."""
-        return self._whole(check_waveform(waveform, sample_rate=sample_rate, target_rate=self.artifact.sample_rate))
+        return self._whole(self._checked(waveform, sample_rate))
 
     def scores_of_file(self, path: str | Path) -> np.ndarray:
         """Scores of the whole file, ``(classes,)``."""
         return self._whole(load_audio(path, sample_rate=self.artifact.sample_rate))
+
+    def scores_of_files(self, paths: Sequence[str | Path]) -> np.ndarray:
+        """Scores of many files, ``(files, classes)``; the next ones are decoded while one is classified."""
+        from tfaudiotl.embeddings.engine import map_ahead
+
+        rate = self.artifact.sample_rate
+        return np.stack([self._whole(x) for x in map_ahead(lambda path: load_audio(path, sample_rate=rate), paths)])
+
+    def _checked(self, waveform: Any, sample_rate: int) -> np.ndarray:
+        return check_waveform(waveform, sample_rate=sample_rate, target_rate=self.artifact.sample_rate)
 
     def _whole(self, waveform: np.ndarray) -> np.ndarray:
         waveform, samples = trim_padding(waveform), self.artifact.samples
@@ -92,32 +172,39 @@ class Predictor:
 
     def timeline(self, waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Start of each window in seconds ``(windows,)``, and its scores ``(windows, classes)``."""
-        windows = cut_windows(waveform, self.window, self.hop)
-        batches = [self.artifact.scores(windows[i : i + 32]) for i in range(0, len(windows), 32)]
-        return np.arange(len(windows)) * self.hop / self.artifact.sample_rate, np.concatenate(batches)
+        windows = 1 + max(0, -(-(len(waveform) - self.window) // self.hop))
+        batches = []
+        for first in range(0, windows, BATCH):  # cut batch by batch: windows overlap, and files are long
+            last = min(first + BATCH, windows)
+            piece = waveform[first * self.hop : (last - 1) * self.hop + self.window]
+            batches.append(self.artifact.scores(cut_windows(piece, self.window, self.hop)[: last - first]))
+        return np.arange(windows) * self.hop / self.artifact.sample_rate, np.concatenate(batches)
 
     def predict(self, waveform: Any, *, sample_rate: int) -> list[Event]:
         """The events in a waveform: an array in [-1, 1] or of integers, ``(samples,)`` or ``(samples, channels)``."""
-        return self._events(check_waveform(waveform, sample_rate=sample_rate, target_rate=self.artifact.sample_rate))
+        return self.analyze(waveform, sample_rate=sample_rate).events
 
     def predict_file(self, path: str | Path) -> list[Event]:
         """The events in a file, in order of their start."""
-        return self._events(load_audio(path, sample_rate=self.artifact.sample_rate))
+        return self.analyze_file(path).events
 
-    def _events(self, waveform: np.ndarray) -> list[Event]:
+    def analyze(self, waveform: Any, *, sample_rate: int) -> Prediction:
+        """The events in a waveform with everything they come from, for summaries and plots."""
+        return self._analyze(self._checked(waveform, sample_rate))
+
+    def analyze_file(self, path: str | Path) -> Prediction:
+        """Likewise of a file."""
+        return self._analyze(load_audio(path, sample_rate=self.artifact.sample_rate))
+
+    def _analyze(self, waveform: np.ndarray) -> Prediction:
         if not len(waveform):
             raise AudioError("waveform", "has no samples")
+        rate = self.artifact.sample_rate
         starts, scores = self.timeline(waveform)
-        duration = len(waveform) / self.artifact.sample_rate
-        events = []
-        for column, label in enumerate(self.class_names):
-            heard = np.concatenate([[False], scores[:, column] >= self.threshold, [False]])
-            edges = np.flatnonzero(heard[1:] != heard[:-1]).reshape(-1, 2)
-            for first, after in edges:
-                end = min(duration, starts[after - 1] + self.window / self.artifact.sample_rate)
-                score = float(scores[first:after, column].max())
-                events.append(Event(float(starts[first]), float(end), label, score))
-        return sorted(events, key=lambda event: (event.start, -event.score))
+        tracker = EventTracker(self.class_names, self.options, hop=self.hop / rate, window=self.window / rate)
+        events = [event for row in scores for event in tracker.push(row)]
+        events += tracker.finish(len(waveform) / rate)
+        return Prediction(waveform, rate, self.class_names, starts, scores, self.window / rate, in_order(events))
 
 
 def _samples(name: str, seconds: float, rate: int) -> int:

@@ -1,0 +1,165 @@
+"""Which operator is quantised how: measured on the model at hand, not taken from a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tfaudiotl.export.audit import LAYERS, part_of
+from tfaudiotl.export.calibrate import measure_ranges
+from tfaudiotl.export.equalize import equalize
+from tfaudiotl.export.flatbuffer import Graph, Operator
+from tfaudiotl.export.quantize import apply_schemes, run_content
+
+GOAL = 0.99  # agreement on the calibration windows that the choice of schemes aims at
+MOST_WIDE = 6  # operators with 16-bit activations: they are slow where there is no kernel of their own
+JUDGED = 120  # calibration windows that each choice is tried on
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantised file and how it came about.
+
+    Attributes:
+        content: the file.
+        schemes: operator's name -> scheme; operators not named are in float.
+        sensitivity: block -> agreement with the float file when that block alone is static int8; empty
+            where nothing had to be chosen.
+    """
+
+    content: bytes
+    schemes: dict[str, str]
+    sensitivity: dict[str, float] = field(default_factory=dict)
+
+
+def quantize_dynamic(content: bytes) -> Quantized:
+    """Int8 weights in the pointwise convolutions and dense layers; everything else in float.
+
+    These hold 98 % of the weights. Depthwise layers and the front-end, where dynamic quantisation does the
+    damage, hold little; so does the first convolution.
+    """
+    schemes = {op.name: "dynamic" for op, _ in _network(content) if _is_heavy(Graph(content), op)}
+    return Quantized(apply_schemes(content, schemes), schemes)
+
+
+def quantize_static(content: bytes, windows: np.ndarray, *, goal: float = GOAL) -> Quantized:
+    """Static int8 wherever the network bears it, dynamic where it does not; the front-end in float.
+
+    Channels are equalised. Each block is then tried alone in static int8, and the worst ones are taken out of
+    it, as few as reach ``goal``.
+
+    Args:
+        content: the float file.
+        windows: ``(windows, ...)``: its inputs on real sound.
+        goal: agreement with the float file on these windows to aim at.
+    """
+    even = equalize(content, measure_ranges(content, windows))
+    limits = {name: found.limits() for name, found in even.ranges.items()}
+    judged = windows[np.linspace(0, len(windows) - 1, min(JUDGED, len(windows))).astype(int)]
+    wanted = run_content(content, judged)
+    graph = Graph(even.content)
+    blocks: dict[str, list[Operator]] = {}
+    for op, block in _network(even.content):
+        blocks.setdefault(block, []).append(op)
+
+    def schemes(static: set[str], *, others: bool) -> dict[str, str]:
+        chosen = {}
+        for block, operators in blocks.items():
+            for op in operators:
+                if block in static:
+                    chosen[op.name] = "static"
+                elif others and _is_heavy(graph, op):
+                    chosen[op.name] = "dynamic"
+        return chosen
+
+    def judge(chosen: dict[str, str]) -> tuple[float, float]:
+        found = run_content(apply_schemes(even.content, chosen, limits), judged)
+        return _agreement(found, wanted), float(np.abs(found - wanted).mean())
+
+    alone = {block: judge(schemes({block}, others=False)) for block in blocks}
+    worst_first = sorted(blocks, key=lambda block: (-alone[block][1], block))
+
+    def out(count: int) -> dict[str, str]:
+        return schemes(set(worst_first[count:]), others=True)
+
+    count = _least(len(blocks) - 1, lambda taken: judge(out(taken))[0] >= goal)
+    chosen = out(count)
+    content = apply_schemes(even.content, chosen, limits)
+    return Quantized(content, chosen, {block: agreement for block, (agreement, _) in alone.items()})
+
+
+def quantize_throughout(content: bytes, patches: np.ndarray, *, goal: float = GOAL) -> Quantized:
+    """Integers throughout, input and output too: int8, and 16-bit activations in the few worst operators.
+
+    Channels are equalised. Each operator is then tried alone in int8, and the worst ones keep 16 bits for what
+    runs through them (their weights stay int8), as few as reach ``goal`` and at most ``MOST_WIDE``.
+
+    Args:
+        content: a float file of patches.
+        patches: ``(patches, ...)``: its inputs on real sound.
+        goal: agreement with the float file on these patches to aim at.
+    """
+    even = equalize(content, measure_ranges(content, patches))
+    narrow = {name: found.limits() for name, found in even.ranges.items()}
+    judged = patches[np.linspace(0, len(patches) - 1, min(JUDGED, len(patches))).astype(int)]
+    wanted = run_content(content, judged)
+    operators = list(Graph(even.content).operators())
+    layers = [op.name for op in operators if op.kind in LAYERS]
+    alone: dict[str, tuple[float, float]] = {}
+    for name in layers:
+        found = run_content(apply_schemes(even.content, {name: "static"}, narrow), judged)
+        alone[name] = (_agreement(found, wanted), float(np.abs(found - wanted).mean()))
+    worst_first = sorted(layers, key=lambda name: (-alone[name][1], name))
+
+    def with_wide(count: int) -> tuple[bytes, dict[str, str]]:
+        wide = worst_first[:count]
+        schemes = {op.name: "static16" if op.name in wide else "static" for op in operators}
+        limits = narrow | {name: even.ranges[name].extremes() for name in wide}
+        return apply_schemes(even.content, schemes, limits, int8_io=True), schemes
+
+    def enough(count: int) -> bool:
+        return _agreement(run_content(with_wide(count)[0], judged), wanted) >= goal
+
+    content, schemes = with_wide(_least(min(MOST_WIDE, len(layers) - 1), enough))
+    return Quantized(content, schemes, {_short(name): agreement for name, (agreement, _) in alone.items()})
+
+
+def _short(name: str) -> str:
+    """An operator's name without the path and the fused parts: "layer12_pointwise_conv_relu"."""
+    parts = [part for part in name.split(";")[0].split("/") if not part.startswith(("functional", "head_1"))]
+    return parts[0] if parts else name
+
+
+def _network(content: bytes) -> list[tuple[Operator, str]]:
+    """Layers and means behind the front-end, with their blocks."""
+    found, part = [], "front-end"
+    for op in Graph(content).operators():
+        part = part_of(op, part)
+        if part != "front-end" and op.kind in (*LAYERS, "MEAN"):
+            found.append((op, part))
+    return found
+
+
+def _is_heavy(graph: Graph, op: Operator) -> bool:
+    """Whether dynamic quantisation pays: dense layers, and convolutions that mix more than one channel."""
+    if op.kind == "CONV_2D":
+        return graph.shape(op.inputs[1])[-1] > 1
+    return op.kind == "FULLY_CONNECTED"
+
+
+def _agreement(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a.argmax(axis=-1) == b.argmax(axis=-1)).mean())
+
+
+def _least(most: int, enough: Callable[[int], bool]) -> int:
+    """The least number in 0 to ``most`` that is enough, if more is never worse; ``most`` if none is."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high) // 2
+        if enough(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -1,0 +1,299 @@
+"""The proof that goes with an exported file: what it is, and how it compares on real clips."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.errors import ExportError
+from tfaudiotl.evaluation.metrics import evaluate_scores
+from tfaudiotl.evaluation.writing import escape_markdown, markdown_table, write_atomic
+from tfaudiotl.export.artifact import Artifact, open_artifact
+from tfaudiotl.export.audit import Audit
+from tfaudiotl.export.quantize import encode
+from tfaudiotl.export.sound import Sound, waveforms_of
+from tfaudiotl.export.verify import cut_windows
+
+RUNS = 60  # timed runs of each file
+WORST = 5  # clips named
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How one form of the model does on the clips.
+
+    Attributes:
+        file: its name; kind: "keras", "saved_model" or "tflite".
+        bytes: on disk; 0 for the model in memory.
+        agreement: share of windows with the Keras model's best class; for embeddings NaN.
+        max_difference, mean_difference: of the scores (embeddings: of the numbers).
+        accuracy, macro_f1: of the clips; None without labels.
+        cosine: least cosine between embeddings; None for classifiers.
+    """
+
+    file: str
+    kind: str
+    bytes: int
+    agreement: float | None
+    max_difference: float
+    mean_difference: float
+    accuracy: float | None = None
+    macro_f1: float | None = None
+    cosine: float | None = None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one window: median and 95th percentile, of the file and of its float twin in turns."""
+
+    threads: int
+    median: float
+    p95: float
+    float_median: float
+    float_p95: float
+
+    @property
+    def ratio(self) -> float:
+        """Of the medians."""
+        return self.median / self.float_median
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What ``export_tflite`` writes beside the file.
+
+    Attributes:
+        compared: the Keras model, a SavedModel of it, the float file and the file itself.
+        latencies: with 1 and 2 threads.
+        peak_memory: bytes that loading and running the file adds to a bare process, or None.
+        audit: the file's contents.
+        windows, clips: how many were compared.
+        worst: clips that differ most: name, and largest difference of a score.
+        sensitivity: block -> agreement when that block alone is int8.
+    """
+
+    compared: list[Compared]
+    latencies: list[Latency]
+    peak_memory: int | None
+    audit: Audit
+    windows: int
+    clips: int
+    worst: list[tuple[str, float]] = field(default_factory=list)
+    sensitivity: dict[str, float] = field(default_factory=dict)
+
+    def save(self, path: Path) -> tuple[Path, Path]:
+        """Writes NAME.report.md and NAME.report.json beside ``path``."""
+        content = json.dumps(asdict(self) | {"audit": self.audit.to_dict()}, indent=1, allow_nan=False)
+        return (
+            write_atomic(path.with_suffix(".report.md"), self.to_markdown(path.name)),
+            write_atomic(path.with_suffix(".report.json"), content + "\n"),
+        )
+
+    def to_markdown(self, name: str) -> str:
+        """The report."""
+        rows = [
+            (
+                c.file,
+                f"{c.bytes / 1e6:.2f}" if c.bytes else None,
+                c.agreement if c.agreement is None else f"{c.agreement:.4f}",
+                f"{c.max_difference:.2g}",
+                f"{c.mean_difference:.2g}",
+                *(None if x is None else f"{x:.4f}" for x in (c.accuracy, c.macro_f1, c.cosine)),
+            )
+            for c in self.compared
+        ]
+        header = ["Form", "MB", "Agreement", "Largest", "Mean difference", "Accuracy", "Macro F1", "Cosine"]
+        times = [
+            (t.threads, *(f"{x:.2f}" for x in (t.median, t.p95, t.float_median, t.float_p95, t.ratio)))
+            for t in self.latencies
+        ]
+        parts = [
+            f"# {escape_markdown(name)}",
+            f"{self.windows} windows of {self.clips} clips; agreement, differences and cosine against the Keras model.",
+            markdown_table(header, rows),
+            "## Milliseconds per window",
+            markdown_table(["Threads", "Median", "p95", "Float", "Float p95", "Ratio"], times),
+            "" if self.peak_memory is None else f"Memory to load and run it: {self.peak_memory / 1e6:.1f} MB.",
+            "## What is in the file",
+            self.audit.to_markdown(),
+        ]
+        if self.worst:
+            listed = [(escape_markdown(clip), f"{difference:.3f}") for clip, difference in self.worst]
+            parts += ["## Clips that differ most", markdown_table(["Clip", "Largest difference"], listed)]
+        if self.sensitivity:
+            listed = [(block, f"{agreement:.3f}") for block, agreement in self.sensitivity.items()]
+            parts += [
+                "## Sensitivity",
+                "Agreement with the float file on calibration windows when one block alone is static int8:",
+                markdown_table(["Block", "Agreement"], listed),
+            ]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def prove(
+    model: keras.Model, path: Path, plain: bytes, sound: Sound, *, audit: Audit, min_agreement: float = 0.97
+) -> Proof:
+    """Runs the Keras model, a SavedModel, the float file and the file at ``path`` on the same clips.
+
+    Args:
+        model: the Keras model.
+        path: the .tflite file.
+        plain: the bytes of its float twin.
+        sound: clips or waveforms.
+        audit: of the file.
+        min_agreement: ExportError below it (for embeddings: below this least cosine).
+
+    Raises:
+        ExportError: too little agreement, or numbers that are not finite; the worst clips are named.
+        ValueError: there are no clips.
+    """
+    if not len(sound):
+        raise ValueError("verify is empty: at least one clip is needed to compare on")
+    waveforms = waveforms_of(sound)
+    names = list(sound.paths) if isinstance(sound, Clips) else [f"waveform {i}" for i in range(len(waveforms))]
+    with tempfile.TemporaryDirectory() as folder:
+        twin = Path(folder) / "float.tflite"
+        twin.write_bytes(plain)
+        keras_form = open_artifact(model)
+        forms = [keras_form, *_saved_model(model, Path(folder)), *(_tflite(p, keras_form) for p in (twin, path))]
+        samples = forms[-1].samples
+        windows = [cut_windows(waveform, samples) for waveform in waveforms]
+        wanted = [keras_form.scores(rows) for rows in windows]
+        compared, given = [], wanted
+        for form in forms:
+            given = wanted if form is keras_form else [form.scores(rows) for rows in windows]
+            compared.append(_compare(form, given, wanted, sound))
+        latencies = [measure_latency(path, twin, threads=threads) for threads in (1, 2)]
+    differences = [float(np.abs(a - b).max()) for a, b in zip(given, wanted, strict=True)]
+    worst = sorted(zip(names, differences, strict=True), key=lambda pair: -pair[1])[:WORST]
+    proof = Proof(compared, latencies, peak_memory(path), audit, sum(map(len, windows)), len(waveforms), worst)
+    _judge(path, compared[-1], worst, min_agreement)
+    return proof
+
+
+def _saved_model(model: keras.Model, folder: Path) -> list[Artifact]:
+    from tfaudiotl.export.convert import is_classifier, takes_patches
+    from tfaudiotl.export.savedmodel import export_saved_model
+
+    if takes_patches(model) or not is_classifier(model):
+        return []
+    return [open_artifact(export_saved_model(model, folder / "saved_model"))]
+
+
+def _tflite(path: Path, keras_form: Artifact) -> Artifact:
+    return open_artifact(path, class_names=keras_form.class_names, num_threads=1)
+
+
+def _compare(form: Artifact, given: Sequence[np.ndarray], wanted: Sequence[np.ndarray], sound: Sound) -> Compared:
+    a, b = np.concatenate(given), np.concatenate(wanted)
+    path = Path(form.path)
+    size = 0
+    if path.is_dir():
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    elif path.is_file():
+        size = path.stat().st_size
+    if not np.isfinite(a).all():
+        raise ExportError(f"{path.name}: gives numbers that are not finite")
+    accuracy, f1, cosine, agreement = None, None, None, None
+    if form.class_names:
+        multi_label = isinstance(sound, Clips) and sound.multi_label
+        same = ((a >= 0.5) == (b >= 0.5)).all(axis=1) if multi_label else a.argmax(axis=1) == b.argmax(axis=1)
+        agreement = float(same.mean())
+        if isinstance(sound, Clips) and tuple(sound.class_names) == form.class_names:
+            means = np.stack([rows.mean(axis=0) for rows in given])
+            found = evaluate_scores(means, sound.targets, class_names=form.class_names, multi_label=sound.multi_label)
+            accuracy, f1 = found.accuracy, found.macro_f1
+    else:
+        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        cosine = float(((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).min())
+    difference = np.abs(a - b)
+    return Compared(
+        path.name,
+        form.kind,
+        size,
+        agreement,
+        float(difference.max()),
+        float(difference.mean()),
+        accuracy,
+        f1,
+        cosine,
+    )
+
+
+def _judge(path: Path, found: Compared, worst: Sequence[tuple[str, float]], least: float) -> None:
+    value = found.cosine if found.agreement is None else found.agreement
+    if value is not None and value < least:
+        measure = "least cosine" if found.agreement is None else "agreement"
+        named = ", ".join(f"{Path(name).name} ({difference:.2f})" for name, difference in worst)
+        raise ExportError(
+            f"{path.name}: {measure} with the Keras model is {value:.4f}, less than min_agreement={least}; "
+            f"clips that differ most: {named}"
+        )
+
+
+def measure_latency(path: Path, twin: Path, *, threads: int, runs: int = RUNS) -> Latency:
+    """Times two files in turns, so that whatever else the machine does falls on both."""
+    steps = [_stepper(file, threads) for file in (path, twin)]
+    times: list[list[float]] = [[], []]
+    for _ in range(5):
+        for step in steps:
+            step()
+    for _ in range(runs):
+        for step, kept in zip(steps, times, strict=True):
+            start = perf_counter()
+            step()
+            kept.append(1e3 * (perf_counter() - start))
+    (a, a95), (b, b95) = ((float(np.median(t)), float(np.percentile(t, 95))) for t in times)
+    return Latency(threads, a, a95, b, b95)
+
+
+def _stepper(path: Path, threads: int) -> Any:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    (taken,) = interpreter.get_input_details()
+    window = np.random.default_rng(0).uniform(-0.5, 0.5, taken["shape"])
+    interpreter.set_tensor(taken["index"], encode(window, taken))
+    return interpreter.invoke
+
+
+_MEMORY = """
+import sys
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+def kilobytes(field):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(field))
+
+before = kilobytes("VmRSS")
+interpreter = Interpreter(model_path=sys.argv[1], num_threads=1)
+interpreter.allocate_tensors()
+(taken,) = interpreter.get_input_details()
+interpreter.set_tensor(taken["index"], np.zeros(taken["shape"], taken["dtype"]))
+interpreter.invoke()
+print(kilobytes("VmHWM") - before)
+"""
+
+
+def peak_memory(path: Path) -> int | None:
+    """Bytes that loading and running the file adds to a process of its own; None where /proc is missing."""
+    try:
+        run = subprocess.run(
+            [sys.executable, "-c", _MEMORY, str(path)], capture_output=True, text=True, timeout=120, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return int(run.stdout.split()[-1]) * 1024

@@ -1,0 +1,80 @@
+"""The sound that exports are calibrated and checked on: clips cut into windows, and patches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfaudiotl.audio.arrays import is_silent
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, Patches
+from tfaudiotl.embeddings.engine import map_ahead, trim_padding
+from tfaudiotl.export.verify import cut_windows
+
+Sound = Clips | Sequence[np.ndarray]  # labelled clips, or waveforms at 16 kHz
+
+CLIPS = 200  # clips to calibrate on, at most
+LEAST = 10  # windows that say anything about a network's ranges
+
+
+def waveforms_of(sound: Sound, *, limit: int | None = None) -> list[np.ndarray]:
+    """The clips' samples at 16 kHz; of more than ``limit``, evenly chosen ones."""
+    rows = np.arange(len(sound))
+    if limit is not None and len(rows) > limit:
+        rows = rows[np.linspace(0, len(rows) - 1, limit).astype(int)]
+    if isinstance(sound, Clips):
+        return list(map_ahead(lambda row: sound.load(int(row)), rows))
+    return [np.asarray(sound[int(row)], np.float32) for row in rows]
+
+
+def calibration_windows(
+    sound: Sound, samples: int, *, class_names: Sequence[str] = (), limit: int = 200, seed: int = 0
+) -> np.ndarray:
+    """Windows ``(windows, samples)`` to calibrate on; refuses sound that says nothing about the task.
+
+    Args:
+        sound: clips, or waveforms.
+        samples: per window.
+        class_names: of the model; clips must share some.
+        limit: windows at most.
+        seed: of their choice.
+
+    Raises:
+        ValueError: no sound, nothing but silence, or labels that have nothing to do with the model.
+    """
+    if not len(sound):
+        raise ValueError("calibrate is empty: give clips like those that the model will hear")
+    if isinstance(sound, Clips) and class_names:
+        known = {label for labels in sound.labels for label in labels}
+        if not known & set(class_names):
+            raise ValueError(
+                f"calibrate has clips of {sorted(known)[:5]}, and the model's classes are {list(class_names)[:5]}: "
+                "give clips of the model's own classes, or waveforms without labels"
+            )
+    cut = [cut_windows(trim_padding(waveform), samples) for waveform in waveforms_of(sound, limit=CLIPS)]
+    windows = np.concatenate(cut)
+    windows = windows[[not is_silent(window) for window in windows]]
+    if len(windows) < min(LEAST, len(cut)) or not len(windows):
+        raise ValueError(f"calibrate has {len(windows)} windows that are not silent: nothing to take ranges from")
+    chosen = np.random.default_rng(seed).permutation(len(windows))[:limit]
+    return np.ascontiguousarray(windows[np.sort(chosen)])
+
+
+def patch_maker(spec: LogMelSpec) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from waveforms ``(batch, samples)`` to patches ``(batch, patches, frames, bands)``."""
+    inputs = keras.Input((None,))
+    frames = LogMel(spec)(inputs)
+    model = keras.Model(inputs, Patches(patch_frames=spec.patch_frames, patch_hop=spec.patch_hop)(frames))
+    graph = tf.function(
+        lambda x: model(x, training=False), input_signature=[tf.TensorSpec((None, None), tf.float32)], autograph=False
+    )
+    return lambda waveforms: graph(tf.constant(waveforms, tf.float32)).numpy()
+
+
+def patches_of(windows: np.ndarray, spec: LogMelSpec) -> np.ndarray:
+    """Patches ``(windows, frames, bands)`` of windows of one patch each."""
+    make = patch_maker(spec)
+    return np.concatenate([make(windows[i : i + 64])[:, 0] for i in range(0, len(windows), 64)])

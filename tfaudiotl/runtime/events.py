@@ -1,0 +1,159 @@
+"""From scores of window after window to events: smoothing, hysteresis, merging of gaps, least duration.
+
+One state machine serves files and streams, so that both give the same events.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Event:
+    """A stretch of sound with one label: seconds from the start, and the highest score in it."""
+
+    start: float
+    end: float
+    label: str
+    score: float
+
+    def __str__(self) -> str:
+        return f"{self.start:8.2f} - {self.end:8.2f} s  {self.label}  {self.score:.3f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class EventOptions:
+    """What counts as an event.
+
+    Attributes:
+        threshold: a class begins to be heard at this score, in [0, 1].
+        release: and ceases below this one, at most ``threshold``; None: the same (no hysteresis).
+        smoothing: scores are averaged over so many windows, an odd number; 1 for none.
+        min_duration: seconds; shorter events are dropped, after gaps are closed.
+        min_gap: seconds; two events of a class with less between them are one.
+    """
+
+    threshold: float = 0.5
+    release: float | None = None
+    smoothing: int = 1
+    min_duration: float = 0.0
+    min_gap: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold={self.threshold!r}: allowed is 0 to 1")
+        if self.release is not None and not 0 <= self.release <= self.threshold:
+            raise ValueError(f"release={self.release!r}: allowed is 0 to threshold={self.threshold}")
+        if not isinstance(self.smoothing, int) or self.smoothing < 1 or self.smoothing % 2 == 0:
+            raise ValueError(f"smoothing={self.smoothing!r}: allowed are odd numbers of windows: 1, 3, 5 ...")
+        for name in ("min_duration", "min_gap"):
+            value = getattr(self, name)
+            if not np.isfinite(value) or value < 0:
+                raise ValueError(f"{name}={value!r}: a number of seconds, 0 or more")
+
+
+@dataclass
+class _Open:
+    """An event that may still grow: window numbers of its first and last window."""
+
+    first: int
+    last: int
+    score: float
+    heard: bool = True  # False once the score fell: it waits for the gap to grow too long
+
+
+class EventTracker:
+    """Takes the scores of one window after another and gives events as soon as they are certain.
+
+    Args:
+        class_names: in the order of the scores.
+        options: what counts as an event.
+        hop: seconds from one window's start to the next's.
+        window: seconds of a window.
+    """
+
+    def __init__(self, class_names: Sequence[str], options: EventOptions, *, hop: float, window: float):
+        self._names, self._options, self._hop, self._window = tuple(class_names), options, hop, window
+        self._release = options.threshold if options.release is None else options.release
+        self._recent: deque[np.ndarray] = deque(maxlen=options.smoothing)
+        self._half = options.smoothing // 2
+        self._windows = 0  # seen
+        self._judged = 0  # smoothed and looked at
+        self._open: dict[int, _Open] = {}  # class -> its event
+
+    @property
+    def active(self) -> list[str]:
+        """The classes heard at the moment."""
+        return [self._names[column] for column, event in sorted(self._open.items()) if event.heard]
+
+    def push(self, scores: np.ndarray) -> list[Event]:
+        """Takes the scores ``(classes,)`` of the next window; gives the events that ended for good."""
+        self._recent.append(scores)
+        self._windows += 1
+        if self._windows <= self._half:
+            return []
+        return self._judge()
+
+    def finish(self, duration: float) -> list[Event]:
+        """Ends the sound after ``duration`` seconds; gives the events that were still open."""
+        done: list[Event] = []
+        while self._judged < self._windows:
+            done += self._judge()
+        rest = [self._event(column, event, duration) for column, event in self._open.items()]
+        self._open.clear()
+        return done + [event for event in rest if event is not None]
+
+    def _judge(self) -> list[Event]:
+        """Looks at the next window, smoothed over its neighbours as far as there are any."""
+        index = self._judged
+        oldest = self._windows - len(self._recent)
+        low, high = max(index - self._half, oldest), min(index + self._half, self._windows - 1)
+        smoothed = np.mean([self._recent[place - oldest] for place in range(low, high + 1)], axis=0)
+        self._judged += 1
+        done = []
+        for column in sorted({*np.flatnonzero(smoothed >= self._options.threshold).tolist(), *self._open}):
+            ended = self._update(column, float(smoothed[column]), index)
+            if ended is not None:
+                done.append(ended)
+        return done
+
+    def _update(self, column: int, score: float, index: int) -> Event | None:
+        event = self._open.get(column)
+        ended = None
+        if event is not None and not event.heard:
+            start = index * self._hop
+            gap = start - (event.last * self._hop + self._window)
+            # Windows that touch or overlap leave no gap, but a window below the release parts two events.
+            if gap >= self._options.min_gap:
+                ended = self._event(column, event, np.inf)
+                del self._open[column]
+                event = None
+        if event is None:
+            if score >= self._options.threshold:
+                self._open[column] = _Open(index, index, score)
+        elif score >= (self._release if event.heard else self._options.threshold):
+            event.last, event.score, event.heard = index, max(event.score, score), True
+        else:
+            event.heard = False
+        return ended
+
+    def _event(self, column: int, event: _Open, duration: float) -> Event | None:
+        start = event.first * self._hop
+        end = min(duration, event.last * self._hop + self._window)
+        if end - start < self._options.min_duration - 1e-9:
+            return None
+        return Event(start, end, self._names[column], event.score)
+
+
+def in_order(events: Sequence[Event]) -> list[Event]:
+    """By start; the louder of two that start together first."""
+    return sorted(events, key=lambda event: (event.start, -event.score, event.label))
