@@ -195,7 +195,7 @@ def six_hours(weights: str) -> None:
 def all_layers(shared: Path, weights: str) -> None:
     from tfaudiotl import EngineOptions, Extractor, embedding_layers, load_audio
 
-    clips = [load_audio(path) for path in sorted((shared / "data" / "fsdd").glob("*.wav"))]
+    clips = [load_audio(path) for path in sorted((shared / "data" / "fsdd").rglob("*.wav"))]
     engine = EngineOptions(runtime="litert")
     every = [layer.name for layer in embedding_layers("yamnet") if layer.name != "scores"]
     last, all_of_them = (Extractor("yamnet", layers, weights=weights, engine=engine) for layers in (None, every))
