@@ -28,8 +28,10 @@ def test_wav_bytes_give_the_scores_of_their_sound(stand_in: Path, tmp_path: Path
     rng = np.random.default_rng(1)
     waves = [sound("low", rng, seconds=1.0), sound("noise", rng, seconds=2.5)]
     found = classify(wav=tf.constant([wav(wave, 16_000) for wave in waves]))["scores"].numpy()
-    wanted = np.concatenate([model(wave[None]).numpy() for wave in waves])
-    np.testing.assert_allclose(found, wanted, atol=2e-3)
+    # The network hears a tone's rounding to 16 bits in the empty bands: compare on what the files hold.
+    held = [soundfile.read(io.BytesIO(wav(wave, 16_000)), dtype="float32")[0] for wave in waves]
+    wanted = np.concatenate([model(wave[None]).numpy() for wave in held])
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
     stereo = classify(wav=tf.constant([wav(np.stack([waves[0]] * 2, axis=1), 16_000)]))["scores"].numpy()
     np.testing.assert_allclose(stereo, found[:1], atol=1e-5)
     with pytest.raises(tf.errors.InvalidArgumentError, match="16000 Hz"):
