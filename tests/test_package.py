@@ -69,3 +69,8 @@ def test_folders_import_from_their_left_only() -> None:
         for used in re.findall(r"from tfaudiotl\.(\w+)", path.read_text(encoding="utf-8")):
             if used in order and (folder, used) not in allowed:
                 assert order.index(used) <= order.index(folder), f"{path} imports from {used}"
+
+
+@pytest.mark.parametrize("name", ["class_names_of", "YAMNet", "load_model"])
+def test_any_name_can_be_the_first(name: str) -> None:
+    assert run(f"import tfaudiotl; print(tfaudiotl.{name}.__name__)").splitlines()[-1] == name

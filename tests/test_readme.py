@@ -55,7 +55,7 @@ def test_the_commands_are_in_the_readme_as_ci_runs_them() -> None:
 def test_commands(place: tuple[Path, Path]) -> None:
     lines = [line.split("#")[0] for block in blocks("bash") for line in block.splitlines()]
     commands = [TRAIN, *(line for line in lines if line.startswith("tfaudiotl "))]
-    assert len(commands) == 5
+    assert len(commands) == 7
     for command in commands:
         run([sys.executable, "-m", "tfaudiotl.cli", *shlex.split(command)[1:]], *place)
     assert (place[0] / "small.tflite").is_file()

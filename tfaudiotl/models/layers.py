@@ -1,23 +1,9 @@
-"""Every layer of this package that a saved model may hold; importing this registers them with Keras."""
+"""Registers every layer of this package that a saved model may hold, by importing the modules that have them.
 
-from tfaudiotl.backbones.frontend import (
-    LogMel,
-    PatchBatch,
-    Patches,
-    PatchPooling,
-    PatchSequence,
-    ValidPatches,
-)
-from tfaudiotl.backbones.pca import PcaPostprocess
-from tfaudiotl.backbones.scores import ClassScores
+Whole modules, not names from them: the import of Keras inside one of these modules comes here while that
+module is still being loaded.
+"""
 
-__all__ = [
-    "ClassScores",
-    "LogMel",
-    "PatchBatch",
-    "PatchPooling",
-    "PatchSequence",
-    "Patches",
-    "PcaPostprocess",
-    "ValidPatches",
-]
+import tfaudiotl.backbones.frontend
+import tfaudiotl.backbones.pca
+import tfaudiotl.backbones.scores  # noqa: F401
