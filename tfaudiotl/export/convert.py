@@ -16,32 +16,26 @@ INPUTS = ("waveform", "patches")
 FRONTENDS = ("fft", "matmul")
 
 
-def convert(function: Any, variables: list[Any], *, float16: bool, name: str) -> bytes:
+def convert(function: Any, variables: list[Any], *, name: str) -> bytes:
     """A concrete function in built-in operators; ExportError if it has no such form."""
     module = tf.Module()
     module.list = [variable.value for variable in variables]  # else the converter loses them
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if float16:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [tf.float16]
     try:
         return bytes(converter.convert())
     except Exception as error:  # the converter's own errors have no common public class
         raise ExportError(f"model {name!r} has no form in built-in TFLite operators: {error}") from error
 
 
-def float_content(
-    model: keras.Model, *, input: str, samples: int | None, frontend: str = "fft", float16: bool = False
-) -> bytes:
-    """The model as a .tflite file in float32, or with weights in float16.
+def float_content(model: keras.Model, *, input: str, samples: int | None, frontend: str = "fft") -> bytes:
+    """The model as a .tflite file in float32.
 
     Args:
         model: a classifier or an embedding model.
         input: "waveform", or "patches": without the front-end.
         samples: samples per window, or None for the model's own.
         frontend: "fft" or "matmul", for waveforms.
-        float16: weights in half precision.
     """
     output = "scores" if is_classifier(model) else "embedding"
     if input == "patches":
@@ -59,7 +53,7 @@ def float_content(
         return {output: y if len(y.shape) == 2 else tf.reduce_mean(y, axis=1)}
 
     traced = tf.function(run, autograph=False).get_concrete_function(tf.TensorSpec((1, *shape), tf.float32, name=name))
-    return convert(traced, model.variables, float16=float16, name=model.name)
+    return convert(traced, model.variables, name=model.name)
 
 
 def with_frontend(model: keras.Model, method: str) -> keras.Model:

@@ -25,7 +25,7 @@ from tfaudiotl.export.convert import (
 )
 from tfaudiotl.export.metadata import Metadata, write_metadata
 from tfaudiotl.export.micro import write_c_array
-from tfaudiotl.export.plan import Quantized, quantize_dynamic, quantize_static, quantize_throughout
+from tfaudiotl.export.plan import Quantized, quantize_dynamic, quantize_float16, quantize_static, quantize_throughout
 from tfaudiotl.export.proof import prove
 from tfaudiotl.export.sound import calibration_windows, patches_of
 
@@ -91,7 +91,7 @@ def export_tflite(
     if Path(path).exists() and not overwrite:
         raise FileExistsError(f"path={str(path)!r} exists already; pass overwrite=True to replace it")
     plain = float_content(model, input=input, samples=samples, frontend=frontend)
-    done = _quantized(model, plain, quantize, input, calibrate, samples, frontend)
+    done = _quantized(model, plain, quantize, input, calibrate, samples)
     content = write_metadata(done.content, _filled(metadata, model, input))
     audit = audit_content(content, Path(path).name)
     check_audit(audit, quantize=quantize, patches=input == "patches")
@@ -141,12 +141,11 @@ def _quantized(
     input: str,
     calibrate: Sound | None,
     samples: int | None,
-    frontend: str,
 ) -> Quantized:
     if quantize is None:
         return Quantized(plain, {})
     if quantize == "float16":
-        return Quantized(float_content(model, input=input, samples=samples, frontend=frontend, float16=True), {})
+        return quantize_float16(plain)
     if quantize == "dynamic":
         return quantize_dynamic(plain)
     assert calibrate is not None  # _check
