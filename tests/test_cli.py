@@ -169,6 +169,29 @@ def test_wrong_options_are_named(arguments: list[str], message: str, tmp_path: P
     assert message in result.output.replace("\n", " ")
 
 
+@pytest.mark.parametrize(("style", "beginning"), [("csv", "0.0,1.2,high,"), ("audacity", "0.000000\t1.200000\thigh")])
+def test_events(style: str, beginning: str, trained: tuple[Path, Path]) -> None:
+    sounds, out = trained
+    result = call("events", out / "model.tflite", sounds / "high" / "1-high00.wav", "--format", style)
+    assert any(line.startswith(beginning) for line in result.stdout.splitlines())
+
+
+def test_listen_hears_what_comes_in(trained: tuple[Path, Path]) -> None:
+    import soundfile
+
+    sounds, out = trained
+    samples, _ = soundfile.read(sounds / "high" / "1-high00.wav", dtype="int16")
+    command = [sys.executable, "-m", "tfaudiotl.cli", "listen", str(out / "model.tflite")]
+    done = subprocess.run(command, input=samples.tobytes(), capture_output=True, check=True)
+    assert b"high" in done.stdout
+
+
+def test_bench_compares_files(trained: tuple[Path, Path]) -> None:
+    out = trained[1]
+    result = call("bench", out / "model.tflite", out / "model_float16.tflite")
+    assert "model_float16.tflite" in result.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_training_resumes(how: signal.Signals, tmp_path: Path, stand_in: Path) -> None:

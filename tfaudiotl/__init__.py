@@ -30,12 +30,16 @@ if TYPE_CHECKING:
     from tfaudiotl.embeddings.transformer import AudioEmbedding
     from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
     from tfaudiotl.export.artifact import load_model
+    from tfaudiotl.export.metadata import Metadata
     from tfaudiotl.export.savedmodel import export_saved_model
     from tfaudiotl.export.tflite import export_tflite
     from tfaudiotl.models.builder import build_classifier, embedding_model
     from tfaudiotl.models.info import LayerInfo, embedding_layers
+    from tfaudiotl.runtime.classify import classify_sound
     from tfaudiotl.runtime.evaluate import evaluate
-    from tfaudiotl.runtime.predictor import Event, Predictor
+    from tfaudiotl.runtime.events import Event
+    from tfaudiotl.runtime.predictor import Predictor
+    from tfaudiotl.runtime.stream import StreamingClassifier
     from tfaudiotl.training.head import FitOptions
     from tfaudiotl.training.recipe import train_classifier
     from tfaudiotl.workflow import train_folder
@@ -75,7 +79,10 @@ _LAZY = {
     "export_saved_model": "export.savedmodel",
     "export_tflite": "export.tflite",
     "load_model": "export.artifact",
-    "Event": "runtime.predictor",
+    "Event": "runtime.events",
+    "Metadata": "export.metadata",
+    "StreamingClassifier": "runtime.stream",
+    "classify_sound": "runtime.classify",
     "Predictor": "runtime.predictor",
     "train_folder": "workflow",
 }
