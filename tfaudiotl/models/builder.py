@@ -160,7 +160,7 @@ def compile_classifier(model: keras.Model, *, multi_label: bool, learning_rate: 
     """Compiles with Adam, the cross-entropy that fits the targets, and accuracy."""
     loss: Any = keras.losses.BinaryCrossentropy() if multi_label else keras.losses.CategoricalCrossentropy()
     kind: Any = keras.metrics.BinaryAccuracy if multi_label else keras.metrics.CategoricalAccuracy
-    # Keras compiles with XLA wherever it can; on a CPU that makes YAMNet ten times slower.
+    # Keras compiles with XLA wherever it can; on a CPU that is much slower for YAMNet (docs/decisions.md).
     jit_compile: Any = "auto" if _has_accelerator() else False
     model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=[kind(name="accuracy")], jit_compile=jit_compile)
 
