@@ -1,4 +1,7 @@
-"""The README's commands and code, run as printed (but for one quantisation, see below) on a folder of sounds, with the stand-in in TF Hub's cache."""
+"""The README's commands and code, run as printed but for one quantisation, on a folder of made-up sounds.
+
+The stand-in lies in TF Hub's cache.
+"""
 
 from __future__ import annotations
 
