@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import tarfile
 import tempfile
 import zipfile
@@ -17,6 +19,7 @@ import numpy as np
 from tfaudiotl.errors import WeightsError
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
+CLASS_NAMES = "class_names"  # key of the names in an .npz, joined by line breaks as UTF-8
 REMOTE = ("http://", "https://", "gs://", "s3://", "hdfs://")
 
 
@@ -49,6 +52,97 @@ def load_into(
     with saved_model_folder(weights) as folder:
         assign(variables, read_checkpoint(folder), leftover_prefixes=leftover_prefixes, source=str(weights))
         return _class_names(folder / "assets" / class_map) if class_map else []
+
+
+def npz_bytes(model: keras.Model, *, class_names: Sequence[str] = ()) -> bytes:
+    """The model's variables in float16 as the content of an ``.npz``: the same bytes for the same values.
+
+    Args:
+        model: its layers' names and their variables' names are the keys ("layer1_conv/kernel").
+        class_names: kept beside them.
+
+    Raises:
+        WeightsError: a value that float16 cannot hold.
+    """
+    with np.errstate(over="ignore"):  # told below
+        arrays: dict[str, Any] = {
+            key: np.asarray(variable).astype(np.float16) for key, variable in npz_variables(model).items()
+        }
+    beyond = [key for key, array in arrays.items() if not np.isfinite(array).all()]
+    if beyond:
+        raise WeightsError(f"model {model.name!r}: float16 cannot hold the values of {', '.join(beyond)}")
+    arrays[CLASS_NAMES] = np.frombuffer("\n".join(class_names).encode(), np.uint8)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)  # NumPy writes no dates into it
+    return content.getvalue()
+
+
+def load_npz(
+    model: keras.Model, path: str | Path, *, leftover_prefixes: Sequence[str] = (), sha256: str | None = None
+) -> list[str]:
+    """Fills ``model`` from a file of ``npz_bytes``; returns the class names it holds.
+
+    Raises:
+        WeightsError: no such file, not the file that ``sha256`` belongs to, or variables that do not fit.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        found = hashlib.sha256(content).hexdigest()
+        if sha256 is not None and found != sha256:
+            raise WeightsError(f"{path}: damaged: its SHA-256 is {found}, expected {sha256}; install the package again")
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            values = {key: file[key] for key in file}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"weights={str(path)!r}: cannot be read: {error}") from error
+    names = values.pop(CLASS_NAMES, np.zeros(0, np.uint8)).tobytes().decode()
+    assign(npz_variables(model), values, leftover_prefixes=leftover_prefixes, source=str(path))
+    return names.split("\n") if names else []
+
+
+def npz_variables(model: keras.Model) -> dict[str, Any]:
+    """The keys of ``npz_bytes``, each with the model's variable."""
+    return {f"{layer.name}/{variable.name}": variable for layer in model.layers for variable in layer.weights}
+
+
+def load_own(model: keras.Model, weights: str | Path) -> None:
+    """Fills a network without published weights from a file of this package.
+
+    Args:
+        model: the network.
+        weights: a ``.weights.h5`` file of the same network, or a ``.keras`` file (a classifier on it, say) whose
+            layers of the same names have the values.
+
+    Raises:
+        WeightsError: neither, or values that do not fit.
+    """
+    path = Path(weights)
+    if path.suffix == ".h5":
+        _load_h5(model, path)
+    elif path.suffix == ".keras":
+        there = {layer.name: layer for layer in open_keras(path).layers}
+        ours, values = {}, {}
+        for layer in model.layers:
+            for number, variable in enumerate(layer.weights):
+                ours[f"{layer.name}/{number}"] = variable
+            for number, variable in enumerate(there[layer.name].weights if layer.name in there else []):
+                values[f"{layer.name}/{number}"] = np.asarray(variable)
+        assign(ours, values, source=str(path))
+    else:
+        raise WeightsError(
+            f"weights={str(weights)!r}: {model.name} has no published weights; give a .weights.h5 or .keras file of "
+            "your own, or None to train it from scratch"
+        )
+
+
+def open_keras(path: str | Path) -> keras.Model:
+    """The model in a .keras file; WeightsError if it cannot be loaded."""
+    try:
+        return keras.saving.load_model(str(path))
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        raise WeightsError(f"weights={str(path)!r}: cannot be loaded as a .keras file: {error}") from error
 
 
 def _load_h5(model: keras.Model, path: Path) -> None:

@@ -1,9 +1,7 @@
-"""The command line, from a folder of recordings to predictions, and what it says when something is wrong."""
+"""``tfaudiotl train``: what it writes, what it says when something is wrong, and going on after an interruption."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import signal
@@ -13,33 +11,17 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
+from tests.cli.calling import FAST, call
 from tests.sounds import write_folder
 from tfaudiotl.cli import app
-
-FAST = ["--embedding", "layer3", "--hidden", "", "--epochs", "10", "--learning-rate", "0.02"]
-
-
-def call(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result
-
-
-@pytest.fixture(scope="module")
-def trained(stand_in: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A folder of sounds and the folder that ``train`` made of it."""
-    base = tmp_path_factory.mktemp("cli")
-    sounds, out = write_folder(base / "sounds"), base / "out"
-    result = call("train", sounds, "-o", out, "--weights", stand_in, "--fold-pattern", r"^(\d)-", *FAST)
-    assert "Accuracy over folds" in result.output
-    return sounds, out
 
 
 def test_train_writes_everything(trained: tuple[Path, Path]) -> None:
     out = trained[1]
     assert sorted(path.name for path in out.iterdir()) == [
+        "MODEL_CARD.md",
         "labels.txt",
         "metrics.json",
         "model.keras",
@@ -63,48 +45,22 @@ def test_train_writes_everything(trained: tuple[Path, Path]) -> None:
     report = (out / "report" / "report.md").read_text()
     for part in ("Folds", "Exported files", "confusion_matrix.png", "training_curves.png", "per_class.png"):
         assert part in report
+    card = (out / "MODEL_CARD.md").read_text()
+    for part in ("| high ", "Apache-2.0", "4 folds", "model_float16.tflite", "Android", "iOS", "Browser", "16,000 Hz"):
+        assert part in card
+    assert "data:image/png" in (out / "report" / "report.html").read_text()
     assert (out / "report" / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", ["model.keras", "saved_model", "model.tflite", "model_float16.tflite"])
-def test_predict_with_every_file(name: str, trained: tuple[Path, Path]) -> None:
+def test_the_board_example_hears_it_without_this_package(trained: tuple[Path, Path]) -> None:
     sounds, out = trained
-    result = call("predict", out / name, sounds, "--top", 1, "--format", "csv")
-    rows = list(csv.DictReader(io.StringIO(result.stdout)))
-    assert len(rows) == 24
-    right = sum(Path(row["file"]).parent.name == row["label"] for row in rows)
-    assert right >= 22
-
-
-def test_predict_timeline_and_json(trained: tuple[Path, Path]) -> None:
-    sounds, out = trained
-    file = sounds / "high" / "1-high00.wav"
-    rows = json.loads(call("predict", out / "model.tflite", file, "--timeline", "--format", "json").stdout)
-    assert rows[0]["label"] == "high"
-    assert rows[0]["start"] == 0
-    assert "high" in call("predict", out / "model.keras", file).stdout
-
-
-def test_evaluate(trained: tuple[Path, Path], tmp_path: Path) -> None:
-    sounds, out = trained
-    result = call("evaluate", out / "model.tflite", sounds, "-o", tmp_path / "report")
-    assert "Accuracy" in result.output
-    assert (tmp_path / "report" / "report.md").is_file()
-
-
-def test_export(trained: tuple[Path, Path], tmp_path: Path) -> None:
-    sounds, out = trained
-    small = tmp_path / "small.tflite"
-    result = call("export", out / "model.keras", "-o", small, "--quantize", "float16", "--verify", sounds)
-    assert "1.0000" in result.output
-    assert small.with_suffix(".txt").read_text() == "high\nlow\nnoise\n"
-    call("export", out / "model.keras", "-o", tmp_path / "saved")
-    assert (tmp_path / "saved" / "saved_model.pb").is_file()
-    assert "exists already" in call("export", out / "model.keras", "-o", small, code=1).output
-    call("export", out / "model.keras", "-o", small, "--overwrite")
-    assert "for names that end in .tflite" in call(
-        "export", out / "model.keras", "-o", tmp_path / "x", "--quantize", "float16", code=1
-    ).output.replace("\n", " ")
+    example = Path(__file__).parents[2] / "examples" / "on_a_board.py"
+    for kind in ("high", "low", "noise"):
+        command = [sys.executable, str(example), str(out / "model.tflite"), str(next((sounds / kind).glob("*.wav")))]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        assert lines
+        assert {line.split()[2] for line in lines} == {kind}
+    assert "tfaudiotl" not in [line.split()[1] for line in example.read_text().splitlines() if "import " in line]
 
 
 def test_an_output_folder_that_is_not_empty_is_kept(trained: tuple[Path, Path], stand_in: Path) -> None:
@@ -169,29 +125,6 @@ def test_wrong_options_are_named(arguments: list[str], message: str, tmp_path: P
     assert message in result.output.replace("\n", " ")
 
 
-@pytest.mark.parametrize(("style", "beginning"), [("csv", "0.0,1.2,high,"), ("audacity", "0.000000\t1.200000\thigh")])
-def test_events(style: str, beginning: str, trained: tuple[Path, Path]) -> None:
-    sounds, out = trained
-    result = call("events", out / "model.tflite", sounds / "high" / "1-high00.wav", "--format", style)
-    assert any(line.startswith(beginning) for line in result.stdout.splitlines())
-
-
-def test_listen_hears_what_comes_in(trained: tuple[Path, Path]) -> None:
-    import soundfile
-
-    sounds, out = trained
-    samples, _ = soundfile.read(sounds / "high" / "1-high00.wav", dtype="int16")
-    command = [sys.executable, "-m", "tfaudiotl.cli", "listen", str(out / "model.tflite")]
-    done = subprocess.run(command, input=samples.tobytes(), capture_output=True, check=True)
-    assert b"high" in done.stdout
-
-
-def test_bench_compares_files(trained: tuple[Path, Path]) -> None:
-    out = trained[1]
-    result = call("bench", out / "model.tflite", out / "model_float16.tflite")
-    assert "model_float16.tflite" in result.stdout
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_training_resumes(how: signal.Signals, tmp_path: Path, stand_in: Path) -> None:
@@ -223,3 +156,63 @@ def test_an_interrupted_training_resumes(how: signal.Signals, tmp_path: Path, st
     resumed.kill()
     resumed.communicate()
     assert state.stat().st_mtime_ns > listened  # it went on
+
+
+def test_fine_tuning_is_one_option_more(tmp_path: Path, stand_in: Path) -> None:
+    sounds, out = write_folder(tmp_path / "sounds"), tmp_path / "out"
+    options = [
+        "--weights",
+        stand_in,
+        *FAST,
+        "--fine-tune",
+        "layer3",
+        "--fine-tune-epochs",
+        "2",
+        "--label-smoothing",
+        "0.1",
+    ]
+    result = call("train", sounds, "-o", out, *options)
+    assert "Accuracy on held-out clips" in result.output
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["settings"]["fine_tune"]["blocks"] == "layer3"
+    assert metrics["settings"]["fine_tune"]["label_smoothing"] == 0.1
+    assert all(check["agreement"] >= 0.97 for check in metrics["exports"])
+    assert "Training curves" in (out / "report" / "report.md").read_text()
+    assert not (out / ".work").exists()
+
+
+def test_fine_tuning_options_are_checked(tmp_path: Path, stand_in: Path) -> None:
+    sounds = write_folder(tmp_path / "sounds", per_class=2)
+    common = ["train", sounds, "-o", tmp_path / "out", "--weights", stand_in, *FAST]
+    assert "need --fine-tune" in call(*common, "--gradual", code=1).output
+    assert "trainable='layer30'" in call(*common, "--fine-tune", "layer30", code=1).output
+    assert "precision='int4'" in call(*common, "--precision", "int4", code=1).output
+
+
+@pytest.mark.slow
+def test_kill_9_while_fine_tuning_then_resume(tmp_path: Path, stand_in: Path) -> None:
+    sounds = write_folder(tmp_path / "sounds")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def command(out: Path, *more: str) -> list[str]:
+        options = ["--weights", str(stand_in), *FAST, "--fine-tune", "2", "--fine-tune-epochs", "6", "--patience", "9"]
+        return [sys.executable, "-m", "tfaudiotl.cli", "train", str(sounds), "-o", str(out), *options, *more]
+
+    subprocess.run(command(tmp_path / "whole"), env=environment, check=True, capture_output=True)
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(command(killed), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    state = killed / ".work" / "train" / "blocks.npz"
+    deadline = time.monotonic() + 300
+    while not state.is_file():  # an epoch with the blocks is finished, the next one has begun
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run(command(killed, "--resume"), env=environment, check=True, capture_output=True)
+    first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "killed"))
+    measures = [name for name, value in first.items() if isinstance(value, float)]
+    assert "accuracy" in measures
+    for name in measures:
+        assert second[name] == pytest.approx(first[name], abs=1e-6)
+    assert second["epochs"] == first["epochs"]

@@ -1,0 +1,89 @@
+"""What the builders share: front-end, a network on patches, and the patches' way back to their clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import layers
+
+from tfaudiotl.backbones.frontend import (
+    LogMel,
+    LogMelSpec,
+    PatchBatch,
+    Patches,
+    PatchPooling,
+    PatchSequence,
+    ValidPatches,
+    Windows,
+    WindowSpec,
+)
+
+
+def assemble(
+    network: Callable[[Any], Any],
+    spec: LogMelSpec | WindowSpec,
+    *,
+    input: str = "waveform",
+    samples: int | None,
+    pooling: str | None,
+    name: str,
+) -> keras.Model:
+    """A network on patches as a model of waveforms or of patches.
+
+    Args:
+        network: from ``(rows, *spec.patch_shape, 1)`` to ``(rows, outputs)``.
+        spec: of the front-end.
+        input: "waveform": ``(batch, samples)``. "patches": ``(batch, *spec.patch_shape)``; not for windows of sound,
+            whose patch is a waveform.
+        samples: the waveform's fixed length, or None.
+        pooling: None, "avg" or "max" over the patches of a waveform.
+        name: the model's name.
+
+    Raises:
+        ValueError: an argument outside what is allowed.
+    """
+    if input not in ("waveform", "patches"):
+        raise ValueError(f"input={input!r}: allowed are 'waveform' and 'patches'")
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(f"pooling={pooling!r}: allowed are None, 'avg' and 'max'")
+    if input == "patches" and (samples is not None or pooling is not None):
+        raise ValueError("samples= and pooling= belong to input='waveform'; with input='patches' a row is one patch")
+    if samples is not None and (not isinstance(samples, int) or samples < 1):
+        raise ValueError(
+            f"samples={samples!r}: a positive whole number of samples at {spec.sample_rate / 1000:g} kHz, or None for "
+            "any length"
+        )
+    if input == "patches":
+        if isinstance(spec, WindowSpec):
+            raise ValueError(f"input='patches': {name} takes sound itself; use samples={spec.window} for one window")
+        inputs = keras.Input(spec.patch_shape, name="patches")
+        x = layers.Reshape((*spec.patch_shape, 1), name="patch_batch")(inputs)
+        return keras.Model(inputs, network(x), name=name)
+    inputs = keras.Input((samples,), name="waveform")
+    patches = _patches(inputs, spec)
+    x = network(PatchBatch(name="patch_batch")(patches))
+    x = PatchSequence(name="patch_sequence")([x, patches])
+    if pooling:
+        x = PatchPooling(pooling, name="patch_pooling")([x, ValidPatches(spec, name="valid_patches")(inputs)])
+    return keras.Model(inputs, x, name=name)
+
+
+def _patches(waveform: Any, spec: LogMelSpec | WindowSpec) -> Any:
+    """``(batch, samples)`` to ``(batch, patches, *spec.patch_shape)``."""
+    if isinstance(spec, WindowSpec):
+        return Windows(spec, name="windows")(waveform)
+    frames = LogMel(spec, name="log_mel_frames")(waveform)
+    return Patches(patch_frames=spec.patch_frames, patch_hop=spec.patch_hop, name="log_mel")(frames)
+
+
+def patches_of_model(model: keras.Model) -> Any:
+    """The tensor ``(batch, patches, ...)`` of a model of waveforms."""
+    return model.get_layer("patch_batch").input
+
+
+def grid_of_model(model: keras.Model) -> LogMelSpec | WindowSpec | None:
+    """The numbers of the model's front-end; None for a model of patches, which has none."""
+    specs = [layer.spec for layer in model.layers if isinstance(layer, (LogMel, Windows))]
+    return specs[0] if specs else None

@@ -1,0 +1,17 @@
+"""The command line: parses, calls the library, prints. TensorFlow loads only when a command runs."""
+
+from tfaudiotl.cli.main import app
+
+# Importing a module adds its commands; --help lists them in this order.
+from tfaudiotl.cli import (
+    demo,
+    inspect,
+    train,
+    evaluate,
+    predict,
+    export,
+    embed,
+    distill,
+    events,
+    bench,
+)

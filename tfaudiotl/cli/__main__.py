@@ -1,0 +1,5 @@
+"""``python -m tfaudiotl.cli``."""
+
+from tfaudiotl.cli import app
+
+app()

@@ -1,0 +1,41 @@
+"""``tfaudiotl bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfaudiotl.cli.console import errors
+from tfaudiotl.cli.main import app
+
+
+@app.command()
+def bench(
+    models: Annotated[list[Path], typer.Argument(help="Files of .tflite; the first is what others are compared with.")],
+    runs: Annotated[int, typer.Option(min=5, help="Timed runs of each.")] = 100,
+) -> None:
+    """Time .tflite files in turns, and list what is in them."""
+    with errors():
+        from tfaudiotl.evaluation.writing import markdown_table
+        from tfaudiotl.export.audit import audit_tflite
+        from tfaudiotl.export.proof import measure_latency, peak_memory
+
+        rows = []
+        for path in models:
+            if not path.is_file() or path.suffix != ".tflite":
+                raise ValueError(f"models: {path} is no .tflite file")
+            audit, memory = audit_tflite(path), peak_memory(path)
+            times = [measure_latency(path, models[0], threads=threads, runs=runs) for threads in (1, 2)]
+            rows.append(
+                (
+                    path.name,
+                    f"{audit.bytes / 1e6:.2f}",
+                    f"{audit.int8_share:.2f}",
+                    *(f"{value:.2f}" for time in times for value in (time.median, time.p95, time.ratio)),
+                    None if memory is None else f"{memory / 1e6:.1f}",
+                )
+            )
+        columns = ["File", "MB", "Int8", "ms", "p95", "Ratio", "ms, 2 threads", "p95", "Ratio", "Memory MB"]
+        typer.echo(markdown_table(columns, rows))
