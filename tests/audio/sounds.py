@@ -31,6 +31,6 @@ def make_folder(root: Path, counts: dict[str, int], *, seconds: float = 0.1, fol
     """One sub-folder per class, files called fold-number.wav."""
     for position, (name, count) in enumerate(counts.items()):
         for number in range(count):
-            sound = tone(seconds, 16_000, frequency=200.0 * (position + 1))
+            sound = tone(seconds, 16_000, frequency=200.0 * (position + 1) + number)
             write(root / name / f"{number % folds + 1}-{number}.wav", sound)
     return root

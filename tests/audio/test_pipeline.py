@@ -152,3 +152,40 @@ def test_real_clips(shared: Path) -> None:
     assert targets.argmax(axis=1).tolist() == list(range(10))
     assert np.isfinite(waveforms).all()
     assert 0.05 < np.abs(waveforms).max() < 2
+
+
+def test_balanced_batches_reject_nothing() -> None:
+    sounds = [np.full(160, value, np.float32) for value in np.linspace(0, 1, 100)]
+    clips = Clips.from_arrays(sounds, ["rare"] * 4 + ["common"] * 96, sample_rate=16_000)
+    for cache in (False, True):
+        dataset = clips.dataset(balance=True, cache=cache, seed=1)
+        first, second = (np.concatenate([targets for _, targets in batches(dataset)]) for _ in range(2))
+        assert len(first) == len(second) == 100
+        assert 30 < first[:, clips.class_names.index("rare")].sum() < 70
+        assert not np.array_equal(first, second)
+        again = np.concatenate([targets for _, targets in batches(clips.dataset(balance=True, cache=cache, seed=1))])
+        assert np.array_equal(first, again)
+    with pytest.raises(ValueError, match="balance=True"):
+        clips.dataset(balance=True, cache=True, on_error="skip")
+
+
+def test_shards_share_out_the_rows(clips: Clips) -> None:
+    parts = [np.concatenate([x for x, _ in batches(clips.dataset(shard=(number, 3)))]) for number in range(3)]
+    assert [len(part) for part in parts] == [5, 4, 4]
+    everything = {row.tobytes() for part in parts for row in part}
+    assert everything == {row.tobytes() for x, _ in batches(clips.dataset()) for row in x}
+    for shard in [(3, 3), (0, 14)]:
+        with pytest.raises(ValueError, match="shard="):
+            clips.dataset(shard=shard)
+
+
+def test_static_shapes_from_memory(clips: Clips) -> None:
+    for options in ({}, {"shuffle": True}, {"balance": True}, {"repeat": True}):
+        spec = clips.dataset(batch_size=4, drop_remainder=True, cache=True, **options).element_spec
+        assert spec == (tf.TensorSpec((4, 1_600)), tf.TensorSpec((4, 2)))
+
+
+def test_a_strategy_takes_it(clips: Clips) -> None:
+    dataset = clips.dataset(batch_size=4, shuffle=True, cache=True, augment=True)
+    shared = tf.distribute.get_strategy().experimental_distribute_dataset(dataset)
+    assert sum(len(x) for x, _ in shared) == 13

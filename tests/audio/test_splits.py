@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -7,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.audio.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.splits import connected, natural_order
-
-SILENCE = np.zeros(16, np.float32)
+from tfaudiotl.audio.splits import balanced_draw, connected, natural_order, rarest_class
 
 
-def make(labels: list[str] | list[list[str]], **columns: list[object]) -> Clips:
-    return Clips.from_arrays([SILENCE] * len(labels), labels, sample_rate=16_000, **columns)  # type: ignore[arg-type]
+def make(labels: list[str] | list[list[str]], *, contents: list[int] | None = None, **columns: list[object]) -> Clips:
+    sounds = [np.full(16, number / 1_000, np.float32) for number in contents or range(1, len(labels) + 1)]
+    return Clips.from_arrays(sounds, labels, sample_rate=16_000, **columns)  # type: ignore[arg-type]
 
 
 def rows(clips: Clips) -> set[int]:
@@ -87,7 +88,7 @@ def test_multi_label_splits_keep_every_class_that_is_there_twice(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=30), st.integers(1, 4), st.floats(0.1, 0.9))
 def test_windows_of_one_file_stay_together(lengths: list[int], seed: int, val: float) -> None:
-    sounds = [np.zeros(160 * (length + 1), np.float32) for length in lengths] * 2
+    sounds = [np.full(160 * (length + 1), n / 1_000, np.float32) for n, length in enumerate(lengths * 2)]
     labels = ["a"] * len(lengths) + ["b"] * len(lengths)
     windows = Clips.from_arrays(sounds, labels, sample_rate=16_000).windows(0.02)
     choices: list[Literal["source"] | None] = [None, "source"]
@@ -95,6 +96,68 @@ def test_windows_of_one_file_stay_together(lengths: list[int], seed: int, val: f
         train, held_out = windows.split(val=val, seed=seed, groups=groups)
         assert not set(train.paths) & set(held_out.paths)
         assert len(train) + len(held_out) == len(windows)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 7), st.integers(1, 9)), min_size=2, max_size=25),
+    st.floats(0.1, 0.9),
+    st.integers(0, 3),
+)
+def test_copies_are_on_one_side(clips_drawn: list[tuple[int, int, int]], val: float, seed: int) -> None:
+    labels, groups, contents = (list(column) for column in zip(*clips_drawn, strict=True))
+    clips = make([f"class{label}" for label in labels], groups=list(groups), contents=contents)
+    together = connected(groups, contents)
+    spread = [len(set(together[np.array(labels) == label])) for label in set(labels)]
+    if min(spread) < 2:  # a class has one place to be
+        with pytest.raises(ValueError, match=r"at least two groups|at least 2"):
+            clips.split(val=val, seed=seed)
+        return
+    try:
+        parts = clips.split(val=val, seed=seed)
+    except ValueError as error:
+        if "bound to other classes" not in str(error):
+            raise
+        return
+    (train, held_out) = (part.source for part in parts)
+    assert sorted([*train, *held_out]) == list(range(len(clips)))
+    for column in (groups, contents):
+        assert not {column[row] for row in train} & {column[row] for row in held_out}
+    for part in parts:
+        assert all(part.counts().values())
+
+
+def test_copies_are_files_of_the_same_bytes(tmp_path: Path) -> None:
+    names = ["a.wav", "a copy.wav", "b.wav", "other header.wav"]
+    for name, frequency in zip(names, (440, 440, 500, 440), strict=True):
+        write(tmp_path / name, tone(0.5, 16_000, frequency=frequency))
+    content = bytearray((tmp_path / "other header.wav").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "other header.wav").write_bytes(content)
+    clips = Clips.from_files([tmp_path / name for name in names], ["x", "x", "y", "y"], folds=[1, 2, 1, 2])
+    keys = clips.content_keys()
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+    Path(clips.paths[1]).unlink()
+    assert len(set(clips.content_keys())) == 4
+
+
+def test_given_folds_with_copies_are_kept_but_told(caplog: pytest.LogCaptureFixture) -> None:
+    clips = make(["a", "b", "a", "b"], folds=[1, 1, 2, 2], contents=[1, 2, 1, 3])
+    assert [len(test) for *_, test in clips.folds()] == [2, 2]
+    assert "2 clips have copies in other folds" in caplog.text or "1 clips have copies in other folds" in caplog.text
+
+
+def test_balanced_draws(rng: np.random.Generator) -> None:
+    targets = np.eye(3)[[0] * 30 + [1] * 5 + [2] * 2]
+    drawn = balanced_draw(targets, rng)
+    classes = targets[drawn].argmax(axis=1)
+    assert sorted(np.bincount(classes).tolist()) == [12, 12, 13]
+    counts = np.bincount(drawn, minlength=37)
+    assert set(counts[30:35].tolist()) <= {2, 3}  # all once before one comes again
+    assert counts[:30].max() == 1
+    both = np.array([[1, 0], [1, 0], [1, 1], [0, 0]])
+    assert rarest_class(both).tolist() == [0, 0, 1, -1]
 
 
 def test_shares_are_exact_where_they_can_be() -> None:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import stat
-import struct
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import soundfile
@@ -31,6 +29,8 @@ from tfaudiotl.audio.arrays import (
     resampled_length,
     scale,
 )
+from tfaudiotl.audio.containers import UNKNOWN_FRAMES, check_complete, last_ogg_page
+from tfaudiotl.audio.ffmpeg import FFMPEG_EXTENSIONS, FfmpegSound, is_ffmpegs, open_ffmpeg, read_head
 from tfaudiotl.errors import AudioError
 
 if TYPE_CHECKING:
@@ -51,28 +51,22 @@ __all__ = [
 ]
 
 
-# Suffixes of containers that libsndfile 1.2 recognises by their content. Its header-less and
-# matrix formats (.raw, .mat) are left out: a folder's other data would be taken for sound.
+# Suffixes of containers that libsndfile 1.2 recognises by their content, and of those left to ffmpeg. Header-less
+# and matrix formats (.raw, .mat) are left out: a folder's other data would be taken for sound.
 AUDIO_EXTENSIONS = (
     ".wav", ".wave", ".wavex", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3",
     ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".voc", ".sph", ".nist", ".svx", ".paf",
+    *FFMPEG_EXTENSIONS,
 )  # fmt: skip
 
 _SPAN_SLACK = 0.01  # s; label tables round to hundredths, so a span may end that much after its file
 _BLOCK = 1 << 20  # frames decoded at a time: a long many-channel file is mixed down as it is read
 _CONTEXT = 0.05  # s decoded on either side of a span, so that the resampling filter sees what was there
-_UNKNOWN_FRAMES = 1 << 48  # libsndfile reports 2**63 - 1 for a stream whose header gives no length
-_OGG_PAGE = 27 + 255 + 255 * 255  # bytes: the largest page (RFC 3533, section 6)
 _VORBIS_LEAD = 4096  # frames; what follows a seek at once may be wrong by a block (libsndfile issue 885)
 _MP3_FRAME = 1152  # frames; encoders disagree on a last partial MP3 frame, so that much may be missing
-_STREAMED_BYTES = 0x7FFF_0000  # programs that write to a pipe declare 2**31 or 2**32 bytes, less a header
-
-# What libsndfile logs when a container declares more bytes than the file has (it then reads on silently).
-_SHORT_DATA = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
-_SHORT_RF64 = re.compile(r"Calculated frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
-_SHORT_W64 = re.compile(r"^riff : (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 Path_ = str | os.PathLike[str]
+Channels = Literal["mean", "first", "all"] | int
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,7 @@ def audio_info(path: Path_) -> AudioInfo:
     """Reads the header of a sound file; the samples are not decoded.
 
     Args:
-        path: A file of any format that libsndfile reads.
+        path: A file of any format that libsndfile reads, or ffmpeg where it is installed.
 
     Returns:
         Its length, rate, channels and format.
@@ -125,46 +119,69 @@ def audio_info(path: Path_) -> AudioInfo:
 
 
 def load_audio(
-    path: Path_, *, sample_rate: int = SAMPLE_RATE, start: float = 0.0, end: float | None = None
+    path: Path_,
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    start: float = 0.0,
+    end: float | None = None,
+    channels: Channels = "mean",
 ) -> NDArray[np.float32]:
     """Decodes a sound file, or a span of it, to mono at one sample rate.
 
-    Integer samples are scaled by their full scale, float samples are kept, channels are averaged.
+    Integer samples are scaled by their full scale, float samples are kept, channels are averaged unless
+    ``channels`` says otherwise.
     A span is read by seeking: the rest of a long file is not decoded. It holds the same samples as
     that part of the whole file's waveform, its ends included.
 
     Args:
-        path: A file of any format that libsndfile reads.
+        path: A file of any format that libsndfile reads, or ffmpeg where it is installed.
         sample_rate: Rate of the result, Hz.
         start: Where to begin, seconds from the file's start, at least 0.
         end: Where to stop, seconds; None is the file's end. At most 0.01 s after the file's end.
+        channels: "mean" of them, the "first", "all" side by side, or the number of one, from 0.
 
     Returns:
-        float32 (samples,), about [-1, 1]; ``samples = ceil(frames * sample_rate / file rate)``.
+        float32 (samples,), about [-1, 1]; ``samples = ceil(frames * sample_rate / file rate)``. With
+        ``channels="all"`` (samples, channels).
 
     Raises:
         AudioError: The file is missing, not a file, empty, not audio or truncated; it has no
-            samples, or NaN, infinite or unscaled ones; the span is not inside it.
-        ValueError: ``sample_rate`` is not a rate.
+            samples, or NaN, infinite or unscaled ones, or no such channel; the span is not inside it.
+        ValueError: ``sample_rate`` is not a rate, or ``channels`` is none of the above.
     """
     name = os.fspath(path)
     to_rate = check_rate("sample_rate", sample_rate)
+    check_channels(channels)
     with _open(path) as sound:
         frames, rate = _frames(sound, name), sound.samplerate
-        begin, finish = check_span(name, start, end, frames / rate)
-        first = min(round(begin * rate), frames - 1)
-        last = max(first + 1, min(round(finish * rate), frames))
-        # The lead is whole periods of both rates, so that the span starts on a sample of the result.
-        period = rate // math.gcd(rate, to_rate)
-        margin = 0 if rate == to_rate else math.ceil(_CONTEXT * rate)
-        lead = min(math.ceil(margin / period), first // period) * period
-        stop = min(last + margin, frames)
-        waveform = _decode(sound, name, first - lead, stop)
+        first, last, lead, stop = span_frames(name, start, end, frames, rate, to_rate)
+        waveform = _decode(sound, name, first - lead, stop, channels)
     check_samples(name, waveform, first=first - lead)
     if lead == 0 and stop == last:
         return resample(waveform, rate, to_rate)
     skip, length = lead * to_rate // rate, resampled_length(last - first, rate, to_rate)
     return resample(waveform, rate, to_rate)[skip : skip + length].copy()
+
+
+def span_frames(
+    name: str, start: float, end: float | None, frames: int, rate: int, to_rate: int
+) -> tuple[int, int, int, int]:
+    """Which frames a span is made of, and what to decode around it for the resampling filter.
+
+    Returns:
+        first and last (exclusive) frame of the span; how many frames before, whole periods of both rates, so that
+        the span starts on a sample of the result; and where to stop decoding.
+
+    Raises:
+        AudioError: The span is empty or not inside the recording.
+    """
+    begin, finish = check_span(name, start, end, frames / rate)
+    first = min(round(begin * rate), frames - 1)
+    last = max(first + 1, min(round(finish * rate), frames))
+    period = rate // math.gcd(rate, to_rate)
+    margin = 0 if rate == to_rate else math.ceil(_CONTEXT * rate)
+    lead = min(math.ceil(margin / period), first // period) * period
+    return first, last, lead, min(last + margin, frames)
 
 
 def check_span(name: str, start: float, end: float | None, duration: float) -> tuple[float, float]:
@@ -185,6 +202,13 @@ def check_span(name: str, start: float, end: float | None, duration: float) -> t
             name, f"span start={start:g} s, end={stop:g} s is not inside the file, which lasts {duration:g} s"
         )
     return float(start), float(min(stop, duration))
+
+
+def check_channels(channels: Channels) -> None:
+    """Raises ValueError for what is no way to choose channels; see ``load_audio``."""
+    number = isinstance(channels, (int, np.integer)) and not isinstance(channels, bool) and channels >= 0
+    if not number and channels not in ("mean", "first", "all"):
+        raise ValueError(f'channels={channels!r}: expected "mean", "first", "all" or the number of a channel, from 0')
 
 
 def write_audio(path: Path_, waveform: ArrayLike, *, sample_rate: int = SAMPLE_RATE) -> None:
@@ -235,7 +259,7 @@ class _Stream(soundfile.SoundFile):
         return False
 
 
-def _open(path: Path_) -> _Stream:
+def _open(path: Path_) -> _Stream | FfmpegSound:
     """Opens a sound file for reading; every reason not to becomes an AudioError."""
     name = os.fspath(path)
     try:
@@ -249,8 +273,14 @@ def _open(path: Path_) -> _Stream:
         raise AudioError(name, "is not a regular file")  # a pipe would be waited for without end
     if status.st_size == 0:
         raise AudioError(name, "the file is empty (0 bytes)")
-    if not os.access(name, os.R_OK):
-        raise AudioError(name, "permission to read it is denied")
+    try:
+        head = read_head(name)
+    except PermissionError:
+        raise AudioError(name, "permission to read it is denied") from None
+    except OSError as error:
+        raise AudioError(name, error.strerror or str(error)) from None
+    if is_ffmpegs(head):
+        return open_ffmpeg(name)
     try:
         # As bytes, a name that is not valid UTF-8 opens too (on Windows names are UTF-16 anyway).
         sound = _Stream(name if os.name == "nt" else os.fsencode(name))
@@ -259,64 +289,19 @@ def _open(path: Path_) -> _Stream:
     except TypeError:  # soundfile asks for the rate of .raw files
         raise AudioError(name, "has no header that says its rate and sample format") from None
     try:
-        _check_complete(sound, name, status.st_size)
+        check_complete(sound, name, status.st_size)
     except AudioError:
         sound.close()
         raise
     return sound
 
 
-def _check_complete(sound: _Stream, name: str, size: int) -> None:
-    """Raises AudioError where the container shows that the end of the file is missing."""
-    log = sound.extra_info
-    lengths = _SHORT_DATA.search(log) or (_SHORT_W64.search(log) if sound.format == "W64" else None)
-    # One byte less is the padding of an odd chunk, which not every program writes.
-    if lengths and int(lengths[1]) - int(lengths[2]) > 1 and int(lengths[1]) < _STREAMED_BYTES:
-        raise AudioError(name, f"truncated: holds {lengths[2]} of the {lengths[1]} bytes its header declares")
-    frames = _SHORT_RF64.search(log)
-    if frames and int(frames[1]) < int(frames[2]) < _UNKNOWN_FRAMES:
-        raise AudioError(name, f"truncated: holds {frames[1]} of the {frames[2]} frames its header declares")
-    if sound.format == "OGG" and _ends_inside_ogg_page(name, size):
-        raise AudioError(name, "truncated: the file ends in the middle of an Ogg page")
-
-
-def _ends_inside_ogg_page(name: str, size: int) -> bool:
-    """Ogg has no header that tells its length, but each page tells its own (RFC 3533, section 6)."""
-    tail = _tail(name, size, _OGG_PAGE)
-    page = tail.rfind(b"OggS")
-    if page < 0:
-        return False  # something else follows the sound, a tag for example
-    header = tail[page : page + 27]
-    if len(header) < 27 or len(tail) < page + 27 + header[26]:
-        return True
-    body = sum(tail[page + 27 : page + 27 + header[26]])
-    return len(tail) < page + 27 + header[26] + body
-
-
-def _last_ogg_page(name: str) -> int:
-    """Frame at which the last Ogg page begins (where the page before it ends), or 0.
-
-    libsndfile places a seek into the last Vorbis page too late by as many frames as the page was
-    cut short (its issue 885), so reading has to come from before it.
-    """
-    tail = _tail(name, os.path.getsize(name), 2 * _OGG_PAGE)
-    before = tail.rfind(b"OggS", 0, max(0, tail.rfind(b"OggS")))
-    position: int = struct.unpack_from("<q", tail, before + 6)[0] if before >= 0 else 0
-    return max(0, position)  # -1 where no packet ends on the page
-
-
-def _tail(name: str, size: int, length: int) -> bytes:
-    with open(name, "rb") as file:
-        file.seek(max(0, size - length))
-        return file.read(length)
-
-
-def _frames(sound: _Stream, name: str) -> int:
+def _frames(sound: _Stream | FfmpegSound, name: str) -> int:
     """Number of frames; a stream that does not say is decoded once to count them."""
     frames = int(sound.frames)
-    if frames >= _UNKNOWN_FRAMES:
-        with _open(name) as counted:
-            frames = _skip(counted, name, _UNKNOWN_FRAMES)
+    if frames >= UNKNOWN_FRAMES:
+        with _Stream(sound.name) as counted:
+            frames = _skip(counted, name, UNKNOWN_FRAMES)
     if frames <= 0:
         raise AudioError(name, "has a header but no samples")
     return frames
@@ -330,19 +315,23 @@ def _skip(sound: _Stream, name: str, frames: int) -> int:
     return skipped
 
 
-def _decode(sound: _Stream, name: str, first: int, last: int) -> NDArray[np.float32]:
-    """Mono frames from ``first`` to before ``last``."""
-    if sound.frames >= _UNKNOWN_FRAMES:
+def _decode(sound: _Stream | FfmpegSound, name: str, first: int, last: int, channels: Channels) -> NDArray[np.float32]:
+    """Frames from ``first`` to before ``last``: (frames,), or (frames, channels) for all channels."""
+    if not isinstance(channels, str) and channels >= sound.channels:
+        raise AudioError(name, f"has {sound.channels} channels, so none of number {channels} (counted from 0)")
+    if isinstance(sound, FfmpegSound):
+        return _chosen(sound.decode(first, last), channels)
+    if sound.frames >= UNKNOWN_FRAMES:
         _skip(sound, name, first)  # without a length libsndfile cannot seek in FLAC
     elif first and sound.subtype == "VORBIS":
-        near = max(0, min(first, _last_ogg_page(name)) - _VORBIS_LEAD)
+        near = max(0, min(first, last_ogg_page(name)) - _VORBIS_LEAD)
         _seek(sound, name, near)
         _skip(sound, name, first - near)
     elif first:
         _seek(sound, name, first)
     blocks, wanted = [], last - first
     while wanted > 0:
-        block = mix(_read_block(sound, name, min(wanted, _BLOCK)))
+        block = _chosen(_read_block(sound, name, min(wanted, _BLOCK)), channels)
         if not len(block):
             break
         blocks.append(block)
@@ -350,6 +339,15 @@ def _decode(sound: _Stream, name: str, first: int, last: int) -> NDArray[np.floa
     if not blocks or wanted > (_MP3_FRAME if sound.format == "MP3" else 0):
         raise AudioError(name, f"truncated: decoding stops {wanted} frames before {last / sound.samplerate:g} s")
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def _chosen(block: NDArray[np.float32], channels: Channels) -> NDArray[np.float32]:
+    """(frames,) or (frames, channels) as read -> what ``load_audio(channels=...)`` asks for."""
+    if channels == "all":
+        return block.reshape(len(block), -1)
+    if channels == "mean":
+        return mix(block)
+    return block if block.ndim == 1 else block[:, 0 if channels == "first" else channels]
 
 
 def _seek(sound: _Stream, name: str, frame: int) -> None:

@@ -6,13 +6,17 @@ import logging
 import math
 import os
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfaudiotl.audio.augment import Augmentation, as_augmentation, augment_dataset
 from tfaudiotl.audio.clips import Clips, OnError
 from tfaudiotl.audio.files import SAMPLE_RATE, check_rate
+from tfaudiotl.audio.graph import GraphDecoder, in_graph
+from tfaudiotl.audio.splits import rarest_class
 from tfaudiotl.errors import AudioError
 
 if TYPE_CHECKING:
@@ -37,8 +41,12 @@ def make_dataset(
     cache: bool | str | os.PathLike[str] = False,
     on_error: OnError = "raise",
     log: list[AudioError] | None = None,
-    num_parallel_calls: int = tf.data.AUTOTUNE,
+    num_parallel_calls: int | None = None,
     repeat: bool = False,
+    augment: bool | Augmentation | Sequence[Augmentation] = False,
+    balance: bool = False,
+    shard: tuple[int, int] | None = None,
+    decoder: str = "auto",
 ) -> tf.data.Dataset:
     """Makes a dataset of (waveform, target) batches for ``Model.fit`` and its kin.
 
@@ -66,13 +74,21 @@ def make_dataset(
         sample_rate: Of the waveforms, Hz.
         drop_remainder: Whether to leave out a last batch that is not full, for a fully static shape.
         cache: Keep decoded waveforms, so that each file is decoded once: True in memory (64 kB per
-            second at 16 kHz), a path in files of that name.
+            second at 16 kHz), a path in files of that name. What is random comes after it.
         on_error: What to do with a sound that turns out unusable while it is read: "raise" stops
             the iteration with an error that names it and the reason; "skip" leaves it out, warns
             once in the log and lists it in ``log``.
         log: A list to which skipped sounds are added, once each.
-        num_parallel_calls: Rows decoded at a time; AUTOTUNE lets tf.data decide.
+        num_parallel_calls: Rows decoded at a time; None is one per core, ``tf.data.AUTOTUNE`` lets tf.data decide.
         repeat: Whether to go on without end; batches then run across epochs.
+        augment: Change the waveforms of every batch anew: True is a mild chain (see docs/augmentation.md), or
+            layers of ``tfaudiotl.audio.augment``. For training data only: it changes whatever is read here.
+        balance: Draw rows so that every class comes equally often, in as many rows as there are; nothing is
+            rejected, rare classes are repeated. A row of several classes counts for its rarest. Shuffles.
+        decoder: "python" (soundfile and soxr in threads), "tfio" (tensorflow-io and a resampler in the graph, for
+            the formats it has, TensorFlow 2.16 and on_error="raise"), or "auto": "tfio" where it can be used. The
+            two differ by less than -50 dB of the sound.
+        shard: (number, count): this host's rows, every ``count``-th from ``number``, for training on several hosts.
 
     Returns:
         A dataset of float32 (batch, samples), about [-1, 1], ``samples = window_seconds *
@@ -88,26 +104,93 @@ def make_dataset(
     rows = clips.windows(window)
     if drop_remainder and len(rows) < batch_size:
         raise ValueError(f"batch_size={batch_size} with drop_remainder=True leaves nothing of {len(rows)} rows")
+    if shard is not None:
+        rows = _shard(rows, shard)
+    in_memory = cache is True and on_error == "raise"
+    if balance and cache and not in_memory:
+        raise ValueError(
+            'balance=True repeats rows at random: it needs cache=True with on_error="raise", or cache=False'
+        )
+    parallel = num_parallel_calls if num_parallel_calls is not None else os.cpu_count() or 1
     reader = _Reader(rows, samples, rate, on_error, log)
+    if on_error == "skip" and decoder == "tfio":
+        raise ValueError(
+            "decoder='tfio' cannot say which sound was unusable; use decoder='python' with on_error='skip'"
+        )
+    if in_graph("python" if on_error == "skip" else decoder, rows, rate):
+        reader.decoder = GraphDecoder(rows, samples, rate)
+    if in_memory:
+        numbers = _order(rows, shuffle, seed, balance, repeat)
+        numbers = numbers.batch(batch_size, drop_remainder=drop_remainder)
+        dataset = _from_memory(reader, numbers, parallel, in_order=not (shuffle or balance or repeat))
+    else:
+        dataset = _row_by_row(reader, shuffle, seed, balance, cache, parallel)
+        dataset = dataset.repeat() if repeat else dataset
+        dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
+    dataset = augment_dataset(dataset, as_augmentation(augment, sample_rate=rate) or False, seed=seed)
+    options = tf.data.Options()
+    options.deterministic = True
+    return dataset.with_options(options).prefetch(2)
 
-    dataset = tf.data.Dataset.range(len(rows))
+
+def _order(rows: Clips, shuffle: bool, seed: int, balance: bool, repeat: bool = False) -> tf.data.Dataset:
+    """Numbers of rows, epoch after epoch."""
+    count = len(rows)
+    if balance:
+        classes = rarest_class(rows.targets)
+        members = [np.flatnonzero(classes == label) for label in np.unique(classes)]
+        each = [
+            tf.data.Dataset.from_tensor_slices(m).shuffle(len(m), seed=seed + n, reshuffle_each_iteration=True).repeat()
+            for n, m in enumerate(members)
+        ]
+        dataset = tf.data.Dataset.sample_from_datasets(each, seed=seed, rerandomize_each_iteration=True).take(count)
+    else:
+        dataset = tf.data.Dataset.range(count)
+        if shuffle:
+            dataset = dataset.shuffle(count, seed=seed, reshuffle_each_iteration=True)
+    return dataset.repeat() if repeat else dataset
+
+
+def _from_memory(reader: _Reader, batches: tf.data.Dataset, parallel: int, *, in_order: bool) -> tf.data.Dataset:
+    """Batches picked from one array of all decoded rows: tf.data's own cache hands rows out one by one, slower."""
+    rows = tf.data.Dataset.range(len(reader.rows))
+    rows = rows.map(reader.read, num_parallel_calls=parallel, deterministic=True)
+    everything = rows.map(lambda usable, row, waveform: waveform).batch(len(reader.rows)).cache()
+
+    def pick(waveforms: tf.Tensor, numbers: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        # A slice of whole rows shares their memory.
+        rows = waveforms[numbers[0] : numbers[-1] + 1] if in_order else tf.gather(waveforms, numbers)
+        rows.set_shape((numbers.shape[0], reader.samples))
+        return reader.with_labels(rows, numbers)
+
+    # repeat hands the same array out again, without a copy.
+    return tf.data.Dataset.zip((everything.repeat(), batches)).map(pick, num_parallel_calls=2, deterministic=True)
+
+
+def _row_by_row(
+    reader: _Reader, shuffle: bool, seed: int, balance: bool, cache: bool | str | os.PathLike[str], parallel: int
+) -> tf.data.Dataset:
+    count = len(reader.rows)
     # Rows' numbers are shuffled, which costs nothing, unless decoded rows are kept, which fixes their order.
-    if shuffle and not cache:
-        dataset = dataset.shuffle(len(rows), seed=seed, reshuffle_each_iteration=True)
-    dataset = dataset.map(reader.read, num_parallel_calls=num_parallel_calls, deterministic=True)
-    if on_error == "skip":  # only then: a filter hides the number of batches from Keras's progress bar
+    dataset = _order(reader.rows, shuffle and not cache, seed, balance)
+    dataset = dataset.map(reader.read, num_parallel_calls=parallel, deterministic=True)
+    if reader.skip:  # only then: a filter hides the number of batches from Keras's progress bar
         dataset = dataset.filter(lambda usable, *_: usable)
-    dataset = dataset.map(reader.label, num_parallel_calls=num_parallel_calls, deterministic=True)
+    dataset = dataset.map(reader.label, num_parallel_calls=parallel, deterministic=True)
     if cache:
         dataset = dataset.cache("" if cache is True else os.fspath(cache))
         if shuffle:
-            dataset = dataset.shuffle(len(rows), seed=seed, reshuffle_each_iteration=True)
-    if repeat:
-        dataset = dataset.repeat()
-    dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
-    options = tf.data.Options()
-    options.deterministic = True
-    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+            dataset = dataset.shuffle(count, seed=seed, reshuffle_each_iteration=True)
+    return dataset
+
+
+def _shard(rows: Clips, shard: tuple[int, int]) -> Clips:
+    number, count = shard
+    if not 0 <= number < count:
+        raise ValueError(f"shard={shard!r}: expected (number, count) with 0 <= number < count")
+    if len(rows) < count:
+        raise ValueError(f"shard={shard!r}: there are only {len(rows)} rows to share out")
+    return rows[np.arange(number, len(rows), count)]
 
 
 class _Reader:
@@ -120,10 +203,13 @@ class _Reader:
         self.skip, self.log = on_error == "skip", log
         self.targets = tf.constant(rows.targets)
         self.weights = tf.constant(rows.weights) if (rows.weights != 1).any() else None
+        self.decoder: GraphDecoder | None = None
         self.lock, self.seen = threading.Lock(), set[str]()
 
     def read(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Row number -> (usable, row number, waveform (samples,)), as graph operations."""
+        if self.decoder is not None:
+            return tf.constant(True), row, self.decoder.read(row)
         waveform, usable = tf.numpy_function(self._decode, [row], (tf.float32, tf.bool), stateful=True)
         waveform.set_shape((self.samples,))
         usable.set_shape(())
@@ -132,6 +218,10 @@ class _Reader:
     def label(self, usable: tf.Tensor, row: tf.Tensor, waveform: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Puts the target, and the weight if there are any, beside the waveform."""
         del usable
+        return self.with_labels(waveform, row)
+
+    def with_labels(self, waveform: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The same for one row or a batch of them."""
         labelled = (waveform, tf.gather(self.targets, row))
         return labelled if self.weights is None else (*labelled, tf.gather(self.weights, row))
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ class Rows:
     starts: list[float] | None = None
     ends: list[float] | None = None
     weights: list[float] | None = None
+    channels: list[int] | None = None
     ignored: int = 0
 
 
@@ -76,7 +76,7 @@ def scan_directory(directory: str | os.PathLike[str], extensions: Collection[str
         )
     rows = Rows(ignored=len(loose))
     for folder in folders:
-        files = _files_below(folder)
+        files = files_below(folder)
         sounds = [file for file in files if Path(file).suffix.lower() in suffixes]
         if not sounds:
             raise ValueError(
@@ -90,7 +90,7 @@ def scan_directory(directory: str | os.PathLike[str], extensions: Collection[str
     return rows
 
 
-def _files_below(folder: Path) -> list[str]:
+def files_below(folder: Path) -> list[str]:
     """Files at any depth, links followed once, hidden ones passed over; sorted by path."""
     found, visited = [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -126,78 +126,12 @@ def from_names(paths: Sequence[str], argument: str, pattern: str) -> list[str]:
     return [match[1] for match in matches if match is not None]
 
 
-def read_table(
-    table: str | os.PathLike[str],
-    *,
-    columns: dict[str, str | None],
-    label_separator: str | None,
-    root: str | os.PathLike[str] | None,
-) -> Rows:
-    """Reads labelled spans from a CSV file, or a TSV file by its suffix (.tsv, .tab).
-
-    Args:
-        table: UTF-8, with column names in its first line.
-        columns: Field of ``Rows`` in the singular ("path", "label", "fold", ...) -> column name or None.
-        label_separator: Splits a cell into several labels.
-        root: What relative paths are relative to; None is the table's folder.
-
-    Raises:
-        ValueError: The table is missing or empty, a column is missing, or a cell cannot be read.
-    """
-    name, base = os.fspath(table), Path(root) if root is not None else Path(table).parent
-    try:
-        with open(table, encoding="utf-8-sig", newline="") as file:
-            delimiter = "\t" if Path(table).suffix.lower() in (".tsv", ".tab") else ","
-            reader = csv.DictReader(file, delimiter=delimiter)
-            header = list(reader.fieldnames or [])
-            missing = [f"{key}={column!r}" for key, column in columns.items() if column and column not in header]
-            if missing:
-                raise ValueError(f"{name}: no column {', '.join(missing)}; there are {header}")
-            lines = [(reader.line_num, row) for row in reader]
-    except OSError as error:
-        raise ValueError(f"table={name!r} cannot be read: {error.strerror}") from None
-    if not lines:
-        raise ValueError(f"{name}: has no rows")
-
-    def column(key: str, convert: Callable[[str], Any]) -> list[Any] | None:
-        source = columns[key]
-        return None if source is None else [_cell(name, line, source, row[source], convert) for line, row in lines]
-
-    def labels(text: str) -> str | list[str]:
-        if label_separator is None:
-            return _filled(text)
-        return [part.strip() for part in text.split(label_separator) if part.strip()]
-
-    return Rows(
-        paths=column("path", lambda text: str(base / _filled(text))) or [],
-        labels=column("label", labels) or [],
-        folds=column("fold", _filled),
-        groups=column("group", _filled),
-        starts=column("start", lambda text: float(text or 0)),
-        ends=column("end", lambda text: float(text or "nan")),
-        weights=column("weight", lambda text: float(text or 1)),
-    )
-
-
-def _filled(text: str) -> str:
-    if not text:
-        raise ValueError("is empty")
-    return text
-
-
-def _cell(table: str, line: int, column: str, text: str | None, convert: Callable[[str], Any]) -> Any:
-    try:
-        return convert((text or "").strip())
-    except ValueError as error:
-        raise ValueError(f"{table}, line {line}, column {column!r}: {text!r}: {error}") from None
-
-
 def check_columns(rows: Rows) -> None:
     """Raises ValueError where columns differ in length or weights are out of range."""
     count = len(rows.paths)
     if count == 0:
         raise ValueError("no clips: the list of sounds is empty")
-    for name in ("labels", "folds", "groups", "starts", "ends", "weights"):
+    for name in ("labels", "folds", "groups", "starts", "ends", "weights", "channels"):
         column = getattr(rows, name)
         if column is not None and len(column) != count:
             raise ValueError(f"{name} has {len(column)} entries for {count} clips; expected one each")
@@ -237,43 +171,64 @@ def clean_class_names(class_names: Sequence[str] | None, labels: Iterable[Sequen
     return names
 
 
-def span_durations(
-    paths: Sequence[str], starts: Sequence[float], ends: Sequence[float], lengths: Mapping[str, float] | None
-) -> tuple[list[float], dict[int, AudioError]]:
-    """Reads every file's header, in threads, and measures the spans.
+@dataclass(frozen=True)
+class Header:
+    """What is needed of a file before it is decoded: its length in seconds, and its channels."""
+
+    duration: float
+    channels: int = 1
+
+
+def read_headers(paths: Sequence[str]) -> dict[str, Header | AudioError]:
+    """Every file's header, in threads, or why it cannot be used."""
+    unique = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
+        return dict(zip(unique, pool.map(_header, unique), strict=True))
+
+
+def _header(path: str) -> Header | AudioError:
+    try:
+        info = audio_info(path)
+    except AudioError as error:
+        return error
+    return Header(info.duration, info.channels)
+
+
+def per_channel(rows: Rows, headers: Mapping[str, Header | AudioError]) -> Rows:
+    """A row for each channel of each file instead of one for all of them."""
+    counts = [1 if isinstance(header := headers[path], AudioError) else header.channels for path in rows.paths]
+    taken = [row for row, count in enumerate(counts) for _ in range(count)]
+    columns: dict[str, Any] = {
+        name: None if (column := getattr(rows, name)) is None else [column[row] for row in taken]
+        for name in ("paths", "labels", "folds", "groups", "starts", "ends", "weights")
+    }
+    return replace(rows, **columns, channels=[number for count in counts for number in range(count)])
+
+
+def span_durations(rows: Rows, headers: Mapping[str, Header | AudioError]) -> tuple[list[float], dict[int, AudioError]]:
+    """Measures the spans.
 
     Args:
-        paths: (rows,) files.
-        starts: (rows,) seconds.
-        ends: (rows,) seconds, NaN for the file's end.
-        lengths: Seconds by path where they are known, so that no file is opened.
+        rows: Files, and where spans start and end, NaN for the file's end.
+        headers: From ``read_headers``.
 
     Returns:
         Seconds of each span (NaN where it cannot be used), and the reasons by row.
     """
-    known: Mapping[str, float | AudioError] = _read_lengths(paths) if lengths is None else lengths
+    count = len(rows.paths)
+    starts, ends = rows.starts or [0.0] * count, rows.ends or [math.nan] * count
+    channels = rows.channels or [-1] * count
     durations, errors = [], {}
-    for row, (path, start, end) in enumerate(zip(paths, starts, ends, strict=True)):
-        length = known[path]
+    for row, (path, start, end, channel) in enumerate(zip(rows.paths, starts, ends, channels, strict=True)):
+        header = headers[path]
         try:
-            if isinstance(length, AudioError):
-                raise length
-            begin, finish = check_span(path, start, end, length)
+            if isinstance(header, AudioError):
+                raise header
+            if channel >= header.channels:
+                raise AudioError(path, f"has {header.channels} channels, so none of number {channel} (from 0)")
+            begin, finish = check_span(path, start, end, header.duration)
             durations.append(finish - begin)
         except AudioError as error:
             errors[row] = error
             durations.append(math.nan)
     return durations, errors
-
-
-def _read_lengths(paths: Sequence[str]) -> dict[str, float | AudioError]:
-    unique = list(dict.fromkeys(paths))
-    with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
-        return dict(zip(unique, pool.map(_length, unique), strict=True))
-
-
-def _length(path: str) -> float | AudioError:
-    try:
-        return audio_info(path).duration
-    except AudioError as error:
-        return error

@@ -8,6 +8,7 @@ take single labels only, and none sees to it that a small class comes to both si
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tfaudiotl.audio.clips import Clips
 
 Groups = Literal["group", "source"] | Sequence[Hashable] | np.ndarray | None
+
+logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 20  # orders tried until every class is on every side; nearly always the first will do
 
@@ -78,43 +81,48 @@ def _given_folds(clips: Clips, groups: Groups) -> tuple[list[str], NDArray[np.in
     if len(names) < 2:
         raise ValueError(f"all clips are in fold {names[0]!r}: cross-validation needs at least two folds")
     fold = np.array([names.index(name) for name in clips.fold.tolist()], np.int64)
-    together = units(clips, groups)
-    first = np.zeros(int(together.max()) + 1, np.int64)
-    first[together[::-1]] = np.arange(len(fold))[::-1]
-    torn = np.flatnonzero(fold != fold[first[together]])
-    if len(torn):
-        row, other = torn[0], first[together[torn[0]]]
-        raise ValueError(
-            f"{clips.paths[row]} is in fold {names[fold[row]]!r}, but {clips.paths[other]}, of the same "
-            f"file or group, in fold {names[fold[other]]!r}: training would hear what is tested"
-        )
+    for together, certain in ((units(clips, groups, copies=False), True), (units(clips, groups), False)):
+        first = np.zeros(int(together.max()) + 1, np.int64)
+        first[together[::-1]] = np.arange(len(fold))[::-1]
+        torn = np.flatnonzero(fold != fold[first[together]])
+        if len(torn):
+            row, other = torn[0], first[together[torn[0]]]
+            message = (
+                f"{clips.paths[row]} is in fold {names[fold[row]]!r}, but {clips.paths[other]}, of the same "
+                f"{'file or group' if certain else 'content'}, in fold {names[fold[other]]!r}: training would hear "
+                "what is tested"
+            )
+            if certain:
+                raise ValueError(message)
+            logger.warning("%d clips have copies in other folds: %s", len(torn), message)
     return names, fold
 
 
-def units(clips: Clips, groups: Groups) -> NDArray[np.int64]:
-    """Numbers the rows so that what must stay together has one number: files, and ``groups``.
+def units(clips: Clips, groups: Groups, *, copies: bool = True) -> NDArray[np.int64]:
+    """Numbers the rows so that what must stay together has one number: files, their copies, and ``groups``.
 
     Args:
         clips: The table.
         groups: None (the group column if there is one), "group", "source" (files alone) or (rows,).
+        copies: Whether files of the same bytes count as one.
 
     Raises:
         ValueError: There is no group column, or the array has another length.
     """
-    files = file_keys(clips.paths)
+    files = [file_keys(clips.paths)] + ([clips.content_keys()] if copies else [])
     if isinstance(groups, str):
         if groups not in ("group", "source"):
             raise ValueError(f'groups={groups!r}: expected None, "group", "source" or an array')
         if groups == "source":
-            return connected(files)
+            return connected(*files)
         if clips.group is None:
             raise ValueError('groups="group": the clips have no groups; give group_pattern=, groups= or group=')
     if groups is None or isinstance(groups, str):
-        return connected(files) if clips.group is None else connected(files, clips.group.tolist())
+        return connected(*files) if clips.group is None else connected(*files, clips.group.tolist())
     column = np.asarray(groups)
     if column.shape != (len(clips),):
         raise ValueError(f"groups has shape {column.shape}: expected one entry for each of the {len(clips)} clips")
-    return connected(files, column.tolist())
+    return connected(*files, column.tolist())
 
 
 def _check_spread(
@@ -240,6 +248,32 @@ def balanced_weights(label_ids: ArrayLike, classes: int) -> dict[int, float]:
 
     weights = compute_class_weight("balanced", classes=np.arange(classes), y=np.asarray(label_ids))
     return {label: float(weight) for label, weight in enumerate(weights)}
+
+
+def rarest_class(targets: NDArray[Any]) -> NDArray[np.int64]:
+    """Of each row's classes the one that the fewest rows have; -1 for rows without any."""
+    rare = np.where(targets > 0, (targets > 0).sum(axis=0), np.inf)
+    chosen: NDArray[np.int64] = np.where((targets > 0).any(axis=1), rare.argmin(axis=1), -1)
+    return chosen
+
+
+def balanced_draw(targets: NDArray[Any], rng: np.random.Generator, count: int | None = None) -> NDArray[np.int64]:
+    """Numbers of rows, as many as there are (or ``count``), every class equally often, in random order.
+
+    Rows of several classes count for their rarest, rows without any for a class of their own. A class's rows are
+    all used before one comes again.
+    """
+    classes = rarest_class(targets)
+    members = [np.flatnonzero(classes == label) for label in np.unique(classes)]
+    total = len(targets) if count is None else count
+    share, rest = divmod(total, len(members))
+    extra = rng.permutation(len(members)) < rest  # classes that get one more
+    drawn = []
+    for rows, more in zip(members, extra, strict=True):
+        wanted = share + int(more)
+        turns = [rng.permutation(rows) for _ in range(-(-wanted // len(rows)))]
+        drawn.append(np.concatenate([*turns, rows[:0]])[:wanted])
+    return rng.permutation(np.concatenate(drawn))
 
 
 def natural_order(names: Iterable[str]) -> list[str]:

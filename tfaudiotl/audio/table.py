@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from tfaudiotl.audio import splits
+from tfaudiotl.audio.content import content_keys
 from tfaudiotl.audio.sources import listed
 from tfaudiotl.errors import AudioError
 
@@ -31,6 +32,7 @@ class Clip:
         fold: Name of its fold, or None.
         group: Name of its group (recording, speaker, site), or None.
         weight: Its weight in training.
+        channel: Number of the channel that is heard, from 0; None is the mean of all.
     """
 
     path: str
@@ -41,6 +43,7 @@ class Clip:
     fold: str | None = None
     group: str | None = None
     weight: float = 1.0
+    channel: int | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -58,6 +61,7 @@ class ClipTable:
     group: NDArray[np.str_] | None
     weights: NDArray[np.float32]
     source: NDArray[np.int64]
+    channel: NDArray[np.int16] | None = None
     skipped: tuple[AudioError, ...] = ()
     ignored: int = 0
     _waveforms: Mapping[str, NDArray[np.float32]] | None = None
@@ -71,6 +75,7 @@ class ClipTable:
             self.group,
             self.weights,
             self.source,
+            self.channel,
         ):
             if column is not None:
                 column.flags.writeable = False  # rows are shared between a table and its splits
@@ -114,7 +119,12 @@ class ClipTable:
             fold=None if self.fold is None else str(self.fold[row]),
             group=None if self.group is None else str(self.group[row]),
             weight=float(self.weights[row]),
+            channel=None if self.channel is None else int(self.channel[row]),
         )
+
+    def content_keys(self) -> list[Hashable]:
+        """One key per row, equal for rows whose files have the same bytes (or arrays the same samples)."""
+        return content_keys(self.paths, self._waveforms)
 
     def _take(self, rows: NDArray[np.int64]) -> Self:
         return replace(
@@ -128,6 +138,7 @@ class ClipTable:
             group=None if self.group is None else self.group[rows],
             weights=self.weights[rows],
             source=self.source[rows],
+            channel=None if self.channel is None else self.channel[rows],
         )
 
     # Labels

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.audio.sounds import make_folder, tone, write
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.distort import RandomGain
+from tfaudiotl.audio.records import read_info, read_records, write_records
+
+
+def together(dataset: tf.data.Dataset) -> tuple[np.ndarray, ...]:
+    return tuple(np.concatenate(part) for part in zip(*dataset.as_numpy_iterator(), strict=True))
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Clips:
+    return Clips.from_directory(make_folder(tmp_path / "sounds", {"a": 7, "b": 6}))
+
+
+@pytest.mark.parametrize("place", ["local", "ram"])
+def test_records_give_what_the_clips_give(clips: Clips, tmp_path: Path, place: str) -> None:
+    folder = str(tmp_path / "records") if place == "local" else f"ram://{tmp_path.name}/records"  # no local file system
+    told: list[tuple[int, int]] = []
+    info = write_records(clips, folder, shards=3, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (13, 13)
+    assert (info.rows, info.samples, info.class_names) == (13, 1_600, ["a", "b"])
+    assert read_info(folder) == info
+    waveforms, targets = together(read_records(folder, batch_size=5))
+    by_row = {waveform.tobytes(): target for waveform, target in zip(*together(clips.dataset()), strict=True)}
+    assert len(waveforms) == len(by_row) == 13
+    for waveform, target in zip(waveforms, targets, strict=True):
+        assert np.array_equal(by_row[waveform.tobytes()], target)
+    spec = read_records(folder, batch_size=4, drop_remainder=True).element_spec
+    assert spec == (tf.TensorSpec((4, 1_600)), tf.TensorSpec((4, 2)))
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        write_records(clips, folder)
+    assert write_records(clips[:4], folder, shards=1, overwrite=True).shards == ["part-00000-of-00001.tfrecord"]
+    assert len(together(read_records(folder))[0]) == 4
+    assert len(tf.io.gfile.listdir(folder)) == 2
+
+
+def test_sixteen_bits_and_weights(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone(0.1, 16_000), subtype="FLOAT")
+    clips = Clips.from_files([path, path], ["a", "b"], weights=[1, 0.25])
+    info = write_records(clips, tmp_path / "records", dtype="int16", shards=1)
+    assert info.weighted
+    waveforms, _, weights = together(read_records(tmp_path / "records"))
+    assert 0 < np.abs(waveforms[0] - clips.load(0)).max() <= 2**-16
+    assert weights.tolist() == [1, 0.25]
+
+
+def test_order_seed_hosts_and_augmentation(clips: Clips, tmp_path: Path) -> None:
+    write_records(clips, tmp_path / "r", shards=4)
+
+    def epochs(**options: object) -> list[list[bytes]]:
+        dataset = read_records(tmp_path / "r", shuffle=True, **options)  # type: ignore[arg-type]
+        return [[waveform.tobytes() for waveform in together(dataset)[0]] for _ in range(2)]
+
+    first, again = epochs(seed=3), epochs(seed=3)
+    assert first == again
+    assert first[0] != first[1]
+    assert sorted(first[0]) == sorted(first[1])
+    hosts = [set(epochs(shard=(number, 2))[0]) for number in range(2)]
+    assert not hosts[0] & hosts[1]
+    assert hosts[0] | hosts[1] == set(first[0])
+    changed = together(read_records(tmp_path / "r", augment=[RandomGain((-6, -6))]))[0]
+    assert np.allclose(changed, together(read_records(tmp_path / "r"))[0] * 10**-0.3, atol=1e-6)
+    assert len(list(read_records(tmp_path / "r", batch_size=5, repeat=True).take(7))) == 7
+    with pytest.raises(ValueError, match="shard="):
+        read_records(tmp_path / "r", shard=(0, 5))
+
+
+def test_bad_files_are_left_out_and_listed_or_stop_it(clips: Clips, tmp_path: Path) -> None:
+    Path(clips.paths[3]).write_bytes(b"")
+    with pytest.raises(tf.errors.OpError, match="empty"):
+        write_records(clips, tmp_path / "r")
+    with pytest.raises(ValueError, match="did not finish"):
+        read_records(tmp_path / "r")
+    info = write_records(clips, tmp_path / "r", on_error="skip")
+    assert info.rows == 12
+    assert info.skipped == [(clips.paths[3], "the file is empty (0 bytes)")]
+    for options, message in [({"dtype": "int8"}, "dtype='int8'"), ({"shards": 0}, "shards=0")]:
+        with pytest.raises(ValueError, match=message):
+            write_records(clips, tmp_path / "r", **options)  # type: ignore[arg-type]

@@ -1,0 +1,244 @@
+"""Tables of labelled sounds: CSV, TSV and Parquet files, data frames, and the layouts of well-known data sets."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+from tfaudiotl.audio.sources import Rows, listed
+
+COLUMNS = ("path", "label", "fold", "group", "start", "end", "weight")  # what a table may tell of a clip
+Cells = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a published data set keeps its table and its sounds.
+
+    Attributes:
+        table: The table, below the data set's folder.
+        path: Where a row's sound is, below that folder, with columns in braces.
+        label: Column of the class names.
+        separator: Between several of them.
+        fold: Column of the folds.
+        group: Column of what must stay together.
+        only: A column and the value of the rows that belong to it.
+    """
+
+    table: str
+    path: str
+    label: str
+    separator: str | None = None
+    fold: str | None = None
+    group: str | None = None
+    only: tuple[str, str] | None = None
+
+
+# From the data sets' own tables: github.com/karolpiczak/ESC-50, urbansounddataset.weebly.com,
+# zenodo.org/records/4060432 (FSD50K).
+_ESC = Layout("meta/esc50.csv", "audio/{filename}", "category", fold="fold", group="src_file")
+LAYOUTS = {
+    "esc50": _ESC,
+    "esc10": Layout(_ESC.table, _ESC.path, _ESC.label, fold=_ESC.fold, group=_ESC.group, only=("esc10", "True")),
+    "urbansound8k": Layout(
+        "metadata/UrbanSound8K.csv", "audio/fold{fold}/{slice_file_name}", "class", fold="fold", group="fsID"
+    ),
+    "fsd50k": Layout("FSD50K.ground_truth/dev.csv", "FSD50K.dev_audio/{fname}.wav", "labels", ",", fold="split"),
+    "fsd50k_eval": Layout("FSD50K.ground_truth/eval.csv", "FSD50K.eval_audio/{fname}.wav", "labels", ","),
+}
+
+
+def read_layout(name: str, root: str | os.PathLike[str]) -> Rows:
+    """The rows of a data set in one of ``LAYOUTS``.
+
+    Raises:
+        ValueError: There is no such layout, or no such table below ``root``.
+    """
+    if name not in LAYOUTS:
+        raise ValueError(f"dataset={name!r}: allowed are {', '.join(LAYOUTS)}")
+    layout, folder = LAYOUTS[name], Path(root)
+    if not (folder / layout.table).is_file():
+        raise ValueError(f"root={str(root)!r}: {name} has its table in {layout.table}, and there is none")
+    columns = {"path": layout.path, "label": layout.label, "fold": layout.fold, "group": layout.group}
+    return read_table(
+        folder / layout.table, columns=columns, label_separator=layout.separator, root=folder, only=layout.only
+    )
+
+
+def read_table(
+    table: Any,
+    *,
+    columns: Mapping[str, str | None],
+    label_separator: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    merge_repeats: bool = False,
+    only: tuple[str, str] | None = None,
+) -> Rows:
+    """Reads labelled spans from a table.
+
+    Args:
+        table: A CSV file, a TSV file (.tsv, .tab), a Parquet file (.parquet), a data frame, or columns by name.
+        columns: One of ``COLUMNS`` -> name of the table's column, or None; the path may be a pattern with
+            several columns in braces.
+        label_separator: Splits a cell into several labels.
+        root: What relative paths are relative to; None is the table's folder.
+        merge_repeats: Make rows of the same span one row with all their labels.
+        only: A column and the text of the rows to take.
+
+    Raises:
+        ValueError: The table is missing or empty, a column is missing, or a cell cannot be read.
+    """
+    named = isinstance(table, (str, os.PathLike))
+    name = os.fspath(table) if named else type(table).__name__
+    base = Path(root) if root is not None else Path(table).parent if named else Path()
+    cells, places = _read_cells(table, name)
+    pattern = columns["path"] or "path"
+    fields = [field for _, field, _, _ in Formatter().parse(pattern) if field] if "{" in pattern else [pattern]
+    asked = [*(("path", field) for field in fields), *((k, c) for k, c in columns.items() if c and k != "path")]
+    missing = [f"{key}={column!r}" for key, column in asked if column not in cells]
+    if missing:
+        raise ValueError(f"{name}: no column {', '.join(missing)}; there are {list(cells)}")
+    if only is not None:
+        kept = [row for row, value in enumerate(cells[only[0]]) if _text(value) == only[1]]
+        cells = {column: [values[row] for row in kept] for column, values in cells.items()}
+        places = [places[row] for row in kept]
+    if not places:
+        raise ValueError(f"{name}: has no rows")
+
+    def column(key: str, convert: Callable[[Any], Any]) -> list[Any] | None:
+        source = columns.get(key)
+        return None if source is None else _converted(name, places, source, cells[source], convert)
+
+    def labels(value: Any) -> str | list[str]:
+        if not isinstance(value, str) and hasattr(value, "__iter__"):
+            return [_filled(part) for part in value]
+        if label_separator is None:
+            return _filled(value)
+        return [part.strip() for part in _text(value).split(label_separator) if part.strip()]
+
+    parts = {field: _converted(name, places, field, cells[field], _filled) for field in fields}
+    paths = parts[pattern] if pattern in parts else [
+        pattern.format(**{field: values[row] for field, values in parts.items()}) for row in range(len(places))
+    ]  # fmt: skip
+    rows = Rows(
+        paths=[str(base / path) for path in paths],
+        labels=column("label", labels) or [],
+        folds=column("fold", _filled),
+        groups=column("group", _filled),
+        starts=column("start", lambda value: float(_text(value) or 0)),
+        ends=column("end", lambda value: float(_text(value) or "nan")),
+        weights=column("weight", lambda value: float(_text(value) or 1)),
+    )
+    return _merged(rows) if merge_repeats else rows
+
+
+def _read_cells(table: Any, name: str) -> tuple[Cells, list[str]]:
+    """The columns, and where each row stands, for messages."""
+    if isinstance(table, (str, os.PathLike)):
+        suffix = Path(table).suffix.lower()
+        if suffix in (".parquet", ".pq"):
+            cells = _read_parquet(table, name)
+        else:
+            return _read_text(table, name, "\t" if suffix in (".tsv", ".tab") else ",")
+    elif hasattr(table, "columns") or isinstance(table, Mapping):
+        cells = {str(column): list(table[column]) for column in getattr(table, "columns", table)}
+    else:
+        raise ValueError(f"table={table!r}: expected a file, a data frame or a dict of columns")
+    lengths = {len(values) for values in cells.values()}
+    if len(lengths) > 1:
+        raise ValueError(f"{name}: its columns have different lengths, {sorted(lengths)}")
+    return cells, [f"row {row}" for row in range(max(lengths, default=0))]
+
+
+def _read_text(table: str | os.PathLike[str], name: str, delimiter: str) -> tuple[Cells, list[str]]:
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter=delimiter)
+            header = list(reader.fieldnames or [])
+            lines = [(f"line {reader.line_num}", row) for row in reader]
+    except OSError as error:
+        raise ValueError(f"table={name!r} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"table={name!r} is not UTF-8 text: {error}") from None
+    return {column: [row[column] for _, row in lines] for column in header}, [place for place, _ in lines]
+
+
+def _read_parquet(table: str | os.PathLike[str], name: str) -> Cells:
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise ValueError(f"table={name!r}: reading Parquet needs pyarrow: pip install pyarrow") from None
+    try:
+        cells: Cells = parquet.read_table(table).to_pydict()
+    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        raise ValueError(f"table={name!r} cannot be read: {error}") from None
+    return cells
+
+
+def _converted(
+    table: str, places: list[str], column: str, values: list[Any], convert: Callable[[Any], Any]
+) -> list[Any]:
+    result = []
+    for place, value in zip(places, values, strict=True):
+        try:
+            result.append(convert(value))
+        except ValueError as error:
+            raise ValueError(f"{table}, {place}, column {column!r}: {value!r}: {error}") from None
+    return result
+
+
+def _text(value: Any) -> str:
+    """A cell as text; data frames turn whole numbers with gaps into floats."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def _filled(value: Any) -> str:
+    text = _text(value)
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+def _merged(rows: Rows) -> Rows:
+    """Rows of the same file and span as one, with the labels of all; the other columns must agree."""
+    first: dict[tuple[Any, ...], int] = {}
+    starts, ends = rows.starts or [0.0] * len(rows.paths), rows.ends or [math.nan] * len(rows.paths)
+    labels: list[list[str]] = []
+    kept: list[int] = []
+    for row, path in enumerate(rows.paths):
+        key = (path, starts[row], None if math.isnan(ends[row]) else ends[row])
+        place = first.setdefault(key, len(kept))
+        given = [rows.labels[row]] if isinstance(rows.labels[row], str) else rows.labels[row]
+        if place == len(kept):
+            kept.append(row)
+            labels.append(list(given))
+            continue
+        labels[place] += given
+        for name in ("folds", "groups", "weights"):
+            column = getattr(rows, name)
+            if column is not None and column[row] != column[kept[place]]:
+                told = listed([repr(column[kept[place]]), repr(column[row])])
+                raise ValueError(f"{path}: its repeated rows have different {name}: {told}")
+
+    def take(column: list[Any] | None) -> list[Any] | None:
+        return None if column is None else [column[row] for row in kept]
+
+    return Rows(
+        paths=[rows.paths[row] for row in kept],
+        labels=labels,
+        folds=take(rows.folds),
+        groups=take(rows.groups),
+        starts=take(rows.starts),
+        ends=take(rows.ends),
+        weights=take(rows.weights),
+    )
