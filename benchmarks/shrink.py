@@ -1,0 +1,82 @@
+"""A classifier of your own, shrunk: YAMNet with a head distilled into yamnet_mini, against the labels alone.
+
+    python -m benchmarks.shrink FOLDER SAVED_MODEL [--start FILE.npz] [--folds 4,5] [--patches 5000] [--epochs 3]
+
+For each fold: the teacher (YAMNet, frozen, with a head) trains on the other folds; its student hears the same clips
+without their labels; two more students of the same network train all their weights on the labels, for the same number
+of steps of the same size, one from the same start and one from random weights. All are measured on the fold. START
+must not have heard the folds either.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import keras
+import numpy as np
+
+import tfaudiotl as tl
+from tfaudiotl.evaluation.writing import markdown_table
+from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.training.distill import DistillOptions, distill
+
+PATCH = 15_600
+
+
+def labelled(train: tl.Clips, waveforms: list[np.ndarray], start: str | None, options: DistillOptions) -> keras.Model:
+    """The student network trained on the labels: random patches of the clips, as many as the distilled one learns."""
+    classes = train.class_names
+    model = build_classifier(
+        "yamnet_mini", classes=classes, hidden=(), dropout=0.0, weights=start, trainable="all", samples=PATCH, seed=0
+    )
+    steps = options.patches * options.epochs // options.batch_size
+    rate = keras.optimizers.schedules.CosineDecay(
+        options.learning_rate / 100, steps, warmup_target=options.learning_rate, warmup_steps=max(1, steps // 20)
+    )
+    model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4), "categorical_crossentropy", jit_compile=False)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(len(train), size=steps * options.batch_size)
+    starts = [rng.integers(max(1, len(waveforms[row]) - PATCH)) for row in rows]
+    pieces = [waveforms[row][begin : begin + PATCH] for row, begin in zip(rows, starts, strict=True)]
+    x = np.stack([np.pad(piece, (0, PATCH - len(piece))) for piece in pieces])
+    x *= 10 ** (rng.uniform(-18, 6, (len(x), 1)) / 20).astype(np.float32)
+    model.fit(x, train.targets[rows], batch_size=options.batch_size, epochs=1, verbose=0, shuffle=False)
+    whole = build_classifier("yamnet_mini", classes=classes, hidden=(), dropout=0.0, weights=None)
+    whole.set_weights(model.get_weights())
+    return whole
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("weights")
+    parser.add_argument("--start", default="audioset")
+    parser.add_argument("--folds", default="4,5")
+    parser.add_argument("--fold-pattern", default=r"^(\d)-")
+    parser.add_argument("--patches", type=int, default=5_000)
+    parser.add_argument("--epochs", type=int, default=3)
+    arguments = parser.parse_args()
+    clips = tl.Clips.from_directory(arguments.folder, fold_pattern=arguments.fold_pattern)
+    options = DistillOptions(patches=arguments.patches, epochs=arguments.epochs, learning_rate=1e-3)
+    rows = []
+    for fold in arguments.folds.split(","):
+        train, test = clips[clips.fold != fold], clips[clips.fold == fold]
+        teacher = tl.train_classifier(train, weights=arguments.weights, val=0.15).model
+        waveforms = [train.load(row) for row in range(len(train))]
+        sounds = [[(np.clip(waveform, -1, 1) * 32_767).astype(np.int16) for waveform in waveforms]]
+        models = {
+            "teacher": teacher,
+            "distilled": distill(teacher, sounds, student_weights=arguments.start, options=options).model,
+            "labels": labelled(train, waveforms, arguments.start, options),
+            "labels, random start": labelled(train, waveforms, None, options),
+        }
+        found = {name: tl.evaluate(model, test).accuracy for name, model in models.items()}
+        rows.append(
+            (fold, *(f"{accuracy:.4f}" for accuracy in found.values()), f"{found['distilled'] / found['teacher']:.3f}")
+        )
+        print(rows[-1], flush=True)
+    print(markdown_table(["Fold", *models, "Distilled / teacher"], rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Distillation: what the student learns of a backbone and of a classifier, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tests.sounds import KINDS, sound
+from tfaudiotl.backbones.scores import class_names_of
+from tfaudiotl.backbones.weights import npz_bytes
+from tfaudiotl.backbones.yamnet_mini import YAMNetMini
+from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.training.distill import DistillOptions, distill, open_teacher
+from tfaudiotl.workflow import save_student
+
+
+def folders(seed: int = 0) -> list[list[np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    return [[(32_000 * sound(kind, rng)).astype(np.int16) for _ in range(6)] for kind in KINDS]
+
+
+@pytest.mark.slow
+def test_a_backbones_student(stand_in: Path, tmp_path: Path) -> None:
+    stages: dict[str, int] = {}
+    options = DistillOptions(patches=160, epochs=3, batch_size=8, learning_rate=5e-3, seed=1)
+    result = distill(
+        "yamnet",
+        folders(),
+        weights=str(stand_in),
+        layers=["layer8"],
+        options=options,
+        progress=lambda stage, done, total: stages.update({stage: total - done}),
+    )
+    assert stages == {"teacher": 0, "student": 0}
+    for name in ("scores_loss_loss", "to_layer8_loss", "to_embedding_loss"):
+        assert result.history[name][-1] < result.history[name][0]
+    assert class_names_of(result.model)[520] == "Sound 520, made up"
+    assert result.model(np.zeros((1, 23_280), np.float32)).shape == (1, 2, 521)
+
+    files = {path.name: path for path in save_student(result, tmp_path / "student")}
+    told = json.loads(files["distill.json"].read_text())
+    assert told["sha256"] == hashlib.sha256(files["student.npz"].read_bytes()).hexdigest()
+    assert (told["settings"]["seed"], told["settings"]["sounds"]) == (1, [6, 6, 6])
+    loaded = YAMNetMini(weights=str(files["student.npz"]))
+    waveform = folders(5)[0][0][None] / np.float32(32_768)
+    np.testing.assert_allclose(loaded(waveform), result.model(waveform), atol=0.02)
+
+
+def test_the_same_seed_gives_the_same_student() -> None:
+    def run() -> bytes:
+        options = DistillOptions(patches=100, epochs=1, batch_size=32, seed=2)
+        return npz_bytes(distill("yamnet_mini", folders(), options=options).model)
+
+    first = run()
+    keras.random.normal((3,))  # numbers drawn in between change nothing
+    assert run() == first
+
+
+@pytest.mark.slow
+def test_a_classifiers_student_agrees_with_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    waveforms = np.stack([sound(kind, rng) for kind in KINDS for _ in range(8)])
+    targets = np.repeat(np.eye(3, dtype=np.float32), 8, axis=0)
+    teacher = build_classifier("yamnet_mini", classes=KINDS, hidden=(16,), learning_rate=1e-2, seed=0)
+    teacher.fit(waveforms, targets, epochs=15, batch_size=8, verbose=0)
+    options = DistillOptions(patches=400, epochs=2, batch_size=8, learning_rate=1e-3)
+    student = distill(teacher, folders(), student_weights="audioset", options=options)
+    heard = np.stack([sound(kind, rng) for kind in KINDS for _ in range(20)])
+    theirs, ours = (np.asarray(model(heard)).argmax(axis=1) for model in (teacher, student.model))
+    assert (theirs == ours).mean() >= 0.9
+    files = save_student(student, tmp_path)
+    assert [path.name for path in files] == ["model.keras", "labels.txt", "distill.json"]
+    reloaded = keras.saving.load_model(files[0])
+    assert class_names_of(reloaded) == KINDS
+    np.testing.assert_array_equal(reloaded(heard[:3]), student.model(heard[:3]))
+
+
+def test_layers_of_a_classifier_have_their_short_names() -> None:
+    teacher = build_classifier("yamnet_mini", classes=["a", "b"])
+    cut = open_teacher(teacher, ["layer4"], None)
+    assert cut.embeddings == ("layer4", "patch_embedding")
+    waveform = np.random.default_rng(0).uniform(-1, 1, 15_600).astype(np.float32)
+    scores, layer4, embedding, pictures = next(cut.network.run([waveform]))
+    assert (layer4.shape, embedding.shape, pictures.shape) == ((1, 128), (1, 256), (1, 96 * 64))
+    np.testing.assert_allclose(scores, teacher(waveform[None]), atol=1e-4)
+    with pytest.raises(ValueError, match="layers='layer99': the teacher 'yamnet_mini_classifier' has log_mel, "):
+        open_teacher(teacher, ["layer99"], None)
+
+
+def test_other_models_are_no_teachers() -> None:
+    inputs = keras.Input((4,))
+    with pytest.raises(ValueError, match="no classifier of waveforms"):
+        distill(keras.Model(inputs, keras.layers.Dense(2)(inputs), name="other"), folders())
+    with pytest.raises(ValueError, match="at least one folder"):
+        distill("yamnet_mini", [])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("patches", 10), ("epochs", 0), ("batch_size", 1.5), ("learning_rate", 0.0)]
+)
+def test_wrong_options_are_named(option: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{option}="):
+        DistillOptions(**{option: value})  # type: ignore[arg-type]

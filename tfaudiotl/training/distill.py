@@ -1,0 +1,341 @@
+"""Distillation: a small network learns what a big one makes of unlabelled sound.
+
+The teacher hears a fixed number of seeded examples once; its scores and embeddings of them are kept, and
+the student then learns these for several epochs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfaudiotl.backbones.registry import get_backbone, list_backbones
+from tfaudiotl.backbones.scores import class_names_of
+from tfaudiotl.embeddings.engine import PatchNetwork
+from tfaudiotl.errors import AudioError
+from tfaudiotl.models.builder import build_classifier, cut_backbone, pooled_layers
+from tfaudiotl.training.head import head_of, is_multi_label
+from tfaudiotl.training.mixing import Mixer, MixOptions, load_folders
+
+HELD_OUT = 0.02  # share of the examples that tells how well the student follows the teacher
+CLIP = 5.0  # standard deviations; ReLU activations have rare values far beyond
+
+Step = Callable[[str, int, int], None]  # stage, done, total
+
+
+@dataclass(frozen=True)
+class DistillOptions:
+    """How a student is trained.
+
+    Attributes:
+        patches: examples of one patch (0.975 s) that the teacher hears.
+        epochs: passes of the student over them.
+        batch_size: examples per step. Small ones are faster on a CPU: their activations stay in its cache.
+        learning_rate: AdamW's highest; it rises over the first 5 % of the steps and falls to 0 as a cosine.
+        weight_decay: AdamW's.
+        scores_weight: of the scores' cross-entropy, summed over independent classes (twice that of exclusive
+            ones); each embedding's squared error, in standard deviations, weighs 1.
+        mixing: how sounds are varied.
+        seed: of the sounds, the student's first weights and the order of the examples.
+    """
+
+    patches: int = 60_000
+    epochs: int = 4
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    scores_weight: float = 0.1
+    mixing: MixOptions = field(default_factory=MixOptions)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("patches", 100), ("epochs", 1), ("batch_size", 2), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value!r}: a whole number of at least {least}")
+        for name in ("learning_rate", "scores_weight"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)!r}: a positive number")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A network cut into what its student shall learn.
+
+    Attributes:
+        network: from patches to the scores (if it has any), the embeddings, and the patches themselves.
+        class_names: of the scores; empty: there are none.
+        multi_label: whether the classes are independent of each other.
+        embeddings: names of the embeddings.
+        classifier: the user's own classifier that it is, or None for a backbone.
+    """
+
+    network: PatchNetwork
+    class_names: tuple[str, ...]
+    multi_label: bool
+    embeddings: tuple[str, ...]
+    classifier: keras.Model | None
+
+
+@dataclass
+class Distilled:
+    """What ``distill`` gives.
+
+    Attributes:
+        model: the student, from waveforms to what the teacher gives: a backbone, or a classifier.
+        history: losses per epoch, on the examples and ("val_...") on held-out ones.
+        seconds: where the time went.
+        settings: what makes the same student from the same sounds.
+    """
+
+    model: keras.Model
+    history: dict[str, list[float]]
+    seconds: dict[str, float]
+    settings: dict[str, Any]
+
+
+def distill(
+    teacher: str | keras.Model,
+    sounds: Sequence[str | os.PathLike[str]] | Sequence[Sequence[np.ndarray]],
+    *,
+    student: str = "yamnet_mini",
+    weights: str | None = "audioset",
+    student_weights: str | None = None,
+    layers: Sequence[str] = (),
+    options: DistillOptions | None = None,
+    progress: Step | None = None,
+) -> Distilled:
+    """Trains a student to match a teacher's scores and embeddings on unlabelled sound.
+
+    Args:
+        teacher: a backbone's name, or a classifier of waveforms, such as a fine-tuned one of your own.
+        sounds: folders of recordings; or what ``load_folders`` made of them: for each folder its sounds, int16
+            at 16 kHz.
+        student: name of the backbone that the student is, or is built on; its embedding is trained to
+            give the teacher's through a linear projection, which is thrown away afterwards.
+        weights: the teacher's, if it is a backbone.
+        student_weights: what the student starts from; None: random weights.
+        layers: the teacher's layers to match beside its embedding, such as ``["layer8"]``.
+        options: how.
+        progress: called with the stage ("teacher", "student"), what is done, and the total.
+
+    Returns:
+        The student and how well it follows.
+
+    Raises:
+        ValueError: a teacher that cannot be cut into patches, or an argument outside what is allowed.
+    """
+    options, progress = options or DistillOptions(), progress or (lambda stage, done, total: None)
+    begun = perf_counter()
+    decoded = _decoded(sounds)
+    cut = open_teacher(teacher, layers, weights)
+    build = partial(_build_student, cut, student, student_weights)
+    core = build(input="patches")
+    if student_weights is None:
+        initialise(core, options.seed)
+    mixer = Mixer(decoded, cut.network.frontend.spec.min_samples, options.mixing, options.seed)
+    pictures, targets = listen(cut, mixer, options.patches, partial(progress, "teacher"))
+    heard = perf_counter()
+    history = _fit(core, cut, pictures, targets, options, partial(progress, "student"))
+    model = build(input="waveform")
+    model.set_weights(core.get_weights())
+    settings = {
+        "teacher": teacher if isinstance(teacher, str) else teacher.name,
+        "student": student,
+        "student_weights": student_weights,
+        "embeddings": list(cut.embeddings),
+        "sounds": [len(folder) for folder in decoded],
+        **asdict(options),
+    }
+    return Distilled(model, history, {"teacher": heard - begun, "student": perf_counter() - heard}, settings)
+
+
+def _decoded(sounds: Sequence[Any]) -> Sequence[Sequence[np.ndarray]]:
+    """The sounds of each folder, decoded if they are not yet."""
+    if not len(sounds):
+        raise ValueError("sounds: at least one folder of recordings")
+    return load_folders(sounds)[0] if isinstance(sounds[0], (str, os.PathLike)) else sounds
+
+
+def open_teacher(teacher: str | keras.Model, layers: Sequence[str], weights: str | None) -> Teacher:
+    """Cuts a backbone or a classifier into what a student shall learn; see ``distill``."""
+    if isinstance(teacher, str):
+        spec = get_backbone(teacher)
+        names = list(dict.fromkeys([*layers, spec.default_embedding]))
+        top = "scores" in spec.top
+        base = cut_backbone(spec, [*names, *(["scores"] if top else [])], weights=weights)
+        outputs = pooled_layers(base, spec, names, "avg")
+        scores = [base.get_layer("scores").output] if top else []
+        class_names = tuple(base.get_layer("scores").class_names) if top else ()
+        multi_label, classifier = True, None
+    else:
+        present = {layer.name for layer in teacher.layers}
+        if not {"patch_batch", "patch_embedding", "head_batch_norm"} <= present:
+            raise ValueError(f"teacher={teacher.name!r}: no classifier of waveforms from build_classifier or train")
+        names = [*layers, "patch_embedding"]
+        outputs = [_pooled(teacher, name) for name in names]
+        head = head_of(teacher)  # applied patch by patch, also where the model pools embeddings first
+        scores, class_names = [head(outputs[-1])], class_names_of(teacher)
+        multi_label, classifier, base = is_multi_label(teacher), teacher, teacher
+    pictures = keras.layers.Flatten()(base.get_layer("patch_batch").output)
+    network = PatchNetwork(base, [*scores, *outputs, pictures])
+    return Teacher(network, class_names, multi_label, tuple(names), classifier)
+
+
+def _pooled(model: keras.Model, name: str) -> Any:
+    """The output of a classifier's layer, averaged over its picture; short names as ``embedding_layers`` has."""
+    present = {layer.name for layer in model.layers}
+    short = {layer.name: layer.layer for backbone in list_backbones() for layer in get_backbone(backbone).layers
+             if layer.layer in present}  # fmt: skip
+    if short.get(name, name) not in present:
+        raise ValueError(f"layers={name!r}: the teacher {model.name!r} has {', '.join(short)}")
+    output = model.get_layer(short.get(name, name)).output
+    return keras.layers.GlobalAveragePooling2D()(output) if len(output.shape) == 4 else output
+
+
+def _build_student(teacher: Teacher, student: str, weights: str | None, *, input: str) -> keras.Model:
+    if teacher.classifier is not None:
+        return build_classifier(
+            student,
+            classes=teacher.class_names,
+            hidden=(),
+            dropout=0.0,
+            multi_label=teacher.multi_label,
+            trainable="all",
+            weights=weights,
+            input=input,
+        )
+    spec = get_backbone(student)
+    top: dict[str, Any] = {"include_top": bool(teacher.class_names) and "scores" in spec.top}
+    if weights is None and top["include_top"]:
+        top["classes"] = len(teacher.class_names)
+    model = spec.build(weights=weights, input=input, **top)
+    if top["include_top"]:
+        model.get_layer("scores").class_names = teacher.class_names
+    return model
+
+
+def initialise(model: keras.Model, seed: int) -> None:
+    """Gives every kernel He's normal initialisation, for ReLUs, from a seed of its own."""
+    rng = np.random.default_rng([seed, 1])
+    for layer in model.layers:
+        if hasattr(layer, "kernel"):
+            shape = layer.kernel.shape
+            depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+            fan_in = np.prod(shape[:2]) if depthwise else np.prod(shape[:-1])
+            layer.kernel.assign(rng.normal(0, np.sqrt(2 / fan_in), shape).astype(np.float32))
+
+
+def listen(
+    teacher: Teacher, mixer: Mixer, patches: int, progress: Callable[[int, int], None]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Runs the teacher over examples 0 to ``patches - 1``.
+
+    Returns:
+        The log-mel patches, float16 ``(patches, 96, 64)``, and what the teacher gives for them: the scores if it
+        has any, then the embeddings in standard deviations; float16 ``(patches, dim)`` each.
+    """
+    spec = teacher.network.frontend.spec
+    columns: list[np.ndarray] = []
+    for row, result in enumerate(
+        teacher.network.run_jobs((partial(mixer, number) for number in range(patches)), trim=False)
+    ):
+        assert not isinstance(result, AudioError)
+        if not columns:
+            columns = [np.empty((patches, output.shape[1]), np.float16) for output in result]
+        for column, output in zip(columns, result, strict=True):
+            column[row] = np.clip(output[0], -6e4, 6e4)
+        progress(row + 1, patches)
+    *targets, pictures = columns
+    first = 1 if teacher.class_names else 0
+    for number in range(first, len(targets)):
+        column = targets[number]
+        mean, deviation = column.mean(axis=0, dtype=np.float32), column.std(axis=0, dtype=np.float32)
+        for start in range(0, patches, 4096):  # in pieces: the whole in float32 would double the memory
+            rows = (column[start : start + 4096] - mean) / np.maximum(deviation, 1e-4)
+            column[start : start + 4096] = np.clip(rows, -CLIP, CLIP)
+    return pictures.reshape(-1, *spec.patch_shape), targets
+
+
+def _batches(
+    pictures: np.ndarray, targets: list[np.ndarray], rows: np.ndarray, options: DistillOptions, epochs: int
+) -> tf.data.Dataset:
+    """Batches in an order that depends on the seed and the epoch alone; what does not fill one is left out."""
+    size = min(options.batch_size, len(rows))
+    orders = [np.random.default_rng([options.seed, 2, epoch]).permutation(rows) for epoch in range(epochs)]
+    order = np.concatenate([order[: len(rows) // size * size] for order in orders])
+    kept = [tf.constant(array) for array in (pictures, *targets)]
+
+    def take(batch: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        picture, *told = (tf.cast(tf.gather(array, batch), tf.float32) for array in kept)
+        return picture, tuple(told)
+
+    return tf.data.Dataset.from_tensor_slices(order).batch(size, drop_remainder=True).map(take).prefetch(2)
+
+
+def _fit(
+    core: keras.Model,
+    teacher: Teacher,
+    pictures: np.ndarray,
+    targets: list[np.ndarray],
+    options: DistillOptions,
+    progress: Callable[[int, int], None],
+) -> dict[str, list[float]]:
+    """Trains the student's network of patches on what the teacher said; returns the losses by epoch."""
+    logits = "head_logits" if teacher.classifier is not None else "logits"
+    present = {layer.name for layer in core.layers}
+    embedding = core.get_layer("patch_embedding" if teacher.classifier is not None else "embedding").output
+    outputs, losses, weights = [], [], []
+    if teacher.class_names:
+        if logits in present:
+            scores = core.get_layer(logits).output
+        else:
+            scores = keras.layers.Dense(len(teacher.class_names))(embedding)
+        outputs.append(keras.layers.Identity(name="scores_loss", dtype="float32")(scores))
+        multi: Any = keras.losses.BinaryCrossentropy(from_logits=True)  # a mean over the classes
+        losses.append(multi if teacher.multi_label else keras.losses.CategoricalCrossentropy(from_logits=True))
+        weights.append(options.scores_weight * (len(teacher.class_names) if teacher.multi_label else 2.0))
+    for name, target in zip(teacher.embeddings, targets[len(outputs) :], strict=True):
+        seed = keras.initializers.GlorotUniform(seed=options.seed)
+        outputs.append(keras.layers.Dense(target.shape[1], kernel_initializer=seed, name=f"to_{name}")(embedding))
+        losses.append(keras.losses.MeanSquaredError())
+        weights.append(1.0)
+    held = int(np.ceil(len(pictures) * HELD_OUT))
+    rows = np.arange(held, len(pictures))
+    steps_per_epoch = len(rows) // options.batch_size
+    steps = steps_per_epoch * options.epochs
+    warm = max(1, steps // 20)
+    rate = keras.optimizers.schedules.CosineDecay(
+        options.learning_rate / 100, steps - warm, warmup_target=options.learning_rate, warmup_steps=warm
+    )
+    for layer in core.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):  # a short training must reach its own statistics too
+            layer.momentum = min(0.99, max(0.9, 1 - 10 / steps))
+    model = keras.Model(core.inputs[0], outputs)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=options.weight_decay, global_clipnorm=5.0)
+    model.compile(optimizer, losses, loss_weights=weights, jit_compile=False)
+    done = 0
+
+    def count(batch: int, logs: Any = None) -> None:
+        nonlocal done
+        done += 1
+        progress(done, steps)
+
+    fitted = model.fit(
+        _batches(pictures, targets, rows, options, options.epochs),
+        validation_data=_batches(pictures, targets, np.arange(held), options, 1),
+        steps_per_epoch=steps_per_epoch,
+        epochs=options.epochs,
+        shuffle=False,  # the batches are shuffled already
+        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=count)],
+        verbose=0,
+    )
+    return {name: [float(value) for value in values] for name, values in fitted.history.items()}
