@@ -33,6 +33,44 @@ def accuracy(model: keras.Model, data: Examples) -> float:
     return float((clip_scores(model, data).argmax(axis=1) == data.targets.argmax(axis=1)).mean())
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"class_weight": "balanced"},
+        {"class_weight": None, "sampling": "balanced"},
+        {"class_weight": "balanced", "loss": "focal"},
+    ],
+)
+def test_remedies_for_imbalance_give_a_rare_class_back(options: dict[str, Any]) -> None:
+    data, val = examples(150, spread=2.5), examples(150, seed=1, spread=2.5)
+    rare = np.concatenate([np.flatnonzero(data.targets[:, 0])[:3], np.flatnonzero(data.targets[:, 0] == 0)])
+
+    def recall(**chosen: Any) -> float:
+        model = head(hidden=())
+        fit_head(model, data.take(rare), None, FitOptions(epochs=30, learning_rate=0.01, **chosen))
+        of_class = clip_scores(model, val)[val.targets[:, 0] == 1]
+        return float((of_class.argmax(axis=1) == 0).mean())
+
+    assert recall(**options) > recall(class_weight=None) + 0.1
+
+
+def test_variants_are_examples_of_their_own() -> None:
+    data = examples(6)
+    more = data.with_variants([data.take(np.array([0, 1]))])
+    assert len(more) == 8
+    np.testing.assert_array_equal(more.take(np.array([6, 7])).vectors, data.take(np.array([0, 1])).vectors)
+
+
+def test_options_for_imbalance_that_cannot_be() -> None:
+    for options, message in [
+        ({"sampling": "balanced"}, "class_weight=None"),
+        ({"sampling": "most", "class_weight": None}, "sampling='most'"),
+        ({"loss": "hinge"}, "loss='hinge'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            FitOptions(**options)  # type: ignore[arg-type]
+
+
 def test_examples_take_the_rows_of_clips() -> None:
     data = examples(7)
     taken = data.take(np.array([4, 1]))

@@ -11,7 +11,9 @@ import pytest
 
 from tests.sounds import sound, write_folder
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.distort import RandomGain
 from tfaudiotl.audio.files import write_audio
+from tfaudiotl.audio.masking import MixUp
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.training.head import FitOptions
 from tfaudiotl.training.recipe import Progress, TrainingResult, train_classifier
@@ -173,3 +175,19 @@ def test_saved_embeddings_are_not_used_for_other_sound(folder: Path, stand_in: P
     progress = Progress(clips=lambda done, total: listened.append(done))
     train(Clips.from_directory(folder), stand_in, workdir=tmp_path / "work", progress=progress)
     assert listened == list(range(1, 25))
+
+
+def test_augmentation_reaches_training_parts_only(folder: Path, stand_in: Path) -> None:
+    """Augmentation that turns every sound into silence spoils training, and leaves the held-out clips as they are."""
+    clips = Clips.from_directory(folder, fold_pattern=r"^(\d)-")
+    plain, mild = train(clips, stand_in), train(clips, stand_in, augment=True, copies=2)
+    assert mild.evaluation.accuracy >= 0.8
+    assert list(mild.held_out.paths) == list(plain.held_out.paths)
+    assert "augment" in mild.seconds
+    # One epoch has the clips and two versions of each.
+    spoilt = train(clips, stand_in, augment=[RandomGain((-200, -200))], copies=2, fit=FitOptions(epochs=1))
+    assert [list(spoilt.held_out.paths), spoilt.patches] == [list(plain.held_out.paths), plain.patches]
+    with pytest.raises(ValueError, match="MixUp mixes clips"):
+        train(clips, stand_in, augment=[MixUp()])
+    with pytest.raises(ValueError, match="copies=0"):
+        train(clips, stand_in, augment=True, copies=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfaudiotl.models.builder import compile_classifier
+from tfaudiotl.audio.splits import balanced_draw
+from tfaudiotl.models.builder import LOSSES, compile_classifier
+from tfaudiotl.models.heads import is_sequence_head
 from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, restore
+
+CLIPS_AT_ONCE = 256  # whose sequences are scored together
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,9 @@ class FitOptions:
         learning_rate: Adam's.
         patience: epochs without a better validation loss before training stops.
         class_weight: "balanced" weighs each class by the inverse of its share, None weighs all alike.
+        sampling: "balanced" draws clips so that every class comes equally often (then ``class_weight`` must be
+            None, or rare classes would count twice); None takes each clip once an epoch.
+        loss: "crossentropy", or "focal" (Keras's focal cross-entropy, gamma 2), which counts easy examples less.
         seed: of the order of the clips; ``train_classifier`` uses it for everything that is random.
     """
 
@@ -34,6 +41,8 @@ class FitOptions:
     learning_rate: float = 2e-3
     patience: int = 5
     class_weight: str | None = "balanced"
+    sampling: str | None = None
+    loss: str = "crossentropy"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -45,6 +54,12 @@ class FitOptions:
             raise ValueError(f"learning_rate={self.learning_rate!r}: a positive number")
         if self.class_weight not in (None, "balanced"):
             raise ValueError(f"class_weight={self.class_weight!r}: allowed are 'balanced' and None")
+        if self.sampling not in (None, "balanced"):
+            raise ValueError(f"sampling={self.sampling!r}: allowed are 'balanced' and None")
+        if self.sampling and self.class_weight:
+            raise ValueError("sampling='balanced' needs class_weight=None: both would count rare classes twice")
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss={self.loss!r}: allowed are {', '.join(LOSSES)}")
 
 
 @dataclass(frozen=True)
@@ -73,10 +88,25 @@ class Examples:
         """The examples of ``clips``."""
         return Examples(self.vectors[self.rows(clips)], self.counts[clips], self.targets[clips], self.weights[clips])
 
+    def sequences(self, clips: np.ndarray, length: int | None = None) -> list[np.ndarray]:
+        """The rows of ``clips`` as ``(clips, length, dim)``, zeros behind, and where rows are, ``(clips, length)``."""
+        counts = self.counts[clips]
+        valid = np.arange(length or counts.max()) < counts[:, None]
+        padded = np.zeros((*valid.shape, self.vectors.shape[1]), np.float32)
+        padded[valid] = self.vectors[self.rows(clips)]
+        return [padded, valid.astype(np.float32)]
+
     def mean_by_clip(self, values: np.ndarray) -> np.ndarray:
         """Means over each clip's rows: ``(rows, n)`` to ``(clips, n)``."""
         starts = np.cumsum(self.counts) - self.counts
         return np.add.reduceat(values, starts, axis=0) / self.counts[:, None]
+
+    def with_variants(self, variants: Sequence[Examples]) -> Examples:
+        """These examples and other versions of the same clips, as examples of their own."""
+        every = [self, *variants]
+        return Examples(
+            *(np.concatenate([getattr(examples, name) for examples in every]) for name in Examples.__dataclass_fields__)
+        )
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -91,12 +121,21 @@ class Fitted:
 
 
 def head_of(model: keras.Model) -> keras.Model:
-    """A classifier's head, from embedding to scores, sharing its layers: training it trains the classifier."""
-    return keras.Model(model.get_layer("head_batch_norm").input, model.get_layer("class_scores").output, name="head")
+    """A classifier's head, from embedding to scores, sharing its layers: training it trains the classifier.
+
+    Its input is ``(rows, dim)``; of a head on sequences ``(clips, patches, dim)`` and which patches there are.
+    """
+    inputs = model.get_layer("head_batch_norm").input
+    if is_sequence_head(model):
+        inputs = [inputs, model.get_layer("valid_patches").output]
+    return keras.Model(inputs, model.get_layer("class_scores").output, name="head")
 
 
 def clip_scores(head: keras.Model, examples: Examples) -> np.ndarray:
     """Scores of each clip, ``(clips, classes)``: the mean over its rows, as the classifier's pooling."""
+    if is_sequence_head(head):
+        parts = np.array_split(np.arange(len(examples)), -(-len(examples) // CLIPS_AT_ONCE))
+        return np.concatenate([np.asarray(head(examples.sequences(clips), training=False)) for clips in parts])
     return examples.mean_by_clip(np.asarray(head(examples.vectors, training=False)))
 
 
@@ -138,14 +177,15 @@ def fit_head(
     """
     total = epochs or options.epochs
     _standardise(head, train.vectors)
-    compile_classifier(head, multi_label=is_multi_label(head), learning_rate=options.learning_rate)
+    compile_classifier(head, multi_label=is_multi_label(head), learning_rate=options.learning_rate, loss=options.loss)
     history, best_weights = restore(checkpoint, head) if checkpoint else ({}, None)
     done = len(history.get("loss", []))
     best = BestEpoch(patience=options.patience, history=dict(history), best_weights=best_weights) if val else None
     keeper = Checkpoint(checkpoint, history, best) if checkpoint else None
     stopped = best is not None and done > 0 and done - 1 - int(np.argmin(history["val_loss"])) >= options.patience
     if done < total and not stopped:
-        batches = _batches(train, options, first=done, last=total)
+        make = _sequence_batches if is_sequence_head(head) else _batches
+        batches = make(train, options, first=done, last=total)
         steps = math.ceil(len(train) / options.batch_size)
         watchers = (_ClipValidation(val) if val else None, best, keeper, _OnEpoch(on_epoch) if on_epoch else None)
         logs = head.fit(
@@ -210,22 +250,46 @@ def _batches(train: Examples, options: FitOptions, *, first: int, last: int) -> 
     A batch has all rows of its clips. Each clip weighs the same, however many rows it has; the weights
     of all rows have the mean 1, so that the learning rate means the same for long and short clips.
     """
-    weights = train.weights * (balanced_weights(train.targets) if options.class_weight else 1.0)
+    weights = _weights(train, options)
     shares = weights / train.counts * (train.counts.sum() / weights.sum())
-    steps = math.ceil(len(train) / options.batch_size)
 
     def draw() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        for epoch in range(first, last):
-            order = np.random.default_rng([options.seed, epoch]).permutation(len(train))
-            for clips in np.array_split(order, steps):
-                counts = train.counts[clips]
-                yield (
-                    train.vectors[train.rows(clips)],
-                    np.repeat(train.targets[clips], counts, axis=0),
-                    np.repeat(shares[clips], counts),
-                )
+        for clips in _orders(train, options, first, last):
+            counts = train.counts[clips]
+            yield (
+                train.vectors[train.rows(clips)],
+                np.repeat(train.targets[clips], counts, axis=0),
+                np.repeat(shares[clips], counts),
+            )
 
     spec = tuple(
         tf.TensorSpec((None, *shape), tf.float32) for shape in (train.vectors.shape[1:], train.targets.shape[1:], ())
     )
     return tf.data.Dataset.from_generator(draw, output_signature=spec).prefetch(4)
+
+
+def _sequence_batches(train: Examples, options: FitOptions, *, first: int, last: int) -> tf.data.Dataset:
+    """As ``_batches``, a row being the sequence of a clip's patches; all have the longest one's length."""
+    weights, length = _weights(train, options), int(train.counts.max())
+    weights = weights * (len(train) / weights.sum())
+
+    def draw() -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]]:
+        for clips in _orders(train, options, first, last):
+            yield tuple(train.sequences(clips, length)), train.targets[clips], weights[clips]
+
+    shapes = (length, train.vectors.shape[1]), (length,), train.targets.shape[1:], ()
+    vectors, valid, targets, shares = (tf.TensorSpec((None, *shape), tf.float32) for shape in shapes)
+    return tf.data.Dataset.from_generator(draw, output_signature=((vectors, valid), targets, shares)).prefetch(4)
+
+
+def _weights(train: Examples, options: FitOptions) -> np.ndarray:
+    return train.weights * (balanced_weights(train.targets) if options.class_weight else 1.0)
+
+
+def _orders(train: Examples, options: FitOptions, first: int, last: int) -> Iterator[np.ndarray]:
+    """The clips of each batch."""
+    steps = math.ceil(len(train) / options.batch_size)
+    for epoch in range(first, last):
+        rng = np.random.default_rng([options.seed, epoch])
+        order = balanced_draw(train.targets, rng) if options.sampling else rng.permutation(len(train))
+        yield from np.array_split(order, steps)

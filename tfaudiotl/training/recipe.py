@@ -7,7 +7,7 @@ final model all train small heads on those embeddings.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -17,12 +17,16 @@ import keras
 import numpy as np
 
 from tfaudiotl.audio.arrays import is_silent
+from tfaudiotl.audio.augment import Augmentation, as_augmentation
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.embeddings.engine import ClipEmbeddings, PatchNetwork, embed_clips
 from tfaudiotl.errors import AudioError
 from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.training.head import Examples, FitOptions, Fitted, clip_scores, fit_head, head_of, new_head
+from tfaudiotl.training.prefix import prefix_digest, sounds_digest
+from tfaudiotl.training.variants import augmented_embeddings
 
 INNER_VAL = 0.15  # share of a fold's training clips that decides when to stop
 KEPT_WAVEFORMS = 100  # clips whose sound is kept, to check exported files without decoding again
@@ -37,6 +41,19 @@ class FoldResult:
     macro_f1: float
     epochs: int
     clips: int
+
+    @classmethod
+    def of(
+        cls, name: str, of_fold: np.ndarray, rows: np.ndarray, scores: np.ndarray, clips: Clips, epochs: int
+    ) -> FoldResult:
+        """The fold whose clips are ``rows[of_fold]`` of ``clips``, with their ``scores``."""
+        measured = evaluate_scores(
+            scores[of_fold],
+            clips.targets[rows[of_fold]],
+            class_names=clips.class_names,
+            multi_label=clips.multi_label,
+        )
+        return cls(name, measured.accuracy, measured.macro_f1, epochs, int(of_fold.sum()))
 
 
 @dataclass
@@ -90,6 +107,8 @@ def train_classifier(
     fit: FitOptions | None = None,
     on_error: str = "raise",
     allow_silence: bool = False,
+    augment: bool | Augmentation | Sequence[Augmentation] = False,
+    copies: int = 4,
     workdir: str | Path | None = None,
     progress: Progress | None = None,
     **classifier: Any,
@@ -110,6 +129,9 @@ def train_classifier(
         fit: how heads are trained.
         on_error: "raise" or "skip" unusable sounds.
         allow_silence: keep clips in which every sample is zero.
+        augment: True, or layers of ``tfaudiotl.audio.augment``: training parts also get ``copies`` changed
+            versions of each clip, embedded once; what is held out never does.
+        copies: versions of each clip with ``augment``, at least 1.
         workdir: folder for state that survives a kill: embeddings and every finished epoch. If it has
             state of the same clips and settings, the training goes on from there.
         progress: callbacks.
@@ -120,6 +142,9 @@ def train_classifier(
     """
     fit, progress = fit or FitOptions(), progress or Progress()
     workdir = Path(workdir) if workdir is not None else None
+    layer = as_augmentation(augment)
+    if not isinstance(copies, int) or copies < 1:
+        raise ValueError(f"copies={copies!r}: a whole number of at least 1")
     start = perf_counter()
     if clips.multi_label and fit.class_weight:
         fit = FitOptions(**{**asdict(fit), "class_weight": None})
@@ -132,35 +157,38 @@ def train_classifier(
     )
     seconds = {"build": perf_counter() - start}
     windows = clips.windows(window_seconds)
-    keeper = _Keeper(len(clips), windows.source, allow_silence=allow_silence, seed=fit.seed)
+    grid = grid_of_model(model)
+    if grid is None:
+        raise ValueError("input='patches': training takes a model of waveforms")
+    keeper = Keeper(
+        len(clips), windows.source, sample_rate=grid.sample_rate, allow_silence=allow_silence, seed=fit.seed
+    )
     embedded = _embed(model, windows, keeper, on_error, workdir, progress)
     seconds |= embedded.seconds
     usable = replace(windows[embedded.kept], source=np.arange(len(embedded.kept)))  # splits then name its rows
     parents = windows.source[embedded.kept]
-    examples = Examples(embedded.vectors, embedded.counts, usable.targets, usable.weights)
-    if classifier.get("aggregate") == "embeddings":
-        means = examples.mean_by_clip(embedded.vectors)
-        examples = Examples(means, np.ones(len(usable), int), usable.targets, usable.weights)
+    patches = Examples(embedded.vectors, embedded.counts, usable.targets, usable.weights)
+    examples = _for_head(patches, classifier)
     start = perf_counter()
     trainer = _HeadTrainer(head_of(model), examples, fit, workdir, progress)
+    if layer is not None:
+        trainer.variants = [
+            _for_head(Examples(vectors, counts, usable.targets, usable.weights), classifier)
+            for vectors, counts in augmented_embeddings(model, usable, layer, copies=copies, seed=fit.seed)
+        ]
+        seconds["augment"], start = perf_counter() - start, perf_counter()
     if folds is None:
         trainer.hold_out(usable, val)
     else:
         trainer.cross_validate(usable, None if folds == "given" else int(folds))
     model.optimizer.build(model.trainable_variables)  # saved with its state, so that reloading warns of nothing
     seconds["train"] = perf_counter() - start
-    rows, scores = _by_clip(trainer.scores, parents)
+    rows, scores = by_clip(trainer.scores, parents)
     held_out = clips[rows]
     kept = [row for row in keeper.chosen if row in set(rows.tolist())]
     return TrainingResult(
         model=model,
-        evaluation=evaluate_scores(
-            scores,
-            held_out.targets,
-            class_names=clips.class_names,
-            multi_label=clips.multi_label,
-            names=held_out.paths,
-        ),
+        evaluation=evaluate_clips(held_out, scores),
         folds=[trainer.fold_result(name, parents, rows, scores, clips) for name in trainer.folds],
         histories=trainer.histories,
         epochs=trainer.epochs,
@@ -172,6 +200,21 @@ def train_classifier(
         seconds=seconds,
         patches=len(embedded.vectors),
     )
+
+
+def evaluate_clips(clips: Clips, scores: np.ndarray) -> Evaluation:
+    """The measures of ``clips`` by their scores ``(clips, classes)``."""
+    return evaluate_scores(
+        scores, clips.targets, class_names=clips.class_names, multi_label=clips.multi_label, names=clips.paths
+    )
+
+
+def _for_head(patches: Examples, classifier: dict[str, Any]) -> Examples:
+    """What the head is trained on: patches, or their means for the head "average" or ``aggregate="embeddings"``."""
+    if classifier.get("aggregate") != "embeddings" and classifier.get("head") != "average":
+        return patches
+    means = patches.mean_by_clip(patches.vectors)
+    return Examples(means, np.ones(len(patches), int), patches.targets, patches.weights)
 
 
 class _HeadTrainer:
@@ -187,6 +230,7 @@ class _HeadTrainer:
             workdir,
             progress,
         )
+        self.variants: list[Examples] = []
         self.scores = np.full(examples.targets.shape, np.nan, np.float32)
         self.histories: dict[str, dict[str, list[float]]] = {}
         self.folds: dict[str, tuple[np.ndarray, int]] = {}  # name -> rows held out, epochs
@@ -227,7 +271,7 @@ class _HeadTrainer:
     ) -> Fitted:
         fitted = fit_head(
             head,
-            self.examples.take(train),
+            self.examples.take(train).with_variants([variant.take(train) for variant in self.variants]),
             None if val is None else self.examples.take(val),
             self.fit,
             epochs=epochs,
@@ -246,17 +290,10 @@ class _HeadTrainer:
     ) -> FoldResult:
         """The fold's measures, clip by clip."""
         windows, epochs = self.folds[name]
-        of_fold = np.isin(rows, parents[windows])
-        evaluation = evaluate_scores(
-            scores[of_fold],
-            clips.targets[rows[of_fold]],
-            class_names=clips.class_names,
-            multi_label=clips.multi_label,
-        )
-        return FoldResult(name, evaluation.accuracy, evaluation.macro_f1, epochs, int(of_fold.sum()))
+        return FoldResult.of(name, np.isin(rows, parents[windows]), rows, scores, clips, epochs)
 
 
-def _by_clip(scores: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def by_clip(scores: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the clips with scores, and the mean of each one's windows."""
     scored = ~np.isnan(scores[:, 0])
     rows, place = np.unique(parents[scored], return_inverse=True)
@@ -265,10 +302,11 @@ def _by_clip(scores: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.nd
     return rows, sums / np.bincount(place)[:, None]
 
 
-class _Keeper:
+class Keeper:
     """Looks at every waveform that passes: refuses silence, and keeps some for the checks of exports."""
 
-    def __init__(self, clips: int, parents: np.ndarray, *, allow_silence: bool, seed: int):
+    def __init__(self, clips: int, parents: np.ndarray, *, sample_rate: int, allow_silence: bool, seed: int):
+        self.sample_rate = sample_rate
         self.chosen: list[int] = sorted(np.random.default_rng(seed).permutation(clips)[:KEPT_WAVEFORMS].tolist())
         first = {int(parent): row for row, parent in reversed(list(enumerate(parents)))}
         self._first = {parent: first[parent] for parent in self.chosen}  # clip -> its first window
@@ -288,13 +326,13 @@ class _Keeper:
     def waveform(self, clip: int, windows: Clips) -> np.ndarray:
         """The clip's (first window's) samples; decoded again only after a restart."""
         row = self._first[clip]
-        return self._waveforms[row] if row in self._waveforms else windows.load(row)
+        return self._waveforms[row] if row in self._waveforms else windows.load(row, sample_rate=self.sample_rate)
 
 
 def _embed(
     model: keras.Model,
     windows: Clips,
-    keeper: _Keeper,
+    keeper: Keeper,
     on_error: str,
     workdir: Path | None,
     progress: Progress,
@@ -334,15 +372,4 @@ def _embed(
 
 def _fingerprint(model: keras.Model, vectors: Any, windows: Clips) -> str:
     """Changes with the files (path, size, time), the spans, the backbone's weights and the embedding."""
-    prefix = keras.Model(model.inputs[0], vectors)
-    digest = hashlib.sha256(repr([layer.name for layer in prefix.layers]).encode())
-    for variable in prefix.variables:
-        digest.update(np.asarray(variable).tobytes())
-    for row, (path, start, end) in enumerate(zip(windows.paths, windows.starts, windows.ends, strict=True)):
-        digest.update(repr((path, start, end)).encode())
-        if Path(path).is_file():
-            stat = Path(path).stat()
-            digest.update(repr((stat.st_size, stat.st_mtime_ns)).encode())
-        else:
-            digest.update(windows.load(row).tobytes())  # sound in memory
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(f"{prefix_digest(model, [vectors])} {sounds_digest(windows)}".encode()).hexdigest()[:16]

@@ -1,0 +1,138 @@
+"""Freezing by name, batch norm's policy, and heads for other classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from tfaudiotl.backbones.scores import class_names_of
+from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.freeze import block_names, freeze, train_blocks
+from tfaudiotl.models.replace import replace_head
+
+CLASSES = ["dog", "rain", "sea waves"]
+
+
+def small(stand_in: Path | None, **options: Any) -> keras.Model:
+    """A classifier on the first four blocks."""
+    weights = str(stand_in) if stand_in else None
+    options = {"embedding": "layer4", "hidden": (8,), "seed": 1, **options}
+    return build_classifier("yamnet", classes=CLASSES, weights=weights, **options)
+
+
+def training(model: keras.Model) -> set[str]:
+    return {variable.path.split("/")[0] for variable in model.trainable_variables}
+
+
+def batch() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.uniform(-1, 1, (6, 15_600)).astype(np.float32), np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("until", "trains"),
+    [
+        (
+            "layer2",
+            {"layer3_depthwise_conv", "layer3_pointwise_conv", "layer4_depthwise_conv", "layer4_pointwise_conv"},
+        ),
+        ("layer4_depthwise_conv_relu", {"layer4_pointwise_conv"}),
+        ("layer4", set()),
+        ("backbone", set()),
+    ],
+)
+def test_freezes_by_name(until: str, trains: set[str], stand_in: Path) -> None:
+    model = freeze(small(stand_in), until=until)
+    assert training(model) == trains | {"head_dense_1", "head_logits"}
+
+
+def test_none_frees_everything_and_all_is_the_same(stand_in: Path) -> None:
+    model = freeze(small(stand_in), until=None, batch_norm="train")
+    assert training(model) == training(small(stand_in, trainable="all", batch_norm="train"))
+    assert {"layer1_conv", "layer1_conv_bn"} <= training(model)
+
+
+@pytest.mark.parametrize("trainable", [2, "layer3"])
+def test_the_last_blocks_train(trainable: int | str, stand_in: Path) -> None:
+    model = small(stand_in, trainable=trainable)
+    assert {name.split("_")[0] for name in training(model)} == {"layer3", "layer4", "head"}
+    assert block_names(model) == ["layer1", "layer2", "layer3", "layer4"]
+
+
+def test_the_summary_tells_what_trains(stand_in: Path) -> None:
+    lines: list[str] = []
+    model = freeze(small(stand_in), until="layer3")
+    model.summary(print_fn=lambda line, **_: lines.append(line))
+    count = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    assert any(f"Trainable params: {count:,} (" in line for line in "\n".join(lines).splitlines())
+
+
+def test_only_what_trains_changes_and_frozen_statistics_stay(stand_in: Path) -> None:
+    model = small(stand_in)
+    model.fit(*batch(), verbose=0)
+    freeze(model, until="layer3")  # a compiled model that has trained goes on with other layers
+    before = {v.path: np.array(v) for v in model.variables}
+    model.fit(*batch(), verbose=0)
+    changed = {v.path for v in model.variables if not np.array_equal(before[v.path], v)}
+    layers = {path.split("/")[0] for path in changed if not path.startswith(("head", "seed_generator"))}
+    assert layers == {"layer4_depthwise_conv", "layer4_pointwise_conv"}
+
+
+@pytest.mark.parametrize(("policy", "learns"), [("frozen", False), ("train", True)])
+def test_batch_norm_policy_of_blocks_that_train(policy: str, learns: bool, stand_in: Path) -> None:
+    model = small(stand_in, trainable=1, batch_norm=policy)
+    norms = [model.get_layer(f"layer{n}_pointwise_conv_bn") for n in (3, 4)]
+    before = [np.array(norm.moving_mean) for norm in norms]
+    model.fit(*batch(), verbose=0)
+    changed = [not np.array_equal(old, norm.moving_mean) for old, norm in zip(before, norms, strict=True)]
+    assert changed == [False, learns]
+
+
+def test_without_weights_batch_norm_learns() -> None:
+    assert "layer1_conv_bn" in training(small(None, trainable="all"))
+
+
+def test_bad_names_list_the_good_ones(stand_in: Path) -> None:
+    model = small(stand_in)
+    with pytest.raises(ValueError, match="until='layer9': allowed are the blocks layer1, layer2"):
+        freeze(model, until="layer9")
+    with pytest.raises(ValueError, match=r"trainable='layer9'.*layer1, layer2"):
+        train_blocks(model, "layer9")
+    with pytest.raises(ValueError, match="batch_norm='thaw': allowed are 'frozen' and 'train'"):
+        freeze(model, until="layer2", batch_norm="thaw")
+    with pytest.raises(ValueError, match="no classifier of build_classifier"):
+        freeze(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), until="layer1")
+
+
+def test_a_head_for_more_classes_knows_the_old_ones(stand_in: Path, tmp_path: Path) -> None:
+    old = small(stand_in, trainable=1)
+    x, y = batch()
+    old.fit(x, y, verbose=0)
+    new = replace_head(old, ["wind"], extend=True, seed=3)
+    assert class_names_of(new) == (*CLASSES, "wind")
+    before, after = old.predict(x, verbose=0), new.predict(x, verbose=0)
+    np.testing.assert_allclose(after[:, :3] / after[:, :3].sum(axis=1, keepdims=True), before, rtol=1e-3)
+    assert training(new) == training(old)
+    new.fit(x, np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 3, 0]], verbose=0)
+    np.testing.assert_array_equal(old.predict(x, verbose=0), before)  # a model of its own
+    new.save(tmp_path / "new.keras")
+    loaded = keras.saving.load_model(tmp_path / "new.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), new.predict(x, verbose=0), rtol=1e-5)
+    assert class_names_of(freeze(loaded, until="layer3")) == class_names_of(new)
+
+
+def test_a_head_for_other_classes_keeps_the_columns_of_shared_ones(stand_in: Path) -> None:
+    old = small(stand_in)
+    new = replace_head(old, ["siren", "dog"])
+    kernels = [np.asarray(model.get_layer("head_logits").kernel) for model in (old, new)]
+    np.testing.assert_array_equal(kernels[1][:, 1], kernels[0][:, 0])
+    np.testing.assert_array_equal(*(model.get_layer("head_dense_1").kernel for model in (old, new)))
+    anew = replace_head(old, CLASSES, keep=False, seed=9)
+    assert not np.array_equal(anew.get_layer("head_dense_1").kernel, old.get_layer("head_dense_1").kernel)
+    np.testing.assert_array_equal(*(model.get_layer("layer2_pointwise_conv").kernel for model in (old, anew)))
+    with pytest.raises(ValueError, match=r"\['dog'\] are there already"):
+        replace_head(old, ["dog"], extend=True)

@@ -1,0 +1,137 @@
+"""One device, several, several hosts: the same losses and the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfaudiotl.training.devices import Device, find_device, several_hosts, strategy
+
+MIRRORED = """
+import json, sys
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from pathlib import Path
+from tests.training.test_fine_tune import Steps, clips, classifier
+from tfaudiotl.training.devices import strategy
+from tfaudiotl.training.fine_tune import fine_tune
+names = sys.argv[2].split(",")
+with (strategy("mirrored", devices=names) if len(names) > 1 else strategy("one")).scope():
+    model, steps = classifier(Path(sys.argv[1]), dropout=0.0), Steps()
+    # 18 clips in batches of 6: each of the two devices has 3.
+    fine_tune(model, clips(), blocks=1, head_epochs=8, epochs=9, batch_size=6, verbose=False, callbacks=[steps])
+print("LOSSES", json.dumps(steps.losses))
+"""
+
+HOSTS = """
+import os, sys
+from tfaudiotl.training.devices import several_hosts
+address, number, stand_in, out = sys.argv[1:]
+several_hosts(address, hosts=2, number=int(number))
+import keras, numpy as np, tensorflow as tf
+from tests.sounds import KINDS, sound
+from tfaudiotl.models.builder import build_classifier
+rng = np.random.default_rng(0)
+x = np.stack([sound(kind, rng, seconds=0.975) for kind in KINDS * 8])
+y = np.eye(3, dtype=np.float32)[list(range(3)) * 8]
+model = build_classifier("yamnet", classes=list(KINDS), embedding="layer2", weights=stand_in, hidden=(8,), seed=0,
+                         samples=15_600, trainable=1, dropout=0.0)
+# Each host reads its own half of every batch of 8.
+own = np.arange(24).reshape(3, 2, 4)[:, int(number)].reshape(-1)
+data = tf.data.Dataset.from_tensor_slices((x[own], y[own])).batch(4, drop_remainder=True)
+history = model.fit(data, epochs=3, verbose=0)
+np.savez(out, *[np.asarray(w) for w in model.get_weights()], loss=history.history["loss"])
+"""
+
+
+def run(code: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=540)
+    assert process.returncode == 0, err[-3000:]
+    return out
+
+
+def test_auto_on_a_cpu_is_tensorflows_default() -> None:
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("there is a GPU")
+    assert find_device() == Device("cpu", 1)
+    assert strategy("auto") is tf.distribute.get_strategy()
+    assert strategy("one").num_replicas_in_sync == 1
+
+
+def test_several_gpus_are_mirrored_and_a_tpu_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    def mirrored(devices: Any) -> str:
+        made.append(devices)
+        return "mirrored"
+
+    monkeypatch.setattr(
+        tf.config, "list_logical_devices", lambda kind=None: ["GPU:0", "GPU:1"] if kind == "GPU" else []
+    )
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", mirrored)
+    assert strategy("auto") == "mirrored"
+    assert made == [None]
+    tpu = object()
+    monkeypatch.setattr("tfaudiotl.training.devices._tpu", lambda: tpu)
+    monkeypatch.setattr(tf.config, "experimental_connect_to_cluster", lambda resolver: made.append(resolver))
+    monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", lambda resolver: made.append(resolver))
+    monkeypatch.setattr(tf.distribute, "TPUStrategy", lambda resolver: ("tpu", resolver))
+    assert strategy("auto") == ("tpu", tpu)
+    assert made[1:] == [tpu, tpu]
+
+
+def test_what_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match="strategy='horovod': allowed are 'auto', 'tpu', 'mirrored', 'one'"):
+        strategy("horovod")
+    with pytest.raises(ValueError, match="finds no TPU"):
+        strategy("tpu")
+    if keras.backend.backend() == "tensorflow":
+        with pytest.raises(ValueError, match="KERAS_BACKEND=jax, not tensorflow"):
+            several_hosts("127.0.0.1:1", hosts=2, number=0)
+
+
+@pytest.mark.slow
+def test_two_devices_give_the_losses_of_one(stand_in: Path) -> None:
+    losses = {}
+    for names in ("CPU:0", "CPU:0,CPU:1"):
+        out = finish(run(MIRRORED, stand_in, names))
+        losses[names] = json.loads(next(line for line in out.splitlines() if line.startswith("LOSSES"))[7:])
+    one, two = losses.values()
+    assert len(one) >= 50
+    np.testing.assert_allclose(two, one, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_same_weights(stand_in: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    outs = [tmp_path / f"{number}.npz" for number in range(2)]
+    processes = [
+        run(HOSTS, address, number, stand_in, out, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
+        for number, out in enumerate(outs)
+    ]
+    for process in processes:
+        finish(process)
+    with np.load(outs[0]) as first, np.load(outs[1]) as second:
+        assert first["loss"][-1] < first["loss"][0]
+        for name in first.files:
+            np.testing.assert_array_equal(first[name], second[name])

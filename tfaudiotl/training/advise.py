@@ -1,0 +1,157 @@
+"""Which way to train on these clips? Asked of the clips themselves, by a probe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.embeddings.probe import ProbeTable, probe_layers
+from tfaudiotl.models.info import embedding_layers
+
+# Clips of a class below which fine-tuning learns the clips instead of the class. A rule of thumb, between ESC-10 (32
+# per class in training) and FSDD (270), where fine-tuning pays: benchmarks/RESULTS-fine-tuning.md.
+ENOUGH_CLIPS = 100
+# A domain is near when the last embedding's probe has at most so many times the errors of the best layer's.
+NEAR_ERRORS = 2.0
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do, and why.
+
+    Attributes:
+        case: "small and near", "small and far", "large and near" or "large and far".
+        strategy: "head only", "head on a lower layer", "last blocks" or "everything".
+        embedding: for ``build_classifier``.
+        blocks: for ``fine_tune``.
+        regularisation: arguments of ``build_classifier`` and ``fine_tune``, as a dict for each.
+        reasons: why, sentence by sentence, with what was measured.
+        probe: the table behind it.
+    """
+
+    case: str
+    strategy: str
+    embedding: str
+    blocks: int | str
+    regularisation: dict[str, dict[str, Any]]
+    reasons: tuple[str, ...]
+    probe: ProbeTable
+
+    def to_markdown(self) -> str:
+        """The advice as text."""
+        code = ", ".join(f"{name}={value!r}" for name, value in self.regularisation["build_classifier"].items())
+        tuning = ", ".join(f"{name}={value!r}" for name, value in self.regularisation["fine_tune"].items())
+        return "\n".join(
+            [
+                f"**{self.strategy}** ({self.case})",
+                "",
+                *(f"- {reason}" for reason in self.reasons),
+                "",
+                "```python",
+                f"model = tl.build_classifier({self.probe.backbone!r}, classes=..., embedding={self.embedding!r}, "
+                f"{code})",
+                f"tl.fine_tune(model, train, val, blocks={self.blocks!r}{', ' if tuning else ''}{tuning})",
+                "```",
+            ]
+        )
+
+
+def advise(
+    clips: Clips,
+    backbone: str = "yamnet",
+    *,
+    cv: int = 5,
+    weights: str | None = "audioset",
+    seed: int = 0,
+    on_error: str = "raise",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Advice:
+    """Says how to train on ``clips``: what to train, on which layer, how regularised, and why.
+
+    The four classic cases of transfer learning: small or large data, near to or far from what the backbone was trained
+    on. Size is the number of clips of the rarest class. Nearness is measured, not asked: a linear probe on every
+    layer. Near to its own domain a network's last embedding is about the best; far from it, a lower layer is, since
+    the upper ones have specialised in something else.
+
+    Args:
+        clips: labelled, one label each; those to train on, never those to test on.
+        backbone: a name from ``list_backbones()``.
+        cv: folds of the probe.
+        weights: as for the backbone's builder.
+        seed: of the folds.
+        on_error: "raise" or "skip" sounds that cannot be used.
+        progress: as for ``probe_layers``.
+    """
+    spec = get_backbone(backbone)
+    names = [layer.name for layer in spec.layers if layer.name not in spec.top]
+    table = probe_layers(
+        backbone, clips, cv=cv, layers=names, weights=weights, seed=seed, on_error=on_error, progress=progress
+    )
+    return advice_of(table, int(clips.targets.sum(axis=0).min()), spec.default_embedding)
+
+
+def advice_of(table: ProbeTable, rarest: int, last: str) -> Advice:
+    """The advice that a probe's table and the size of the rarest class lead to.
+
+    Args:
+        table: of all layers.
+        rarest: clips of the rarest class.
+        last: the backbone's own embedding.
+    """
+    best = max(table.rows, key=lambda row: row.accuracy)
+    own = table.row(last)
+    # One error more than counted, so that no errors at all are no infinite ratio.
+    errors = ((1 - own.accuracy) * table.clips + 1) / ((1 - best.accuracy) * table.clips + 1)
+    near, large = errors <= NEAR_ERRORS, rarest >= ENOUGH_CLIPS
+    case = f"{'large' if large else 'small'} and {'near' if near else 'far'}"
+    strategy, embedding, blocks = _plan(table, near=near, large=large, last=last)
+    measured = (
+        f"Size: the rarest class has {rarest} clips; {ENOUGH_CLIPS} or more count as large.",
+        f"Nearness: a linear probe reaches {own.accuracy:.3f} on the last embedding and {best.accuracy:.3f} on the "
+        f"best layer, {best.layer}: {errors:.1f} times the errors, up to {NEAR_ERRORS:g} count as near.",
+    )
+    return Advice(case, strategy, embedding, blocks, _regularisation(large=large), (*measured, _REASONS[case]), table)
+
+
+_REASONS = {
+    "small and near": (
+        "The last embedding says what there is to say; few clips cannot improve on it, only be learned by heart."
+    ),
+    "small and far": (
+        "The upper layers have specialised in other sounds, and there are too few clips to teach them: leave them out, "
+        "and train a head on the layer that still tells these classes apart."
+    ),
+    "large and near": (
+        "There are enough clips to adapt the last blocks, and little to change in them: a low rate will do."
+    ),
+    "large and far": (
+        "There are enough clips to teach the layers that have specialised in other sounds; those below the best layer "
+        "are good as they are."
+    ),
+}
+
+
+def _plan(table: ProbeTable, *, near: bool, large: bool, last: str) -> tuple[str, str, int | str]:
+    """Strategy, embedding, blocks."""
+    if near:
+        return ("last blocks", last, 2) if large else ("head only", last, 0)
+    best = max(table.rows, key=lambda row: row.accuracy).layer
+    if not large:
+        return "head on a lower layer", table.recommended, 0
+    layers = [layer.name for layer in embedding_layers(table.backbone)]
+    # The blocks above the best layer, and that one itself, train.
+    below = layers.index(best)
+    first = next((name for name in layers[below:] if name not in (last, "log_mel")), "all")
+    return ("everything", last, "all") if below <= 2 else ("last blocks", last, first)
+
+
+def _regularisation(*, large: bool) -> dict[str, dict[str, Any]]:
+    if large:
+        return {"build_classifier": {"dropout": 0.2}, "fine_tune": {"learning_rate": 1e-3, "label_smoothing": 0.0}}
+    return {
+        "build_classifier": {"dropout": 0.4, "hidden": (128,)},
+        "fine_tune": {"learning_rate": 3e-4, "label_smoothing": 0.1},
+    }

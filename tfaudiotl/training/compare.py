@@ -1,0 +1,231 @@
+"""From scratch, head only, last blocks, everything: what each is worth on one's own clips, under one budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.evaluation.metrics import evaluate_scores
+from tfaudiotl.evaluation.writing import markdown_table
+from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.training.fine_tune import fine_tune, sample_rate_of
+
+INNER_VAL = 0.15  # share of the training clips that decides when to stop; what is reported never does
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to train: what trains, from which weights, and its own options of ``fine_tune``.
+
+    Attributes:
+        name: in the table.
+        pretrained: begin with the backbone's weights, else with random ones.
+        options: of ``fine_tune``; those given to ``compare_strategies`` come before them.
+    """
+
+    name: str
+    pretrained: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def strategies(blocks: int | str = 2) -> tuple[Strategy, ...]:
+    """The four that are compared: from scratch, head only, last blocks, everything."""
+    return (
+        # Without weights there is no head to train first, and nothing that a high rate could spoil.
+        Strategy(
+            "from scratch",
+            pretrained=False,
+            options={
+                "blocks": "all",
+                "head_epochs": 0,
+                "batch_norm": "train",
+                "learning_rate": 2e-3,
+                "block_decay": 1.0,
+            },
+        ),
+        Strategy("head only", options={"blocks": 0}),
+        Strategy(f"last {blocks} blocks" if isinstance(blocks, int) else f"from {blocks}", options={"blocks": blocks}),
+        Strategy("everything", options={"blocks": "all"}),
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: strategy, seed, accuracy and macro F1 on the test clips, seconds, parameters that train."""
+
+    strategy: str
+    seed: int
+    accuracy: float
+    macro_f1: float
+    seconds: float
+    trainable: int
+
+
+@dataclass
+class Comparison:
+    """All trainings; ``a + b`` puts the runs of several folds together.
+
+    Attributes:
+        runs: one per strategy and seed.
+        budget: what each had, in words.
+    """
+
+    runs: list[Run]
+    budget: str
+
+    def __add__(self, other: Comparison) -> Comparison:
+        return Comparison([*self.runs, *other.runs], self.budget)
+
+    @property
+    def names(self) -> list[str]:
+        """The strategies, in order."""
+        return list(dict.fromkeys(run.strategy for run in self.runs))
+
+    def values(self, strategy: str, measure: str = "accuracy") -> np.ndarray:
+        """A measure of each run of a strategy; the mean over folds for each seed, if there are folds."""
+        runs = [run for run in self.runs if run.strategy == strategy]
+        if not runs:
+            raise ValueError(f"strategy={strategy!r}: there are {', '.join(self.names)}")
+        seeds = dict.fromkeys(run.seed for run in runs)
+        return np.array([np.mean([getattr(run, measure) for run in runs if run.seed == seed]) for seed in seeds])
+
+    def to_markdown(self) -> str:
+        """The table: mean and standard deviation over the seeds."""
+        rows = []
+        for name in self.names:
+            accuracy, f1, seconds = (self.values(name, measure) for measure in ("accuracy", "macro_f1", "seconds"))
+            trainable = next(run.trainable for run in self.runs if run.strategy == name)
+            rows.append(
+                (
+                    name,
+                    f"{accuracy.mean():.4f} ± {accuracy.std():.4f}",
+                    f"{f1.mean():.4f} ± {f1.std():.4f}",
+                    f"{seconds.mean():.1f}",
+                    f"{trainable:,}",
+                    str(len(accuracy)),
+                )
+            )
+        head = ["Strategy", "Accuracy", "Macro F1", "Seconds", "Parameters that train", "Seeds"]
+        return f"{markdown_table(head, rows)}\n\nBudget of each training: {self.budget}."
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Accuracy against seconds as a matplotlib figure; also written to ``path`` if one is given."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.subplots()
+        for name in self.names:
+            accuracy, seconds = self.values(name), self.values(name, "seconds")
+            axes.errorbar(
+                seconds.mean(), accuracy.mean(), accuracy.std(), seconds.std(), marker="o", capsize=3, label=name
+            )
+        axes.set(xscale="log", xlabel="seconds of training", ylabel="accuracy", title="Mean and spread over the seeds")
+        axes.legend()
+        if path is not None:
+            figure.savefig(path)
+        return figure
+
+
+class TimeBudget(keras.callbacks.Callback):
+    """Ends a training when its seconds are spent, at the end of the epoch in which that happens."""
+
+    def __init__(self, seconds: float, start: float):
+        super().__init__()
+        self._end = start + seconds
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if perf_counter() >= self._end:
+            self.model.stop_training = True
+
+
+def compare_strategies(
+    train: Clips,
+    val: Clips,
+    *,
+    backbone: str = "yamnet",
+    weights: str = "audioset",
+    blocks: int | str = 2,
+    which: Sequence[Strategy] | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    seconds: float | None = None,
+    window_seconds: float = 10.0,
+    classifier: dict[str, Any] | None = None,
+    say: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Comparison:
+    """Trains the same classifier in several ways, each with the same budget, and measures each on ``val``.
+
+    When a training stops is decided on a part of ``train``, so the figures are of clips that decided nothing.
+
+    Args:
+        train: clips to learn.
+        val: clips to measure on.
+        backbone: a name from ``list_backbones()``.
+        weights: as for the backbone's builder; random instead in "from scratch".
+        blocks: of "last blocks".
+        which: other strategies than these four.
+        seeds: each strategy is trained once with each: of the inner split, weights and batches.
+        seconds: a training ends with the epoch in which so many are over, the cache counted; None: no limit.
+        window_seconds: longer clips are cut into windows.
+        classifier: further arguments of ``build_classifier``.
+        say: gets a line per training.
+        **options: fields of ``FineTuneOptions`` for all strategies: ``epochs`` is the other budget.
+
+    Returns:
+        The table.
+    """
+    runs = []
+    for seed in seeds:
+        learn, stop = train.split(val=INNER_VAL, seed=seed)
+        for way in which or strategies(blocks):
+            model = build_classifier(
+                backbone,
+                classes=train.class_names,
+                weights=weights if way.pretrained else None,
+                seed=seed,
+                multi_label=train.multi_label,
+                **(classifier or {}),
+            )
+            start = perf_counter()
+            fine_tune(
+                model,
+                learn,
+                stop,
+                window_seconds=window_seconds,
+                seed=seed,
+                verbose=False,
+                callbacks=[TimeBudget(seconds, start)] if seconds else [],
+                **{**options, **way.options},
+            )
+            taken = perf_counter() - start
+            measured = evaluate_scores(
+                window_scores(model, val, window_seconds),
+                val.targets,
+                class_names=val.class_names,
+                multi_label=val.multi_label,
+            )
+            trainable = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+            runs.append(Run(way.name, seed, measured.accuracy, measured.macro_f1, taken, trainable))
+            if say:
+                say(f"{way.name}, seed {seed}: accuracy {measured.accuracy:.4f}, {taken:.1f} s")
+    limits = [f"{options['epochs']} epochs" if "epochs" in options else "", f"{seconds:g} s" if seconds else ""]
+    return Comparison(runs, " and ".join(limit for limit in limits if limit) or "the default epochs")
+
+
+def window_scores(model: keras.Model, clips: Clips, window_seconds: float, *, batch_size: int = 32) -> np.ndarray:
+    """Scores of each clip ``(clips, classes)``: the mean of its windows'."""
+    windows = clips.windows(window_seconds)
+    dataset = windows.dataset(
+        batch_size=batch_size, window_seconds=window_seconds, sample_rate=sample_rate_of(model)
+    ).map(lambda waveforms, *_: waveforms)
+    scores = np.asarray(model.predict(dataset, verbose=0))
+    sums = np.zeros((len(clips), scores.shape[1]))
+    np.add.at(sums, windows.source, scores)
+    return sums / np.bincount(windows.source, minlength=len(clips))[:, None]

@@ -1,0 +1,167 @@
+"""The main recipe with fine-tuning: head and last blocks are trained and evaluated as ``recipe`` does with heads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.errors import AudioErrors
+from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.replace import replace_head
+from tfaudiotl.training.fine_tune import FineTuned, FineTuner, sample_rate_of
+from tfaudiotl.training.options import FineTuneOptions
+from tfaudiotl.training.prefix import Sounds
+from tfaudiotl.training.recipe import INNER_VAL, FoldResult, Keeper, Progress, TrainingResult, by_clip, evaluate_clips
+
+
+def train_fine_tuned(
+    clips: Clips,
+    *,
+    fine_tune: FineTuneOptions,
+    folds: int | str | None = None,
+    val: float = 0.2,
+    window_seconds: float = 10.0,
+    on_error: str = "raise",
+    allow_silence: bool = False,
+    workdir: str | Path,
+    progress: Progress | None = None,
+    **classifier: Any,
+) -> TrainingResult:
+    """Trains a classifier's head and its last blocks, and measures it on clips it never saw.
+
+    Without folds, a share ``val`` of the clips is held out, tells which epochs to keep, and is what the evaluation is
+    about. With folds, each is predicted by a classifier trained on the others, a part of which decides when to stop;
+    the final one is trained on all clips but such a part.
+
+    Args:
+        clips: the labelled clips.
+        fine_tune: how.
+        folds: None, the number of folds to draw, or "given" for the clips' own fold column.
+        val: share held out, in (0, 1); not used with folds.
+        window_seconds: longer clips are cut into windows of this length, each an example.
+        on_error: "raise" or "skip" unusable sounds.
+        allow_silence: keep clips in which every sample is zero.
+        workdir: folder for the cache and every finished epoch; the training goes on from what it holds.
+        progress: callbacks.
+        **classifier: arguments of ``build_classifier`` other than ``classes``.
+
+    Returns:
+        A ``TrainingResult``, as ``train_classifier``'s.
+    """
+    progress, workdir = progress or Progress(), Path(workdir)
+    start = perf_counter()
+    seed = fine_tune.seed
+    model = build_classifier(classes=clips.class_names, multi_label=clips.multi_label, seed=seed, **classifier)
+    seconds = {"build": perf_counter() - start}
+    windows = clips.windows(window_seconds)
+    rate = sample_rate_of(model)
+    keeper = Keeper(len(clips), windows.source, sample_rate=rate, allow_silence=allow_silence, seed=seed)
+    sounds = Sounds.of([windows], sample_rate=rate)
+    jobs = [partial(_checked, job, keeper, row, windows.paths[row]) for row, job in enumerate(sounds.jobs)]
+    tuner = FineTuner(model, replace(sounds, jobs=jobs), fine_tune, workdir, progress=progress.clips)
+    try:
+        skipped = list(tuner.cache.skipped.values())
+        if skipped and on_error == "raise":
+            raise AudioErrors(
+                skipped,
+                len(windows),
+                "Mend or remove them, or pass on_error='skip' (--on-error skip) to leave them out.",
+            )
+        seconds["embed"] = tuner.seconds
+        start = perf_counter()
+        kept = np.array(sorted(tuner.cache.counts))
+        usable = replace(windows[kept], source=np.arange(len(kept)))  # splits then name its rows
+        trainer = _Trainer(model, tuner, kept, workdir, progress, clips)
+        if folds is None:
+            trainer.hold_out(usable, val)
+        else:
+            trainer.cross_validate(usable, None if folds == "given" else int(folds))
+        seconds["train"] = perf_counter() - start
+    finally:
+        tuner.cache.close()
+    parents = windows.source[kept]
+    rows, scores = by_clip(trainer.scores, parents)
+    held_out = clips[rows]
+    chosen = [row for row in keeper.chosen if row in set(rows.tolist())]
+    return TrainingResult(
+        model=model,
+        evaluation=evaluate_clips(held_out, scores),
+        folds=[trainer.fold_result(name, parents, rows, scores) for name in trainer.folds],
+        histories=trainer.histories,
+        epochs=trainer.epochs,
+        clips=clips[np.unique(parents)],
+        held_out=held_out,
+        kept=clips[chosen],
+        kept_waveforms=[keeper.waveform(row, windows) for row in chosen],
+        skipped=[*clips.skipped, *skipped],
+        seconds=seconds,
+        patches=sum(tuner.cache.counts.values()),
+    )
+
+
+def _checked(job: Any, keeper: Keeper, row: int, path: str) -> np.ndarray:
+    waveform: np.ndarray = job()
+    keeper(row, path, waveform)
+    return waveform
+
+
+class _Trainer:
+    """Fine-tunes classifiers on one cache, and collects scores for windows that a classifier never saw."""
+
+    def __init__(
+        self, model: keras.Model, tuner: FineTuner, kept: np.ndarray, workdir: Path, progress: Progress, clips: Clips
+    ):
+        self.model, self.tuner, self.kept, self.workdir, self.clips = model, tuner, kept, workdir, clips
+        self.scores = np.full((len(kept), len(clips.class_names)), np.nan, np.float32)
+        self.histories: dict[str, dict[str, list[float]]] = {}
+        self.folds: dict[str, tuple[np.ndarray, int]] = {}  # name -> rows held out, epochs
+        self.epochs = 0
+        self._progress, self._run = progress, ""
+        tuner.epoch = self._epoch
+
+    def hold_out(self, usable: Clips, val: float) -> None:
+        """Trains the model on one part; the other tells when to stop and is scored."""
+        train, held = usable.split(val=val, seed=self.tuner.options.seed)
+        self.epochs = self._fit("train", self.model, train.source, held.source)
+        self._score(self.model, held.source)
+
+    def cross_validate(self, usable: Clips, k: int | None) -> None:
+        """Scores every fold by a classifier trained on the others, then trains the model on all of them."""
+        seed = self.tuner.options.seed
+        for name, train, test in usable.folds(k, seed=seed):
+            model = replace_head(self.model, self.clips.class_names, keep=False, seed=seed)
+            learn, stop = train.split(val=INNER_VAL, seed=seed)
+            epochs = self._fit(f"fold {name}", model, learn.source, stop.source)
+            self._score(model, test.source)
+            self.folds[name] = (test.source, epochs)
+        learn, stop = usable.split(val=INNER_VAL, seed=seed)
+        self.epochs = self._fit("final", self.model, learn.source, stop.source)
+
+    def fold_result(self, name: str, parents: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> FoldResult:
+        """The fold's measures, clip by clip."""
+        held, epochs = self.folds[name]
+        return FoldResult.of(name, np.isin(rows, parents[held]), rows, scores, self.clips, epochs)
+
+    def _fit(self, run: str, model: keras.Model, train: np.ndarray, val: np.ndarray) -> int:
+        self._run = run
+        done: FineTuned = self.tuner.fit(model, self.kept[train], self.kept[val], self._folder(run))
+        self.histories |= {f"{run}, {stage}": history for stage, history in done.histories.items()}
+        return sum(done.best_epochs.values())
+
+    def _folder(self, run: str) -> Path:
+        folder = self.workdir / run.replace(" ", "_")
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _score(self, model: keras.Model, rows: np.ndarray) -> None:
+        self.scores[rows] = self.tuner.scores(model, self.kept[rows])
+
+    def _epoch(self, stage: str, epoch: int, epochs: int, metrics: dict[str, float]) -> None:
+        self._progress.epoch(f"{self._run}, {stage}", epoch, epochs, metrics)

@@ -1,0 +1,127 @@
+"""What there is to train on, and how Keras's ``fit`` gets all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+STRATEGIES = ("auto", "tpu", "mirrored", "one")
+
+
+@dataclass(frozen=True)
+class Device:
+    """What was found.
+
+    Attributes:
+        kind: "tpu", "gpu" or "cpu".
+        count: how many of them.
+        compute_capability: of the first NVIDIA GPU; (0, 0) for all else and where it is not known.
+    """
+
+    kind: str
+    count: int
+    compute_capability: tuple[int, int] = (0, 0)
+
+
+def find_device() -> Device:
+    """The best kind of device that the Keras backend sees."""
+    if keras.backend.backend() == "tensorflow":
+        gpus = tf.config.list_physical_devices("GPU")
+        tpus = tf.config.list_logical_devices("TPU")
+        if tpus:
+            return Device("tpu", len(tpus))
+        if gpus:
+            known = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+            return Device("gpu", len(gpus), (int(known[0]), int(known[1])))
+        return Device("cpu", 1)
+    names = keras.distribution.list_devices()
+    kinds = [name.split(":")[0] for name in names]
+    kind = next((kind for kind in ("tpu", "gpu") if kind in kinds), "cpu")
+    return Device(kind, max(1, kinds.count(kind)), _jax_capability() if kind == "gpu" else (0, 0))
+
+
+def strategy(name: str = "auto", *, devices: Sequence[str] | None = None) -> tf.distribute.Strategy:
+    """How TensorFlow spreads a training over devices; build and compile the model in its ``scope()``.
+
+    ``model.fit`` and ``fine_tune`` then use all of it: each step's batch is shared out over the devices.
+
+    Args:
+        name: "auto": a TPU if there is one, else all GPUs of this host, else the one GPU or the CPU. "tpu";
+            "mirrored": all GPUs, or ``devices``; "one": no spreading.
+        devices: for "mirrored": names such as "GPU:0"; logical CPU devices serve for tests.
+
+    Returns:
+        ``TPUStrategy``, ``MirroredStrategy``, or TensorFlow's default. For several hosts see ``several_hosts``.
+
+    Raises:
+        ValueError: another name; "tpu" without one; a Keras backend other than TensorFlow.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"strategy={name!r}: allowed are {', '.join(map(repr, STRATEGIES))}")
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"strategy() is TensorFlow's way; with KERAS_BACKEND={keras.backend.backend()} use several_hosts() or "
+            "keras.distribution.set_distribution"
+        )
+    if name in ("auto", "tpu"):
+        resolver = _tpu()
+        if resolver is not None:
+            tf.config.experimental_connect_to_cluster(resolver)
+            tf.tpu.experimental.initialize_tpu_system(resolver)
+            return tf.distribute.TPUStrategy(resolver)
+        if name == "tpu":
+            raise ValueError("strategy='tpu': TensorFlow finds no TPU here")
+    gpus = len(tf.config.list_logical_devices("GPU"))
+    if name == "mirrored" or (name == "auto" and (devices or gpus > 1)):
+        return tf.distribute.MirroredStrategy(list(devices) if devices else None)
+    return tf.distribute.get_strategy()
+
+
+def several_hosts(
+    coordinator: str | None = None, *, hosts: int | None = None, number: int | None = None
+) -> keras.distribution.DataParallel:
+    """Joins the hosts of one training, with Keras's JAX backend; call it first in each process.
+
+    Keras 3 has no training over several hosts with TensorFlow: its trainer supports ``MirroredStrategy`` and
+    ``TPUStrategy``, not ``MultiWorkerMirroredStrategy``. With ``KERAS_BACKEND=jax``, ``keras.distribution`` has it.
+    Afterwards ``fit`` takes each host's own share of a batch, and all hosts hold the same weights.
+
+    Args:
+        coordinator: "address:port" of the first host; None lets a cloud TPU's environment tell.
+        hosts: how many processes there are.
+        number: which of them this is, from 0.
+
+    Returns:
+        The distribution, already set.
+
+    Raises:
+        ValueError: a Keras backend other than JAX.
+    """
+    if keras.backend.backend() != "jax":
+        raise ValueError(
+            f"several_hosts() needs KERAS_BACKEND=jax, not {keras.backend.backend()}: Keras 3's TensorFlow trainer "
+            "does not support MultiWorkerMirroredStrategy"
+        )
+    keras.distribution.initialize(coordinator, hosts, number)
+    distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
+    keras.distribution.set_distribution(distribution)
+    return distribution
+
+
+def _tpu() -> Any:
+    """The resolver of a TPU, or None."""
+    try:
+        return tf.distribute.cluster_resolver.TPUClusterResolver()
+    except (ValueError, tf.errors.NotFoundError, KeyError):
+        return None
+
+
+def _jax_capability() -> tuple[int, int]:
+    import jax
+
+    major, _, minor = str(getattr(jax.devices()[0], "compute_capability", "0.0")).partition(".")
+    return int(major), int(minor or 0)

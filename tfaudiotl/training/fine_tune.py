@@ -1,0 +1,391 @@
+"""Fine-tuning: the head first, then the last blocks at a lower rate, on a frozen part that runs once per sound."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.backbones.scores import class_names_of
+from tfaudiotl.errors import AudioErrors
+from tfaudiotl.evaluation.writing import write_atomic
+from tfaudiotl.models.builder import compile_classifier
+from tfaudiotl.models.freeze import block_names, set_blocks
+from tfaudiotl.training.batches import BatchPlan
+from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, EpochLines, restore
+from tfaudiotl.training.head import is_multi_label
+from tfaudiotl.training.inputs import (
+    Augment,
+    CachedInputs,
+    ChangedInputs,
+    WaveformInputs,
+    as_function,
+    changed,
+    describe,
+)
+from tfaudiotl.training.options import FineTuneOptions, loss_of
+from tfaudiotl.training.prefix import PrefixCache, Sounds, cut, upper_model
+from tfaudiotl.training.schedule import BlockAdam, block_factors, cosine
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training: its name, the last blocks that train, epochs at most, learning rate."""
+
+    name: str
+    blocks: int
+    epochs: int
+    learning_rate: float
+
+
+@dataclass
+class FineTuned:
+    """What ``fine_tune`` did.
+
+    Attributes:
+        histories: metrics of every epoch, by stage.
+        best_epochs: epoch whose weights were kept, by stage; 0: those from before the stage.
+        seconds: "cache" (the frozen part, once) and each stage.
+        cached_bytes: size of the cache.
+    """
+
+    histories: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    best_epochs: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    cached_bytes: int = 0
+
+
+def fine_tune(
+    model: keras.Model,
+    train: Clips,
+    val: Clips | None = None,
+    *,
+    augment: Augment | None = None,
+    window_seconds: float = 10.0,
+    workdir: str | Path | None = None,
+    tensorboard: str | Path | None = None,
+    verbose: bool = True,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    **options: Any,
+) -> FineTuned:
+    """Trains a classifier's head, then its last blocks too, and keeps the weights that are best on ``val``.
+
+    The layers below the blocks run once per sound; what they say is kept in files, and only the part above is
+    trained. Afterwards ``model`` is what it was, an ordinary compiled Keras model, with other weights.
+
+    Args:
+        model: a classifier of ``build_classifier`` for waveforms.
+        train: clips to learn.
+        val: clips that tell when to stop, and which weights to keep; None trains all epochs.
+        augment: ``(waveform (samples,), numpy Generator) -> waveform``, or a layer of ``tfaudiotl.audio.augment``.
+            Cached, it makes the ``variants`` of each sound; with ``cache=False`` it changes every sound anew in every
+            epoch of the blocks.
+        window_seconds: longer clips are cut into windows of this length, each an example.
+        workdir: folder for the cache and every finished epoch: the same call after a kill goes on from there and
+            ends the same. None: a temporary one.
+        tensorboard: folder for TensorBoard's files.
+        verbose: print a line per epoch.
+        callbacks: further Keras callbacks; they see each stage as a training of its own.
+        **options: fields of ``FineTuneOptions``.
+
+    Returns:
+        What happened. ``model`` is changed in place.
+
+    Raises:
+        ValueError: an option out of range; clips of other classes; a ``workdir`` of another training.
+        AudioErrors: sounds that cannot be used.
+    """
+    chosen = FineTuneOptions(**options)
+    tables = [train] if val is None else [train, val]
+    for name, table in zip(("train", "val"), tables, strict=False):
+        if tuple(table.class_names) != class_names_of(model):
+            raise ValueError(f"{name} has the classes {table.class_names}, the model {list(class_names_of(model))}")
+    windows = [table.windows(window_seconds) for table in tables]
+    sounds = Sounds.of(windows, sample_rate=sample_rate_of(model))
+    with ExitStack() as stack:
+        folder = Path(workdir) if workdir else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        _claim(folder, chosen, sounds, model)
+        tuner = FineTuner(
+            model,
+            sounds,
+            chosen,
+            folder,
+            augment=augment,
+            augmented=np.arange(len(windows[0])),
+            extra=lambda stage: [*callbacks, *_tensorboard(tensorboard, stage)],
+            say=print if verbose else None,
+        )
+        stack.callback(tuner.cache.close)
+        tuner.refuse_skipped()
+        rows = np.arange(len(sounds.jobs))
+        return tuner.fit(model, rows[: len(windows[0])], rows[len(windows[0]) :] if val is not None else None, folder)
+
+
+class FineTuner:
+    """Fine-tunes classifiers of one kind on one cache: one of them, or one per fold.
+
+    Args:
+        model: a classifier; its backbone's weights make the cache.
+        sounds: all that is learned or validated.
+        options: how.
+        folder: for the cache.
+        augment: see ``fine_tune``.
+        augmented: rows of ``sounds`` that get variants.
+        extra: further callbacks, by the stage's name.
+        say: gets a line per epoch.
+        progress: called with the sounds cached, and in all.
+        epoch: called with stage, epoch from 1, epochs at most, and metrics.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        sounds: Sounds,
+        options: FineTuneOptions,
+        folder: Path,
+        *,
+        augment: Augment | None = None,
+        augmented: np.ndarray | None = None,
+        extra: Callable[[str], Sequence[keras.callbacks.Callback]] = lambda stage: (),
+        say: Callable[[str], None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        epoch: Callable[[str, int, int, dict[str, float]], None] = lambda stage, epoch, epochs, metrics: None,
+    ):
+        self.sounds, self.options, self.extra, self.say, self.epoch = sounds, options, extra, say, epoch
+        self.multi_label = is_multi_label(model)
+        if augment is None and options.variants > 1:
+            raise ValueError(f"variants={options.variants}: needs augment=, which makes them")
+        if augment is not None and options.cache and options.variants == 1:
+            raise ValueError("augment: give variants=2 or more to cache changed copies, or cache=False")
+        change = as_function(augment)
+        jobs = list(sounds.jobs)
+        augmented = np.arange(len(jobs)) if augmented is None else augmented
+        self.variants = np.tile(np.arange(len(jobs)), (options.variants, 1)) if options.variants > 1 else None
+        for variant in range(1, options.variants):
+            self.variants[variant, augmented] = len(jobs) + np.arange(len(augmented))  # type: ignore[index]
+            jobs += [partial(changed, change, jobs[row], (options.seed, variant, row)) for row in augmented.tolist()]
+        tensors, self.head_cut, self.low_cut = _cuts(model, options)
+        start = perf_counter()
+        self.cache = PrefixCache.build(
+            folder / "cache",
+            model,
+            tensors,
+            jobs,
+            key=f"{sounds.digest} {options.variants} {describe(augment)} {options.seed if augment else ''}",
+            progress=progress,
+        )
+        self.seconds = perf_counter() - start
+        self._waveforms: WaveformInputs | None = None
+        if not options.cache:
+            samples = model.input.shape[1] or sounds.samples
+            self._waveforms = (
+                ChangedInputs(sounds.jobs, samples, change) if augment else WaveformInputs(sounds.jobs, samples)
+            )
+
+    def refuse_skipped(self) -> None:
+        """AudioErrors if there are sounds that cannot be used."""
+        if self.cache.skipped:
+            errors = list({error.path: error for error in self.cache.skipped.values()}.values())
+            raise AudioErrors(errors, len(self.sounds.jobs), "Mend or remove them.")
+
+    def fit(self, model: keras.Model, train: np.ndarray, val: np.ndarray | None, folder: Path | None) -> FineTuned:
+        """Runs all stages on a classifier with the cache's backbone; ``folder`` keeps finished epochs."""
+        done = FineTuned(seconds={"cache": self.seconds}, cached_bytes=self.cache.bytes)
+        tensors, head_cut, low_cut = _cuts(model, self.options)
+        factors = block_factors(model, self.options.block_decay)
+        for stage in self.stages(model):
+            start = perf_counter()
+            head_only = stage.blocks == 0
+            if head_only:
+                _standardise(model, self.cache, head_cut[0], train)
+            set_blocks(model, stage.blocks, batch_norm=self.options.batch_norm)
+            model.get_layer("head_batch_norm").trainable = self.options.batch_norm == "train" and not head_only
+            numbers = head_cut if head_only else low_cut
+            inputs: CachedInputs | WaveformInputs
+            if self._waveforms is None or head_only:
+                part, inputs = upper_model(model, [tensors[n] for n in numbers]), CachedInputs(self.cache, numbers)
+            else:
+                part, inputs = model, self._waveforms
+            checkpoint = folder / f"{stage.name.replace(' ', '-')}.npz" if folder else None
+            optimizer = BlockAdam(
+                cosine(
+                    stage.learning_rate,
+                    steps=self._plan(inputs).steps(train) * stage.epochs,
+                    warmup=self.options.warmup,
+                ),
+                factors=factors,
+            )
+            compile_classifier(part, multi_label=self.multi_label)
+            recompile(part, optimizer=optimizer, loss=loss_of(self.options, multi_label=self.multi_label))
+            self._run(stage, part, inputs, train, val, checkpoint, done)
+            done.seconds[stage.name] = perf_counter() - start
+        compile_classifier(model, multi_label=self.multi_label, learning_rate=self.options.learning_rate)
+        model.optimizer.build(model.trainable_variables)  # saved with its state, so that reloading warns of nothing
+        return done
+
+    def scores(self, model: keras.Model, rows: np.ndarray) -> np.ndarray:
+        """Scores of sounds as they are, ``(rows, classes)``."""
+        tensors, _, low_cut = _cuts(model, self.options)
+        part = upper_model(model, [tensors[n] for n in low_cut])
+        return np.asarray(part.predict(self._plan(CachedInputs(self.cache, low_cut)).in_order(rows), verbose=0))
+
+    def stages(self, model: keras.Model) -> list[Stage]:
+        """The parts of the training, in order."""
+        options = self.options
+        blocks = _count(model, options.blocks)
+        stages = [Stage("head", 0, options.head_epochs, options.head_learning_rate)] if options.head_epochs else []
+        if options.gradual:
+            share = math.ceil(options.epochs / max(1, blocks))
+            return stages + [Stage(f"blocks {n}", n, share, options.learning_rate) for n in range(1, blocks + 1)]
+        return stages + ([Stage("blocks", blocks, options.epochs, options.learning_rate)] if blocks else [])
+
+    def _plan(self, inputs: Any, *, varied: bool = False) -> BatchPlan:
+        tpu = type(tf.distribute.get_strategy()).__name__.startswith("TPU")
+        return BatchPlan(
+            inputs,
+            self.sounds.targets,
+            self.sounds.weights,
+            self.options.batch_size,
+            seed=self.options.seed,
+            variants=self.variants if varied else None,
+            full_batches=tpu,
+        )
+
+    def _run(
+        self,
+        stage: Stage,
+        part: keras.Model,
+        inputs: Any,
+        train: np.ndarray,
+        val: np.ndarray | None,
+        checkpoint: Path | None,
+        done: FineTuned,
+    ) -> None:
+        options = self.options
+        plan = self._plan(inputs, varied=isinstance(inputs, CachedInputs))
+        held_out = plan.in_order(val) if val is not None else None
+        start = None
+        if held_out is not None:
+            start = (float(part.evaluate(held_out, verbose=0, return_dict=True)["loss"]), part.get_weights())
+        history, best_weights = restore(checkpoint, part) if checkpoint else ({}, None)
+        first = len(history.get("loss", []))
+        best = None
+        if val is not None:
+            best = BestEpoch(patience=options.patience, history=dict(history), best_weights=best_weights, start=start)
+        losses = history.get("val_loss", [])
+        stopped = start is not None and first - _best([start[0], *losses]) >= options.patience
+        if first < stage.epochs and not stopped:
+            watchers = [
+                best,
+                Checkpoint(checkpoint, history, best) if checkpoint else None,
+                EpochLines(stage.name, stage.epochs, self.say, self.epoch),
+                *self.extra(stage.name),
+            ]
+            logs = part.fit(
+                plan.training(
+                    train, balanced=bool(options.class_weight) and not self.multi_label, first=first, last=stage.epochs
+                ),
+                steps_per_epoch=plan.steps(train),
+                initial_epoch=first,
+                epochs=stage.epochs,
+                validation_data=held_out,
+                callbacks=[watcher for watcher in watchers if watcher],
+                shuffle=False,  # the batches are shuffled already
+                verbose=0,
+            )
+            if not checkpoint:
+                history = {name: [float(value) for value in values] for name, values in logs.history.items()}
+        elif best is not None:
+            keep = start[1] if start and (not losses or start[0] <= min(losses)) else best_weights
+            part.set_weights(keep)
+        done.histories[stage.name] = history
+        after = history.get("val_loss", [])
+        done.best_epochs[stage.name] = _best([start[0], *after]) if start else stage.epochs
+
+
+def sample_rate_of(model: keras.Model) -> int:
+    """Of the waveforms that a classifier takes, Hz."""
+    rates = [layer.spec.sample_rate for layer in model.layers if hasattr(layer, "spec")]
+    if not rates or "patch_sequence" not in {layer.name for layer in model.layers}:
+        raise ValueError(f"model {model.name!r} takes no waveforms: build the classifier with input='waveform'")
+    return int(rates[0])
+
+
+def recompile(model: keras.Model, **changes: Any) -> None:
+    """Compiles a compiled model again, with some of its settings changed."""
+    config = keras.saving.deserialize_keras_object(model.get_compile_config())
+    model.compile(**{**config, **changes})
+
+
+def _cuts(model: keras.Model, options: FineTuneOptions) -> tuple[list[Any], list[int], list[int]]:
+    """The tensors to keep; the numbers of those for the head alone, and of those for the blocks."""
+    flags = [(layer, layer.trainable) for layer in model.layers]
+    set_blocks(model, options.blocks, batch_norm=options.batch_norm)
+    model.get_layer("head_batch_norm").trainable = True  # it is above the cut, whatever else
+    low = cut(model)
+    set_blocks(model, 0)
+    head = cut(model)
+    for layer, flag in flags:
+        layer.trainable = flag
+    tensors = list({id(tensor): tensor for tensor in [*head, *low]}.values())
+    numbers = {id(tensor): number for number, tensor in enumerate(tensors)}
+    return tensors, [numbers[id(tensor)] for tensor in head], [numbers[id(tensor)] for tensor in low]
+
+
+def _count(model: keras.Model, blocks: int | str) -> int:
+    """How many of the last blocks train; all those there are with "all"."""
+    names = block_names(model)
+    if isinstance(blocks, int):
+        return blocks
+    return len(names) - (names.index(blocks) if blocks in names else 0)
+
+
+def _standardise(model: keras.Model, cache: PrefixCache, tensor: int, rows: np.ndarray) -> None:
+    """Sets the head's batch norm to mean and variance of the training embeddings."""
+    total = squares = count = 0.0
+    for row in rows.tolist():
+        values = cache.read(tensor, row).astype(np.float64)
+        total, squares, count = total + values.sum(axis=0), squares + (values**2).sum(axis=0), count + len(values)
+    mean = total / count
+    norm = model.get_layer("head_batch_norm")
+    norm.moving_mean.assign(mean)
+    norm.moving_variance.assign(np.maximum(squares / count - mean**2, 0.0))
+
+
+def _best(losses: Sequence[float]) -> int:
+    return int(np.argmin(losses)) if losses else 0
+
+
+def _tensorboard(folder: str | Path | None, stage: str) -> list[keras.callbacks.Callback]:
+    return [keras.callbacks.TensorBoard(str(Path(folder) / stage.replace(" ", "-")))] if folder else []
+
+
+def _claim(folder: Path, options: FineTuneOptions, sounds: Sounds, model: keras.Model) -> None:
+    """Refuses a folder with the state of another training."""
+    settings = {**asdict(options), "sounds": sounds.digest, "layers": [layer.name for layer in model.layers]}
+    path = folder / "fine_tune.json"
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name, value in settings.items() if before.get(name) != value]
+        if changed:
+            told = ", ".join(
+                name if name in ("sounds", "layers") else f"{name}: {before.get(name)!r} then, {settings[name]!r} now"
+                for name in changed
+            )
+            raise ValueError(
+                f"workdir={str(folder)!r} holds another training ({told}); give the same, or another folder"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, json.dumps(settings))

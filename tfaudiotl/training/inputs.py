@@ -1,0 +1,111 @@
+"""What a step of fine-tuning is fed: cached activations, waveforms, waveforms that change every time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from tfaudiotl.training.prefix import Job, PrefixCache
+
+Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # a waveform (samples,) to another
+
+
+class CachedInputs:
+    """Batches of ``upper_model``'s inputs from a cache.
+
+    Args:
+        cache: the activations.
+        tensors: numbers of the cache's tensors that the model takes.
+    """
+
+    def __init__(self, cache: PrefixCache, tensors: Sequence[int]):
+        self.cache, self.tensors = cache, list(tensors)
+        patches = cache.patches
+        self.shapes = [(patches, *cache.shapes[tensor]) for tensor in self.tensors] + [(patches,)]
+
+    def batch(self, rows: np.ndarray, draw: Sequence[int] | None = None) -> tuple[np.ndarray, ...]:
+        """The inputs of ``rows``, each ``(rows, patches, ...)``, zeros where a sound has fewer patches."""
+        inputs = [np.zeros((len(rows), *shape), np.float32) for shape in self.shapes]
+        for place, row in enumerate(rows.tolist()):
+            count = self.cache.counts[row]
+            for values, tensor in zip(inputs, self.tensors, strict=False):
+                values[place, :count] = self.cache.read(tensor, row)
+            inputs[-1][place, :count] = 1.0
+        return tuple(inputs)
+
+
+class WaveformInputs:
+    """Batches of waveforms, decoded when they are drawn.
+
+    Args:
+        jobs: one per row.
+        samples: length that they are padded to.
+        keep: hold what was decoded in memory.
+    """
+
+    def __init__(self, jobs: Sequence[Job], samples: int, *, keep: bool = False):
+        self.jobs, self.shapes, self.keep = jobs, [(samples,)], keep
+        self._held: dict[int, np.ndarray] = {}
+
+    def batch(self, rows: np.ndarray, draw: Sequence[int] | None = None) -> tuple[np.ndarray, ...]:
+        """The waveforms of ``rows``, ``(rows, samples)``."""
+        waveforms = np.zeros((len(rows), *self.shapes[0]), np.float32)
+        for place, row in enumerate(rows.tolist()):
+            waveform = self._held[row] if row in self._held else self.jobs[row]()
+            if self.keep:
+                self._held[row] = waveform
+            waveforms[place, : len(waveform)] = waveform[: waveforms.shape[1]]
+        return (waveforms,)
+
+
+class ChangedInputs(WaveformInputs):
+    """Waveforms changed anew in every batch of the training, in the same way for the same draw.
+
+    Args:
+        jobs: one per row.
+        samples: length that they are padded or cut to.
+        change: how.
+    """
+
+    def __init__(self, jobs: Sequence[Job], samples: int, change: Augment):
+        super().__init__(jobs, samples)
+        self._change = change
+
+    def batch(self, rows: np.ndarray, draw: Sequence[int] | None = None) -> tuple[np.ndarray, ...]:
+        """As they are without a ``draw``, for validation."""
+        (waveforms,) = super().batch(rows)
+        if draw is None:
+            return (waveforms,)
+        rng = np.random.default_rng(draw)
+        return (np.stack([self._change(waveform, rng)[: self.shapes[0][0]] for waveform in waveforms]),)
+
+
+def changed(change: Augment, job: Job, seed: tuple[int, ...]) -> np.ndarray:
+    """The job's waveform, changed in the way of ``seed``."""
+    return np.asarray(change(job(), np.random.default_rng(seed)), np.float32)
+
+
+def as_function(augment: Any) -> Augment:
+    """A function of waveform and generator, from one, from a layer of ``tfaudiotl.audio.augment``, or from None."""
+    if augment is None:
+        return lambda waveform, rng: waveform
+    if not hasattr(augment, "augment_batch"):
+        function: Augment = augment
+        return function
+    seeded = import_module("tfaudiotl.audio.augment").SeededDraws
+
+    def change(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return np.asarray(augment.augment(waveform[None], seeded(rng.integers(2**31, size=2))))[0]
+
+    return change
+
+
+def describe(augment: Any) -> str:
+    """What tells one augmentation from another, as text."""
+    if hasattr(augment, "get_config"):
+        return f"{type(augment).__name__} {json.dumps(augment.get_config(), default=str)}"
+    return f"{getattr(augment, '__module__', '')}.{getattr(augment, '__qualname__', repr(augment))}"

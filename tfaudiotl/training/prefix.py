@@ -1,0 +1,302 @@
+"""The frozen lower part of a classifier: cut off, run once per sound, and kept on disk.
+
+``cut`` finds where training begins, ``PrefixCache`` holds what the frozen part says there, ``upper_model`` is the rest,
+with the classifier's own layers: training it trains the classifier.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.backbones.frontend import PatchSequence, ValidPatches
+from tfaudiotl.embeddings.engine import PatchNetwork
+from tfaudiotl.errors import AudioError
+from tfaudiotl.evaluation.writing import write_atomic
+
+SHARD_BYTES = 256 * 2**20  # finished work that a kill can cost, and what is written at a time
+
+Job = Callable[[], np.ndarray]
+
+
+def cut(model: keras.Model) -> list[Any]:
+    """The tensors of a classifier, one row per patch, that frozen layers give to those that train or draw at random.
+
+    Nothing below them changes in training. Pooling over the patches is never below them.
+    """
+    fixed = {id(tensor) for tensor in model.inputs}
+    found: dict[int, Any] = {}
+    for layer in model.layers:
+        tensors = _read_by(layer)
+        if all(id(tensor) in fixed for tensor in tensors) and not _changes(layer):
+            fixed.update(id(tensor) for tensor in tree.flatten(layer.output))
+        else:
+            found |= {id(tensor): tensor for tensor in tensors if id(tensor) in fixed}
+    return [tensor for tensor in found.values() if id(tensor) not in _valid_tensors(model)]
+
+
+def _read_by(layer: Any) -> list[Any]:
+    """The tensors whose values a layer reads."""
+    tensors = tree.flatten(layer.input)
+    return tensors[:1] if isinstance(layer, PatchSequence) else tensors  # of the second it reads the shape
+
+
+def _changes(layer: Any) -> bool:
+    if isinstance(layer, PatchSequence):
+        return True
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return bool(layer.trainable)  # its statistics do, even without a variable that trains
+    return bool(layer.trainable_variables) or any("seed" in variable.path for variable in layer.variables)
+
+
+def _valid_tensors(model: keras.Model) -> set[int]:
+    return {id(layer.output) for layer in model.layers if isinstance(layer, ValidPatches)}
+
+
+def upper_model(model: keras.Model, tensors: Sequence[Any]) -> keras.Model:
+    """The part of a classifier above ``tensors``, sharing its layers.
+
+    Returns:
+        A model of ``[(batch, patches, ...) for each tensor, (batch, patches) valid]`` to scores ``(batch, classes)``.
+    """
+    inputs = [keras.Input((None, *tensor.shape[1:]), name=f"activations_{n}") for n, tensor in enumerate(tensors)]
+    valid = keras.Input((None,), name="valid")
+    known = {
+        id(tensor): keras.ops.reshape(values, (-1, *tensor.shape[1:]))
+        for tensor, values in zip(tensors, inputs, strict=True)
+    }
+    known |= dict.fromkeys(_valid_tensors(model), valid)
+    for layer in model.layers:
+        read = _read_by(layer)
+        if isinstance(layer, keras.layers.InputLayer) or id(layer.output) in known:
+            continue
+        if not all(id(tensor) in known for tensor in read):
+            continue
+        if isinstance(layer, PatchSequence):
+            known[id(layer.output)] = layer([known[id(read[0])], inputs[0]])
+        else:
+            known[id(layer.output)] = layer(tree.map_structure(lambda tensor: known[id(tensor)], layer.input))
+    return keras.Model([*inputs, valid], known[id(model.output)], name=f"{model.name}_upper")
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """What a classifier learns from: windows of clips, each decoded when it is needed.
+
+    Attributes:
+        jobs: for each window a function that gives its waveform ``(samples,)``.
+        targets: float32 ``(windows, classes)``.
+        weights: float32 ``(windows,)``.
+        samples: of the longest window.
+        digest: changes with the files and the spans.
+    """
+
+    jobs: Sequence[Job]
+    targets: np.ndarray
+    weights: np.ndarray
+    samples: int
+    digest: str
+
+    @classmethod
+    def of(cls, clips: Sequence[Clips], *, sample_rate: int = 16_000) -> Sounds:
+        """The windows of several tables, one after another."""
+        jobs = [partial(part.load, row, sample_rate=sample_rate) for part in clips for row in range(len(part))]
+        longest = max(float(part.durations.max()) for part in clips)
+        return cls(
+            jobs,
+            np.concatenate([part.targets for part in clips]),
+            np.concatenate([part.weights for part in clips]),
+            max(1, int(np.ceil(longest * sample_rate - 1e-3))),
+            "".join(sounds_digest(part) for part in clips),
+        )
+
+
+def sounds_digest(windows: Clips) -> str:
+    """Changes with the files (path, size, time) and the spans; with the samples of sound in memory."""
+    digest = hashlib.sha256()
+    for row, (path, start, end) in enumerate(zip(windows.paths, windows.starts, windows.ends, strict=True)):
+        digest.update(repr((path, start, end)).encode())
+        if Path(path).is_file():
+            stat = Path(path).stat()
+            digest.update(repr((stat.st_size, stat.st_mtime_ns)).encode())
+        else:
+            digest.update(windows.load(row).tobytes())  # sound in memory
+    return digest.hexdigest()
+
+
+def prefix_digest(model: keras.Model, tensors: Sequence[Any]) -> str:
+    """Changes with the layers and the weights that ``tensors`` are computed from."""
+    prefix = keras.Model(model.inputs, list(tensors))
+    digest = hashlib.sha256(repr([layer.name for layer in prefix.layers]).encode())
+    for variable in prefix.variables:
+        digest.update(np.asarray(variable).tobytes())
+    return digest.hexdigest()
+
+
+@dataclass
+class PrefixCache:
+    """Activations of every patch of every sound, in files; rows are read one by one, never a whole file.
+
+    Attributes:
+        folder: where the shards lie.
+        shapes: of a patch's activations, by tensor.
+        counts: row -> number of patches.
+        skipped: row -> the sound that could not be used.
+        shard_bytes: of a shard, about.
+    """
+
+    folder: Path
+    shapes: list[tuple[int, ...]]
+    shard_bytes: int = SHARD_BYTES
+    counts: dict[int, int] = field(default_factory=dict)
+    skipped: dict[int, AudioError] = field(default_factory=dict)
+    _places: dict[int, tuple[int, int]] = field(default_factory=dict)  # row -> shard, patches before it there
+    _open: dict[tuple[int, int], int] = field(default_factory=dict)  # shard, tensor -> file descriptor
+
+    @classmethod
+    def build(
+        cls,
+        folder: str | Path,
+        model: keras.Model,
+        tensors: Sequence[Any],
+        jobs: Sequence[Job],
+        *,
+        key: str,
+        shard_bytes: int = SHARD_BYTES,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> PrefixCache:
+        """Runs the frozen part over every sound; shards that an earlier run finished are used again.
+
+        Args:
+            folder: for the shards; those of another ``key`` in it are removed.
+            model: the classifier.
+            tensors: of ``cut``.
+            jobs: one per row.
+            key: what tells one cache from another, beside the frozen part's own weights.
+            shard_bytes: of a shard, about; only so much is unfinished at any time.
+            progress: called with the number of rows done, and in all.
+        """
+        cache = cls(Path(folder), [tuple(tensor.shape[1:]) for tensor in tensors], shard_bytes)
+        cache._claim(f"{prefix_digest(model, tensors)} {key}")
+        done = cache._reopen()
+        if done < len(jobs):
+            network = _network(model, tensors)
+            results = network.run_jobs(jobs[done:], expected_patches=2 * (len(jobs) - done))
+            cache._write(results, done, len(jobs), progress or (lambda done, total: None))
+        return cache
+
+    @property
+    def patches(self) -> int:
+        """Of the longest sound."""
+        return max(self.counts.values())
+
+    @property
+    def bytes(self) -> int:
+        """Of all shards."""
+        return sum(file.stat().st_size for file in self.folder.glob("shard-*/*.bin"))
+
+    def read(self, tensor: int, row: int) -> np.ndarray:
+        """The activations ``(patches, ...)`` of one row."""
+        shard, before = self._places[row]
+        shape = self.shapes[tensor]
+        size = 4 * int(np.prod(shape))
+        if (shard, tensor) not in self._open:
+            self._open[shard, tensor] = os.open(self._shard(shard) / f"{tensor}.bin", os.O_RDONLY)
+        # pread leaves nothing in this process's memory, where a mapped file would stay.
+        content = os.pread(self._open[shard, tensor], self.counts[row] * size, before * size)
+        return np.frombuffer(content, np.float32).reshape(self.counts[row], *shape)
+
+    def close(self) -> None:
+        """Closes the files."""
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+
+    def _claim(self, key: str) -> None:
+        """Empties the folder unless its shards have this key."""
+        label = self.folder / "cache.json"
+        wanted = {"key": key, "shapes": [list(shape) for shape in self.shapes]}
+        if label.is_file() and json.loads(label.read_text(encoding="utf-8")) == wanted:
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        write_atomic(label, json.dumps(wanted))
+
+    def _shard(self, number: int) -> Path:
+        return self.folder / f"shard-{number:05d}"
+
+    def _reopen(self) -> int:
+        """Takes up finished shards; returns the number of rows in them."""
+        number = done = 0
+        while (index := self._shard(number) / "index.json").is_file():
+            done = self._enter(number, json.loads(index.read_text(encoding="utf-8")))
+            number += 1
+        return done
+
+    def _enter(self, number: int, index: dict[str, Any]) -> int:
+        before = 0
+        for row, count in index["counts"]:
+            self._places[row], self.counts[row] = (number, before), count
+            before += count
+        for row, path, reason in index["skipped"]:
+            self.skipped[row] = AudioError(path, reason)
+        return int(index["end"])
+
+    def _write(self, results: Any, done: int, total: int, progress: Callable[[int, int], None]) -> None:
+        number = sum(1 for _ in self.folder.glob("shard-*/index.json"))
+        results = enumerate(results, start=done)
+        while done < total:
+            done = self._write_shard(number, results, done, total, progress)
+            number += 1
+
+    def _write_shard(
+        self, number: int, results: Any, done: int, total: int, progress: Callable[[int, int], None]
+    ) -> int:
+        """One shard, under another name until it is complete; returns the number of rows done by then."""
+        work = self.folder / "unfinished"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        index: dict[str, Any] = {"counts": [], "skipped": []}
+        files = [(work / f"{tensor}.bin").open("wb") for tensor in range(len(self.shapes))]
+        written = 0
+        for row, result in results:
+            if isinstance(result, AudioError):
+                index["skipped"].append((row, result.path, result.reason))
+            else:
+                index["counts"].append((row, len(result[0])))
+                for file, values in zip(files, result, strict=True):
+                    written += file.write(np.ascontiguousarray(values, np.float32).tobytes())
+            done = row + 1
+            progress(done, total)
+            if written >= self.shard_bytes:
+                break
+        for file in files:
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        index["end"] = done
+        write_atomic(work / "index.json", json.dumps(index))
+        work.replace(self._shard(number))
+        self._enter(number, index)
+        return done
+
+
+def _network(model: keras.Model, tensors: Sequence[Any]) -> PatchNetwork:
+    patches = model.get_layer("patch_batch").output
+    if not any(tensor is patches for tensor in tensors):
+        return PatchNetwork(model, tensors)
+    # Everything trains: what is frozen is the front-end, and there is no network to convert.
+    outputs = [keras.layers.Identity()(tensor) if tensor is patches else tensor for tensor in tensors]
+    return PatchNetwork(model, outputs, runtime="keras")

@@ -1,0 +1,59 @@
+"""How fast what learns: cosine with warm-up over the steps, another rate for every block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from tfaudiotl.models.freeze import backbone_layers, block_names, block_of
+
+
+@keras.saving.register_keras_serializable(package="tfaudiotl")
+class BlockAdam(keras.optimizers.Adam):
+    """Adam with a factor on the learning rate of each layer (discriminative learning rates).
+
+    Args:
+        learning_rate: a number or a Keras schedule.
+        factors: layer name -> factor; 1 for the others.
+        **kwargs: Adam's.
+    """
+
+    def __init__(self, learning_rate: Any = 1e-3, *, factors: Mapping[str, float] | None = None, **kwargs: Any):
+        super().__init__(learning_rate, **kwargs)
+        self.factors = dict(factors or {})
+
+    def build(self, variables: Sequence[Any]) -> None:
+        super().build(variables)
+        # A variable's path is "layer/kernel".
+        self._of_variable = [self.factors.get(variable.path.split("/")[0], 1.0) for variable in variables]
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        factor = self._of_variable[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * factor)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "factors": self.factors}
+
+
+def block_factors(model: keras.Model, decay: float) -> dict[str, float]:
+    """Factors for the backbone's layers: ``decay`` for the last block, ``decay**2`` for the one before, and so on.
+
+    What lies below the first block shares its factor.
+    """
+    depth = {name: number for number, name in enumerate(reversed(block_names(model)), start=1)}
+    deepest = max(depth.values(), default=1)
+    return {
+        layer.name: decay ** depth.get(block_of(layer), deepest) for layer in backbone_layers(model) if layer.weights
+    }
+
+
+def cosine(learning_rate: float, *, steps: int, warmup: float) -> keras.optimizers.schedules.CosineDecay:
+    """Keras's cosine: from 0 up to ``learning_rate`` in the share ``warmup`` of the steps, then down to 0."""
+    rising = round(steps * warmup)
+    if not rising:
+        return keras.optimizers.schedules.CosineDecay(learning_rate, max(1, steps))
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - rising), warmup_target=learning_rate, warmup_steps=rising
+    )

@@ -1,0 +1,220 @@
+"""A search over layer, head, rates, dropout, augmentation and depth of unfreezing, by KerasTuner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.evaluation.metrics import evaluate_scores
+from tfaudiotl.evaluation.writing import markdown_table
+from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.training.compare import INNER_VAL, window_scores
+from tfaudiotl.training.fine_tune import fine_tune
+from tfaudiotl.training.inputs import Augment
+from tfaudiotl.training.prefix import sounds_digest
+
+METHODS = ("bayesian", "random")
+SCORE = "score"
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What is tried.
+
+    Attributes:
+        embedding: layers to classify on.
+        hidden: widths of the head's hidden layers.
+        dropout: of the head.
+        blocks: depth of unfreezing: the last n blocks, "layer12" and those after it, or "all"; 0 trains the head alone.
+        head_learning_rate: from, to; drawn evenly in its logarithm.
+        learning_rate: likewise, of the blocks.
+        label_smoothing: shares.
+        variants: with ``augment``: copies of each sound, 1 for none but itself.
+    """
+
+    embedding: Sequence[str] = ("embedding",)
+    hidden: Sequence[Sequence[int]] = ((), (128,), (256,))
+    dropout: Sequence[float] = (0.0, 0.2, 0.4)
+    blocks: Sequence[int | str] = (0, 1, 2, 4)
+    head_learning_rate: tuple[float, float] = (5e-4, 1e-2)
+    learning_rate: tuple[float, float] = (5e-5, 2e-3)
+    label_smoothing: Sequence[float] = (0.0, 0.1)
+    variants: Sequence[int] = (1,)
+
+    def draw(self, hp: Any) -> dict[str, dict[str, Any]]:
+        """A point of the space by KerasTuner's ``hp``: arguments of ``build_classifier`` and of ``fine_tune``."""
+
+        def choice(name: str) -> Any:
+            # KerasTuner takes numbers and texts; lists and mixtures go as JSON.
+            return json.loads(hp.Choice(name, [json.dumps(value) for value in getattr(self, name)]))
+
+        def rate(name: str) -> float:
+            low, high = getattr(self, name)
+            return float(hp.Float(name, low, high, sampling="log"))
+
+        return {
+            "build_classifier": {name: choice(name) for name in ("embedding", "hidden", "dropout")},
+            "fine_tune": {
+                **{name: choice(name) for name in ("blocks", "label_smoothing", "variants")},
+                **{name: rate(name) for name in ("head_learning_rate", "learning_rate")},
+            },
+        }
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """A point of the space: arguments of ``build_classifier`` and ``fine_tune``; the mean accuracy over the folds."""
+
+    settings: dict[str, dict[str, Any]]
+    score: float
+
+
+@dataclass
+class Search:
+    """What ``tune`` found.
+
+    Attributes:
+        trials: best first.
+        folds: that each score is the mean over.
+    """
+
+    trials: list[TrialResult] = field(default_factory=list)
+    folds: int = 0
+
+    @property
+    def best(self) -> dict[str, dict[str, Any]]:
+        """The best trial's arguments of ``build_classifier`` and ``fine_tune``."""
+        return self.trials[0].settings
+
+    def to_markdown(self, top: int = 10) -> str:
+        """The best trials as a table."""
+        names = [name for group in self.best.values() for name in group]
+        rows = [
+            (f"{trial.score:.4f}", *(_short(value) for group in trial.settings.values() for value in group.values()))
+            for trial in self.trials[:top]
+        ]
+        return markdown_table(["Accuracy", *names], rows)
+
+
+def tune(
+    clips: Clips,
+    directory: str | Path,
+    *,
+    backbone: str = "yamnet",
+    weights: str | None = "audioset",
+    space: SearchSpace | None = None,
+    trials: int = 20,
+    folds: int | None = 3,
+    method: str = "bayesian",
+    augment: Augment | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Search:
+    """Searches settings for a classifier; the score of a trial is its mean accuracy over folds.
+
+    Nothing leaks: files and groups stay on one side of a fold, a fold's clips decide neither when its training stops
+    nor which weights are kept (a part of the others does), and clips to test on in the end are not given at all. The
+    best of many trials looks better than it is: measure it on those.
+
+    Args:
+        clips: to train on.
+        directory: KerasTuner's files: the same call after a kill goes on with the trial that was cut off.
+        backbone: a name from ``list_backbones()``.
+        weights: as for the backbone's builder.
+        space: what is tried.
+        trials: at most so many points.
+        folds: to draw; None: the clips' own.
+        method: "bayesian" or "random".
+        augment: as for ``fine_tune``; how much of it is ``space.variants``.
+        seed: of the search, the folds and the trainings.
+        say: gets a line per trial.
+        **options: fields of ``FineTuneOptions`` that are not searched, such as ``epochs``.
+
+    Raises:
+        ImportError: KerasTuner is not installed.
+        ValueError: an argument out of range; a ``directory`` of another search.
+    """
+    try:
+        import keras_tuner
+    except ImportError as error:
+        raise ImportError("tune() needs KerasTuner: pip install tfaudiotl[tune]") from error
+    if method not in METHODS:
+        raise ValueError(f"method={method!r}: allowed are {', '.join(map(repr, METHODS))}")
+    asked = space or SearchSpace()
+    if augment is None and any(count > 1 for count in asked.variants):
+        raise ValueError(f"variants={list(asked.variants)}: needs augment=, which makes them")
+    parts = [(train, test) for _, train, test in clips.folds(folds, seed=seed)]
+
+    def score(hp: Any) -> float:
+        settings = asked.draw(hp)
+        return float(np.mean([_fold_score(train, test, settings) for train, test in parts]))
+
+    def _fold_score(train: Clips, test: Clips, settings: dict[str, dict[str, Any]]) -> float:
+        learn, stop = train.split(val=INNER_VAL, seed=seed)
+        model = build_classifier(
+            backbone,
+            classes=clips.class_names,
+            weights=weights,
+            seed=seed,
+            multi_label=clips.multi_label,
+            **settings["build_classifier"],
+        )
+        tuning = {**options, **settings["fine_tune"]}
+        changes = augment if tuning["variants"] > 1 else None
+        fine_tune(model, learn, stop, augment=changes, seed=seed, verbose=False, **tuning)
+        scores = window_scores(model, test, tuning.get("window_seconds", 10.0))
+        measured = evaluate_scores(scores, test.targets, class_names=clips.class_names, multi_label=clips.multi_label)
+        keras.backend.clear_session()
+        return measured.accuracy
+
+    directory = Path(directory)
+    _claim(directory, {"space": asdict(asked), "clips": sounds_digest(clips), "folds": folds, "seed": seed, **options})
+    objective = keras_tuner.Objective(SCORE, "max")
+    oracles = {
+        "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
+        "random": keras_tuner.oracles.RandomSearchOracle,
+    }
+
+    class Tuner(keras_tuner.Tuner):
+        """KerasTuner's search, a trial being a cross-validation."""
+
+        def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+            found = score(trial.hyperparameters)
+            if say:
+                say(f"trial {trial.trial_id}: {found:.4f}  {asked.draw(trial.hyperparameters)}")
+            return {SCORE: found}
+
+        def load_model(self, trial: Any) -> None:
+            return None
+
+    oracle = oracles[method](objective=objective, max_trials=trials, seed=seed)
+    search = Tuner(oracle=oracle, directory=str(directory), project_name="trials", overwrite=False)
+    search.search(verbose=0)
+    best = search.oracle.get_best_trials(trials)
+    return Search([TrialResult(asked.draw(trial.hyperparameters), float(trial.score)) for trial in best], len(parts))
+
+
+def _claim(directory: Path, settings: dict[str, Any]) -> None:
+    """Refuses a folder with the trials of another search."""
+    path, wanted = directory / "search.json", json.loads(json.dumps(settings, default=str))
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = sorted(name for name in {*before, *wanted} if before.get(name) != wanted.get(name))
+        if changed:
+            raise ValueError(
+                f"directory={str(directory)!r} holds another search ({', '.join(changed)} differ); give another folder"
+            )
+    directory.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(wanted), encoding="utf-8")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)

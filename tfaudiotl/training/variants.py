@@ -1,0 +1,52 @@
+"""Embeddings of augmented versions of clips, computed once by the extraction engine, for heads to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+from tfaudiotl.audio.augment import Augmentation
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.pipeline import make_dataset
+from tfaudiotl.embeddings.engine import PatchNetwork
+
+
+def augmented_embeddings(
+    model: keras.Model, clips: Clips, augment: Augmentation, *, copies: int, seed: int = 0
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Changes every clip ``copies`` times, and runs the changed sounds through the frozen network.
+
+    Args:
+        model: a classifier of ``build_classifier``.
+        clips: what to change; no row longer than a window.
+        augment: how; it must leave the labels alone.
+        copies: versions of each clip.
+        seed: of the changes.
+
+    Returns:
+        For each version the vectors ``(patches, dim)`` and the number of patches of each clip.
+
+    Raises:
+        ValueError: ``augment`` mixes clips (``MixUp``), which is for ``Clips.dataset`` and ``fit``.
+    """
+    if augment.changes_labels:
+        raise ValueError(
+            "augment: MixUp mixes clips that may come to lie on two sides; use it in Clips.dataset(augment=...) and fit"
+        )
+    network = PatchNetwork(model, [model.get_layer("patch_embedding").output])
+    found = []
+    for copy in range(copies):
+        changed = changed_waveforms(clips, augment, seed=seed + 7_919 * copy)  # a prime: other runs' seeds are near 0
+        outputs = [rows[0] for rows in network.run(changed)]
+        found.append((np.concatenate(outputs), np.array([len(output) for output in outputs])))
+    return found
+
+
+def changed_waveforms(clips: Clips, augment: Augmentation, *, seed: int) -> Iterator[np.ndarray]:
+    """One changed waveform per clip, in order, padded to the longest."""
+    longest = float(clips.durations.max())
+    dataset = make_dataset(clips, batch_size=16, window_seconds=longest, augment=augment, seed=seed)
+    for waveforms, *_ in dataset.as_numpy_iterator():
+        yield from waveforms
