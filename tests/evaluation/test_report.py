@@ -48,14 +48,16 @@ def test_the_whole_report(tmp_path: Path) -> None:
         "## Summary",
         "## Per class",
         "## Confusion matrix",
+        "## Calibration",
         "## Training curves",
         "## Worst mistakes",
         "## Export",
         "## Time",
     ]
-    files = {"report.md", "per_class.csv", "per_class.png", "confusion_matrix.png", "training_curves.png"}
+    pictures = {"per_class.png", "confusion_matrix.png", "reliability.png", "training_curves.png"}
+    files = {"report.md", "report.html", "per_class.csv", *pictures}
     assert {p.name for p in path.parent.iterdir()} == files
-    assert links(text) == files - {"report.md"}
+    assert links(text) == files - {"report.md", "report.html"}
     for picture in path.parent.glob("*.png"):
         check_png(picture)
     assert ["Accuracy", f"{found.accuracy:.3f}"] in table_after(text, "## Summary")
@@ -88,7 +90,9 @@ def test_several_labels_have_no_confusion_matrix(tmp_path: Path) -> None:
     text = evaluation(3, multi_label=True).save(tmp_path, title="Tags").read_text(encoding="utf-8")
     assert "# Tags" in headings(text)
     assert not {"## Confusion matrix", "## Training curves"} & set(headings(text))
-    assert {p.name for p in tmp_path.iterdir()} == {"report.md", "per_class.csv", "per_class.png"}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        *("report.md", "report.html", "per_class.csv", "per_class.png", "reliability.png")
+    }
 
 
 def test_no_mistakes(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ loses quiet sounds, and ``tf.signal`` has no half-precision Fourier transform.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,8 +20,103 @@ Tensor = Any  # a Keras tensor, a backend tensor or a NumPy array
 Shape = tuple[int | None, ...]
 
 
+class PatchGrid(ABC):
+    """Where the patches of a waveform lie, whatever is computed from them: the common part of all front-ends."""
+
+    sample_rate: int
+    pad_tail: bool
+
+    @property
+    @abstractmethod
+    def min_samples(self) -> int:
+        """Samples under one patch."""
+
+    @property
+    @abstractmethod
+    def patch_hop_samples(self) -> int:
+        """Samples from one patch to the next."""
+
+    @property
+    @abstractmethod
+    def patch_shape(self) -> tuple[int, ...]:
+        """What a patch is to the network, without its last axis of one channel."""
+
+    @property
+    @abstractmethod
+    def patch_seconds(self) -> float:
+        """Seconds that a patch stands for."""
+
+    @property
+    def min_seconds(self) -> float:
+        """Seconds under one patch (YAMNet: 0.975)."""
+        return self.min_samples / self.sample_rate
+
+    @property
+    def patch_hop_seconds(self) -> float:
+        """Seconds from one patch to the next (YAMNet: 0.48)."""
+        return self.patch_hop_samples / self.sample_rate
+
+    def patches(self, samples: Any) -> Any:
+        """Number of patches of a waveform of ``samples`` samples (an int or an integer tensor); at least 1."""
+        beyond = samples - self.min_samples
+        hops = -(-beyond // self.patch_hop_samples) if self.pad_tail else beyond // self.patch_hop_samples
+        return 1 + (max(hops, 0) if isinstance(hops, int) else ops.maximum(hops, 0))
+
+    def padded(self, samples: Any) -> Any:
+        """Number of samples that ``patches(samples)`` patches cover."""
+        return self.min_samples + (self.patches(samples) - 1) * self.patch_hop_samples
+
+    def fit(self, waveform: Tensor) -> Tensor:
+        """Pads or cuts waveforms ``(batch, samples)`` to whole patches."""
+        samples = ops.shape(waveform)[1]
+        wanted = self.padded(samples)
+        if isinstance(samples, int):
+            if samples < wanted:
+                waveform = ops.pad(waveform, ((0, 0), (0, wanted - samples)))
+            return waveform[:, :wanted]
+        # The length is known only when the graph runs: pad by the most that can be missing, then cut.
+        most = max(self.min_samples, self.patch_hop_samples)
+        return ops.pad(waveform, ((0, 0), (0, most)))[:, :wanted]
+
+
 @dataclass(frozen=True)
-class LogMelSpec:
+class WindowSpec(PatchGrid):
+    """Windows of the waveform itself, for networks that take raw samples."""
+
+    sample_rate: int = 16_000  # Hz
+    window: int = 16_000  # samples
+    hop: int = 8_000  # samples
+    pad_tail: bool = True  # zero-pad to whole windows; False drops what does not fill one
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "window", "hop"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r}: a positive whole number")
+
+    @property
+    def min_samples(self) -> int:
+        """Samples in a window."""
+        return self.window
+
+    @property
+    def patch_hop_samples(self) -> int:
+        """Samples from one window to the next."""
+        return self.hop
+
+    @property
+    def patch_shape(self) -> tuple[int, ...]:
+        """``(window,)``."""
+        return (self.window,)
+
+    @property
+    def patch_seconds(self) -> float:
+        """Length of a window."""
+        return self.window / self.sample_rate
+
+
+@dataclass(frozen=True)
+class LogMelSpec(PatchGrid):
     """What turns sound into log-mel patches; the defaults are YAMNet's.
 
     Source of every constant: ``params.py`` and ``features.py`` of tensorflow/models,
@@ -54,24 +150,14 @@ class LogMelSpec:
         return self.patch_hop * self.hop
 
     @property
-    def min_seconds(self) -> float:
-        """Seconds under one patch: 0.975."""
-        return self.min_samples / self.sample_rate
+    def patch_shape(self) -> tuple[int, ...]:
+        """``(patch_frames, mel_bands)``: (96, 64)."""
+        return (self.patch_frames, self.mel_bands)
 
     @property
-    def patch_hop_seconds(self) -> float:
-        """Seconds from one patch to the next: 0.48."""
-        return self.patch_hop_samples / self.sample_rate
-
-    def patches(self, samples: Any) -> Any:
-        """Number of patches of a waveform of ``samples`` samples (an int or an integer tensor); at least 1."""
-        beyond = samples - self.min_samples
-        hops = -(-beyond // self.patch_hop_samples) if self.pad_tail else beyond // self.patch_hop_samples
-        return 1 + (max(hops, 0) if isinstance(hops, int) else ops.maximum(hops, 0))
-
-    def padded(self, samples: Any) -> Any:
-        """Number of samples that ``patches(samples)`` patches cover."""
-        return self.min_samples + (self.patches(samples) - 1) * self.patch_hop_samples
+    def patch_seconds(self) -> float:
+        """Seconds that a patch stands for: 0.96."""
+        return self.patch_frames * self.hop / self.sample_rate
 
     def mel_matrix(self) -> np.ndarray:
         """Weights ``(fft_length // 2 + 1, mel_bands)`` from magnitude spectrum to mel bands.
@@ -91,6 +177,14 @@ class LogMelSpec:
         weights = np.maximum(0.0, np.minimum(rising, falling))
         weights[0] = 0.0
         return weights.astype(np.float32)
+
+
+def spec_from(spec: LogMelSpec | WindowSpec | dict[str, Any] | None) -> LogMelSpec | WindowSpec:
+    """A front-end's numbers from their saved form."""
+    if isinstance(spec, (LogMelSpec, WindowSpec)):
+        return spec
+    fields = spec or {}
+    return LogMelSpec(**fields) if not fields or "mel_bands" in fields else WindowSpec(**fields)
 
 
 @keras.saving.register_keras_serializable(package="tfaudiotl")
@@ -120,21 +214,9 @@ class LogMel(keras.layers.Layer):
         self._mel = self.spec.mel_matrix()[self._bins]
 
     def call(self, waveform: Tensor) -> Tensor:
-        frames = ops.extract_sequences(self._fit(waveform), self.spec.window, self.spec.hop)
+        frames = ops.extract_sequences(self.spec.fit(waveform), self.spec.window, self.spec.hop)
         mel = ops.matmul(self._magnitude(frames), ops.convert_to_tensor(self._mel))
         return ops.log(mel + self.spec.log_offset)
-
-    def _fit(self, waveform: Tensor) -> Tensor:
-        """Pads or cuts the waveform to whole patches."""
-        samples = ops.shape(waveform)[1]
-        wanted = self.spec.padded(samples)
-        if isinstance(samples, int):
-            if samples < wanted:
-                waveform = ops.pad(waveform, ((0, 0), (0, wanted - samples)))
-            return waveform[:, :wanted]
-        # The length is known only when the graph runs: pad by the most that can be missing, then cut.
-        most = max(self.spec.min_samples, self.spec.patch_hop_samples)
-        return ops.pad(waveform, ((0, 0), (0, most)))[:, :wanted]
 
     def _magnitude(self, frames: Tensor) -> Tensor:
         """Magnitude spectrum of the frames, over the bins that the mel bands use."""
@@ -170,6 +252,33 @@ class LogMel(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="tfaudiotl")
+class Windows(keras.layers.Layer):
+    """Cuts ``(batch, samples)`` into windows ``(batch, windows, window)``, zero-padded (or cut) to whole ones.
+
+    Args:
+        spec: the numbers, a ``WindowSpec`` or its fields as a dict.
+    """
+
+    def __init__(self, spec: WindowSpec | dict[str, Any], **kwargs: Any):
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+        self.spec = spec if isinstance(spec, WindowSpec) else WindowSpec(**spec)
+
+    def call(self, waveform: Tensor) -> Tensor:
+        waveform = self.spec.fit(waveform)
+        if waveform.shape[1] == self.spec.window:
+            return waveform[:, None]
+        return ops.extract_sequences(waveform, self.spec.window, self.spec.hop)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, samples = input_shape
+        return (batch, None if samples is None else self.spec.patches(samples), self.spec.window)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "spec": asdict(self.spec)}
+
+
+@keras.saving.register_keras_serializable(package="tfaudiotl")
 class Patches(keras.layers.Layer):
     """Cuts ``(batch, frames, bands)`` into patches ``(batch, patches, patch_frames, bands)``.
 
@@ -202,18 +311,18 @@ class Patches(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tfaudiotl")
 class PatchBatch(keras.layers.Layer):
-    """Puts the patches of all clips into one batch: ``(batch, patches, h, w)`` to ``(batch * patches, h, w, 1)``."""
+    """Puts the patches of all clips into one batch: ``(batch, patches, ...)`` to ``(batch * patches, ..., 1)``."""
 
     def __init__(self, **kwargs: Any):
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
 
     def call(self, patches: Tensor) -> Tensor:
-        return ops.reshape(patches, (-1, patches.shape[2], patches.shape[3], 1))
+        return ops.reshape(patches, (-1, *patches.shape[2:], 1))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        batch, patches, height, width = input_shape
-        return (None if batch is None or patches is None else batch * patches, height, width, 1)
+        batch, patches, *shape = input_shape
+        return (None if batch is None or patches is None else batch * patches, *shape, 1)
 
 
 @keras.saving.register_keras_serializable(package="tfaudiotl")
@@ -246,10 +355,10 @@ class ValidPatches(keras.layers.Layer):
     batch, and lengths need not be carried beside the samples.
     """
 
-    def __init__(self, spec: LogMelSpec | dict[str, Any] | None = None, **kwargs: Any):
+    def __init__(self, spec: LogMelSpec | WindowSpec | dict[str, Any] | None = None, **kwargs: Any):
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
-        self.spec = spec if isinstance(spec, LogMelSpec) else LogMelSpec(**(spec or {}))
+        self.spec = spec_from(spec)
 
     def call(self, waveform: Tensor) -> Tensor:
         samples = ops.shape(waveform)[1]

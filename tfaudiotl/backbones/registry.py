@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from tfaudiotl.backbones.frontend import LogMelSpec
+from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,15 @@ class BackboneSpec:
     name: str
     build: Callable[..., keras.Model]
     description: str
-    presets: dict[str, str]  # preset name -> TF Hub handle
+    presets: dict[str, str]  # preset name -> TF Hub handle, or path of a file in this package
     license: str
     source: str  # where the definition and its constants were published
     classes: int
-    frontend: LogMelSpec
+    frontend: LogMelSpec | WindowSpec
     layers: tuple[EmbeddingLayer, ...]
     default_embedding: str = "embedding"
     top: tuple[str, ...] = ()  # layers that ``build(include_top=True)`` has and False has not
+    black_box: bool = False  # one output, nothing inside to look at or to train
     _by_name: dict[str, EmbeddingLayer] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -66,21 +67,29 @@ def register_backbone(spec: BackboneSpec) -> BackboneSpec:
 
 def get_backbone(name: str) -> BackboneSpec:
     """The record of the backbone called ``name``; ValueError lists those there are."""
+    if isinstance(name, str) and name.startswith("hub:"):
+        from tfaudiotl.backbones.hub import hub_spec
+
+        return hub_spec(name)
     specs = _registered()
     if name not in specs:
-        raise ValueError(f"backbone={name!r}: allowed are {', '.join(sorted(specs))}")
+        raise ValueError(f"backbone={name!r}: allowed are {', '.join(sorted(specs))}, and 'hub:' with a TF Hub handle")
     return specs[name]
 
 
 def list_backbones() -> list[str]:
-    """Names of the backbones that ``build_classifier`` and its siblings take."""
+    """Names of the backbones that ``build_classifier`` and its siblings take; besides, "hub:" with a TF Hub handle."""
     return sorted(_registered())
 
 
 def _registered() -> dict[str, BackboneSpec]:
     # Each network's module registers itself; imported here because they import this module.
+    import tfaudiotl.backbones.convnet
+    import tfaudiotl.backbones.image
+    import tfaudiotl.backbones.rawnet2
     import tfaudiotl.backbones.vggish
-    import tfaudiotl.backbones.yamnet  # noqa: F401
+    import tfaudiotl.backbones.yamnet
+    import tfaudiotl.backbones.yamnet_mini  # noqa: F401
 
     return _SPECS
 

@@ -10,10 +10,10 @@ import keras
 from keras import layers
 
 from tfaudiotl.backbones import weights as weights_io
-from tfaudiotl.backbones.frontend import LogMelSpec, PatchBatch, PatchPooling, PatchSequence, ValidPatches
+from tfaudiotl.backbones.assembly import assemble
+from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.backbones.pca import PcaPostprocess, load_pca_params
 from tfaudiotl.backbones.registry import BackboneSpec, EmbeddingLayer, register_backbone
-from tfaudiotl.backbones.yamnet import patchify
 
 EMBEDDING_SIZE = 128
 # Convolutions 3 x 3 with ReLU between 2 x 2 max pools, then dense layers with ReLU but for the last.
@@ -80,23 +80,13 @@ def VGGish(
         ValueError: an argument outside what is allowed.
         WeightsError: weights or PCA parameters that cannot be found, read or matched.
     """
-    _check(input, samples, pooling)
+
+    def network(x: Any) -> Any:
+        x = layers.Identity(name="embedding")(_network(x))
+        return PcaPostprocess(name="pca")(x) if include_top else x
+
     spec = replace(FRONTEND, pad_tail=pad_tail)
-    if input == "waveform":
-        inputs = keras.Input((samples,), name="waveform")
-        patches = patchify(inputs, spec)
-        x = PatchBatch(name="patch_batch")(patches)
-    else:
-        inputs = keras.Input((spec.patch_frames, spec.mel_bands), name="patches")
-        x = layers.Reshape((spec.patch_frames, spec.mel_bands, 1), name="patch_batch")(inputs)
-    x = layers.Identity(name="embedding")(_network(x))
-    if include_top:
-        x = PcaPostprocess(name="pca")(x)
-    if input == "waveform":
-        x = PatchSequence(name="patch_sequence")([x, patches])
-    if pooling:
-        x = PatchPooling(pooling, name="patch_pooling")([x, ValidPatches(spec, name="valid_patches")(inputs)])
-    model = keras.Model(inputs, x, name=name)
+    model = assemble(network, spec, input=input, samples=samples, pooling=pooling, name=name)
     if include_top:
         model.get_layer("pca").set_params(load_pca_params(pca_params))
     if weights is not None:
@@ -114,17 +104,6 @@ def _network(x: Any) -> Any:
     for dense, units in DENSE:
         x = layers.Dense(units, activation="relu", name=dense)(x)
     return layers.Dense(EMBEDDING_SIZE, name="fc2")(x)
-
-
-def _check(input: str, samples: int | None, pooling: str | None) -> None:
-    if input not in ("waveform", "patches"):
-        raise ValueError(f"input={input!r}: allowed are 'waveform' and 'patches'")
-    if pooling not in (None, "avg", "max"):
-        raise ValueError(f"pooling={pooling!r}: allowed are None, 'avg' and 'max'")
-    if input == "patches" and (samples is not None or pooling is not None):
-        raise ValueError("samples= and pooling= belong to input='waveform'; with input='patches' a row is one patch")
-    if samples is not None and (not isinstance(samples, int) or samples < 1):
-        raise ValueError(f"samples={samples!r}: a positive whole number of samples at 16 kHz, or None for any length")
 
 
 def hub_variables(model: keras.Model) -> dict[str, Any]:

@@ -10,15 +10,8 @@ import numpy as np
 from keras import layers
 
 from tfaudiotl.backbones import weights as weights_io
-from tfaudiotl.backbones.frontend import (
-    LogMel,
-    LogMelSpec,
-    PatchBatch,
-    Patches,
-    PatchPooling,
-    PatchSequence,
-    ValidPatches,
-)
+from tfaudiotl.backbones.assembly import assemble
+from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.backbones.registry import BackboneSpec, EmbeddingLayer, register_backbone
 from tfaudiotl.backbones.scores import ClassScores
 
@@ -77,34 +70,48 @@ def YAMNet(
         ValueError: an argument outside what is allowed.
         WeightsError: weights that cannot be found, read or matched.
     """
-    _check(input, samples, pooling, classes, include_top, weights)
-    spec = LogMelSpec()
-    if input == "waveform":
-        inputs = keras.Input((samples,), name="waveform")
-        patches = patchify(inputs, spec)
-        x = PatchBatch(name="patch_batch")(patches)
-    else:
-        inputs = keras.Input((spec.patch_frames, spec.mel_bands), name="patches")
-        x = layers.Reshape((spec.patch_frames, spec.mel_bands, 1), name="patch_batch")(inputs)
-    x = conv_stack(x, LAYERS)
-    x = layers.GlobalAveragePooling2D(name="embedding")(x)
-    if include_top:
-        x = layers.Dense(classes, name="logits")(x)
-        x = ClassScores(classifier_activation, name="scores")(x)
-    if input == "waveform":
-        x = PatchSequence(name="patch_sequence")([x, patches])
-    if pooling:
-        x = PatchPooling(pooling, name="patch_pooling")([x, ValidPatches(spec, name="valid_patches")(inputs)])
-    model = keras.Model(inputs, x, name=name)
+    model = assemble_table(
+        LAYERS,
+        include_top=include_top,
+        pretrained=weights is not None,
+        input=input,
+        samples=samples,
+        pooling=pooling,
+        classes=classes,
+        classifier_activation=classifier_activation,
+        name=name,
+    )
     if weights is not None:
         load_weights(model, weights)
     return model
 
 
-def patchify(waveform: Any, spec: LogMelSpec) -> Any:
-    """The front-end's layers: ``(batch, samples)`` to ``(batch, patches, 96, 64)``."""
-    frames = LogMel(spec, name="log_mel_frames")(waveform)
-    return Patches(patch_frames=spec.patch_frames, patch_hop=spec.patch_hop, name="log_mel")(frames)
+def assemble_table(
+    table: Sequence[tuple[int, int, int]],
+    *,
+    include_top: bool,
+    pretrained: bool,
+    classes: int,
+    classifier_activation: str | None,
+    **options: Any,
+) -> keras.Model:
+    """The network of ``table`` with random weights; arguments as for ``YAMNet``."""
+    if not isinstance(classes, int) or classes < 1:
+        raise ValueError(f"classes={classes!r}: a positive whole number")
+    if include_top and pretrained and classes != CLASSES:
+        raise ValueError(
+            f"classes={classes}: the pretrained classifier has {CLASSES}; use include_top=False and your own "
+            "head (tfaudiotl.build_classifier), or weights=None"
+        )
+
+    def network(x: Any) -> Any:
+        x = layers.GlobalAveragePooling2D(name="embedding")(conv_stack(x, table))
+        if not include_top:
+            return x
+        x = layers.Dense(classes, name="logits")(x)
+        return ClassScores(classifier_activation, name="scores")(x)
+
+    return assemble(network, LogMelSpec(), **options)
 
 
 def conv_stack(x: Any, table: Sequence[tuple[int, int, int]]) -> Any:
@@ -126,31 +133,6 @@ def conv_stack(x: Any, table: Sequence[tuple[int, int, int]]) -> Any:
         x = layers.Conv2D(filters, 1, 1, **shared, name=f"{layer}_pointwise_conv")(x)
         x = norm_relu(x, f"{layer}_pointwise_conv", f"{layer}_pointwise_conv_relu")
     return x
-
-
-def _check(
-    input: str,
-    samples: int | None,
-    pooling: str | None,
-    classes: int,
-    include_top: bool,
-    weights: str | None,
-) -> None:
-    if input not in ("waveform", "patches"):
-        raise ValueError(f"input={input!r}: allowed are 'waveform' and 'patches'")
-    if pooling not in (None, "avg", "max"):
-        raise ValueError(f"pooling={pooling!r}: allowed are None, 'avg' and 'max'")
-    if input == "patches" and (samples is not None or pooling is not None):
-        raise ValueError("samples= and pooling= belong to input='waveform'; with input='patches' a row is one patch")
-    if samples is not None and (not isinstance(samples, int) or samples < 1):
-        raise ValueError(f"samples={samples!r}: a positive whole number of samples at 16 kHz, or None for any length")
-    if not isinstance(classes, int) or classes < 1:
-        raise ValueError(f"classes={classes!r}: a positive whole number")
-    if include_top and weights is not None and classes != CLASSES:
-        raise ValueError(
-            f"classes={classes}: the pretrained classifier has {CLASSES}; use include_top=False and your own "
-            "head (tfaudiotl.build_classifier), or weights=None"
-        )
 
 
 def hub_variables(model: keras.Model) -> dict[str, Any]:
@@ -219,6 +201,21 @@ def decode_predictions(
     return [[(names[i], float(row[i])) for i in best] for row, best in zip(rows, order, strict=True)]
 
 
+def embedding_layers(table: Sequence[tuple[int, int, int]]) -> tuple[EmbeddingLayer, ...]:
+    """The embedding layers of the network of ``table``, from the log-mel patches to the scores."""
+    return (
+        EmbeddingLayer("log_mel", "patch_batch", LogMelSpec().mel_bands),
+        EmbeddingLayer("layer1", "layer1_relu", table[0][2]),
+        *(
+            EmbeddingLayer(f"layer{n}", f"layer{n}_pointwise_conv_relu", filters)
+            for n, (_, _, filters) in enumerate(table[1:], start=2)
+        ),
+        EmbeddingLayer("embedding", "embedding", table[-1][2]),
+        EmbeddingLayer("logits", "logits", CLASSES),
+        EmbeddingLayer("scores", "scores", CLASSES),
+    )
+
+
 SPEC = register_backbone(
     BackboneSpec(
         name="yamnet",
@@ -229,17 +226,7 @@ SPEC = register_backbone(
         source="github.com/tensorflow/models, research/audioset/yamnet",
         classes=CLASSES,
         frontend=LogMelSpec(),
-        layers=(
-            EmbeddingLayer("log_mel", "patch_batch", LogMelSpec().mel_bands),
-            EmbeddingLayer("layer1", "layer1_relu", LAYERS[0][2]),
-            *(
-                EmbeddingLayer(f"layer{n}", f"layer{n}_pointwise_conv_relu", filters)
-                for n, (_, _, filters) in enumerate(LAYERS[1:], start=2)
-            ),
-            EmbeddingLayer("embedding", "embedding", EMBEDDING_SIZE),
-            EmbeddingLayer("logits", "logits", CLASSES),
-            EmbeddingLayer("scores", "scores", CLASSES),
-        ),
+        layers=embedding_layers(LAYERS),
         top=("logits", "scores"),
     )
 )

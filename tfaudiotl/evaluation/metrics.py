@@ -18,6 +18,7 @@ from tfaudiotl.evaluation.checks import FloatArray, check_targets, checked_matri
 from tfaudiotl.evaluation.writing import escape_markdown, format_score, markdown_table
 
 if TYPE_CHECKING:
+    from tfaudiotl.evaluation.html import Sound
     from tfaudiotl.evaluation.report import Section
 
 IntArray = npt.NDArray[np.int64]
@@ -85,7 +86,8 @@ class Evaluation:
         scores: (clips, classes), the model's output; the arrays are read-only.
         targets: (clips, classes), 1 where the class applies, else 0.
         names: the clips' names, or empty.
-        threshold: score from which on a class counts as predicted; used with ``multi_label`` only.
+        threshold: score from which on a class counts as predicted, one for all or one for each; used with
+            ``multi_label`` only.
     """
 
     class_names: tuple[str, ...]
@@ -93,7 +95,7 @@ class Evaluation:
     scores: FloatArray
     targets: FloatArray
     names: tuple[str, ...] = ()
-    threshold: float = 0.5
+    threshold: float | tuple[float, ...] = 0.5
 
     @cached_property
     def predictions(self) -> IntArray:
@@ -103,7 +105,7 @@ class Evaluation:
         class whose score is at or above ``threshold``.
         """
         if self.multi_label:
-            return (self.scores >= self.threshold).astype(np.int64)
+            return (self.scores >= self._thresholds).astype(np.int64)
         return np.eye(len(self.class_names), dtype=np.int64)[self.scores.argmax(axis=1)]
 
     @cached_property
@@ -206,7 +208,7 @@ class Evaluation:
             raise ValueError(f"k={k}; give the number of mistakes wanted, 0 or more")
         if self.multi_label:
             wrong = np.argwhere(self.predictions != self._truth)
-            badness = np.abs(self.scores[wrong[:, 0], wrong[:, 1]] - self.threshold)
+            badness = np.abs(self.scores - self._thresholds)[wrong[:, 0], wrong[:, 1]]
         else:
             true, predicted = self._labels
             rows = np.flatnonzero(true != predicted)
@@ -228,7 +230,7 @@ class Evaluation:
             "clips": len(self.targets),
             "class_names": list(self.class_names),
             "multi_label": self.multi_label,
-            "threshold": self.threshold if self.multi_label else None,
+            "threshold": _jsonable(self.threshold) if self.multi_label else None,
             **{attribute: _or_none(getattr(self, attribute)) for attribute, _ in _SUMMARY},
             "per_class": [{key: _or_none(value) for key, value in vars(m).items()} for m in self.per_class],
             "confusion_matrix": None if self.multi_label else self.confusion_matrix.tolist(),
@@ -242,7 +244,8 @@ class Evaluation:
                 title = "Accuracy (all labels of a clip right)"
             rows.append((title, format_score(getattr(self, attribute))))
         if self.multi_label:
-            rows.append(("Threshold", f"{self.threshold:g}"))
+            each = isinstance(self.threshold, tuple)
+            rows.append(("Threshold", "one for each class" if each else f"{self.threshold:g}"))
         return markdown_table(["Measure", "Value"], rows)
 
     def per_class_table(self) -> str:
@@ -269,6 +272,8 @@ class Evaluation:
         title: str = "Evaluation",
         histories: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
         sections: Sequence[Section] = (),
+        groups: Sequence[object] | None = None,
+        sound: Sound | None = None,
     ) -> Path:
         """Writes the report with its pictures into a folder: ``evaluation.report.write_report``.
 
@@ -277,6 +282,9 @@ class Evaluation:
             title: the report's first line.
             histories: training curves to draw, as for ``plots.training_curves_figure``.
             sections: what else the report should say, at its end.
+            groups: one value per clip, for the accuracy's interval; see ``bootstrap_interval``.
+            sound: gives a clip's waveform and rate by its row, to listen to the worst mistakes; None: the clips are
+                named after whole files.
 
         Returns:
             The path of ``report.md``.
@@ -286,7 +294,19 @@ class Evaluation:
         """
         from tfaudiotl.evaluation.report import write_report  # here: measures alone need no matplotlib
 
-        return write_report(directory, title=title, evaluation=self, histories=histories, sections=sections)
+        return write_report(
+            directory,
+            title=title,
+            evaluation=self,
+            histories=histories,
+            sections=sections,
+            groups=groups,
+            sound=sound,
+        )
+
+    @property
+    def _thresholds(self) -> FloatArray:
+        return np.broadcast_to(self.threshold, len(self.class_names))
 
     @cached_property
     def _truth(self) -> IntArray:
@@ -335,7 +355,7 @@ def evaluate_scores(
     *,
     class_names: Sequence[str],
     multi_label: bool = False,
-    threshold: float = 0.5,
+    threshold: float | Sequence[float] = 0.5,
     names: Sequence[str] = (),
 ) -> Evaluation:
     """Checks scores and targets and puts them into an ``Evaluation``.
@@ -347,7 +367,8 @@ def evaluate_scores(
             1 in each row. Copied.
         class_names: the classes in the order of the columns; at least two, or one with ``multi_label``.
         multi_label: whether a clip may have any number of classes.
-        threshold: score from which on a class counts as predicted, with ``multi_label`` only; finite.
+        threshold: score from which on a class counts as predicted, one for all or one for each class, with
+            ``multi_label`` only; finite.
         names: the clips' names for the list of mistakes, as many as there are rows, or empty.
 
     Returns:
@@ -370,8 +391,10 @@ def evaluate_scores(
     if len(score_matrix) != len(target_matrix):
         raise ValueError(f"scores has {len(score_matrix)} rows and targets {len(target_matrix)}; give as many")
     check_targets(target_matrix, one_hot=not multi_label)
-    if not math.isfinite(threshold):
-        raise ValueError(f"threshold={threshold}; give a finite number, such as 0.5 for probabilities")
+    if np.shape(threshold) not in ((), (len(class_names),)) or not np.isfinite(threshold).all():
+        raise ValueError(
+            f"threshold={threshold}; give a finite number, such as 0.5 for probabilities, or one for each class"
+        )
     if isinstance(names, str) or len(names) not in (0, len(score_matrix)):
         raise ValueError(
             f"names has length {len(names)} ({type(names).__name__}); give one name for each of the "
@@ -383,7 +406,7 @@ def evaluate_scores(
         scores=score_matrix,
         targets=target_matrix,
         names=tuple(str(name) for name in names),
-        threshold=float(threshold),
+        threshold=tuple(map(float, threshold)) if isinstance(threshold, Sequence) else float(threshold),
     )
 
 
@@ -395,6 +418,10 @@ def _balanced_accuracy(true: IntArray, predicted: IntArray) -> float:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if len(values) else math.nan
+
+
+def _jsonable(threshold: float | tuple[float, ...]) -> float | list[float]:
+    return list(threshold) if isinstance(threshold, tuple) else threshold
 
 
 def _or_none(value: Any) -> Any:

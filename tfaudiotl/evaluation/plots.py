@@ -19,6 +19,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tfaudiotl.evaluation.calibration import Calibration
 from tfaudiotl.evaluation.metrics import ClassMetrics, Evaluation
 from tfaudiotl.evaluation.writing import write_atomic
 
@@ -206,6 +207,76 @@ def _draw_bars(axes: Axes, metrics: Sequence[ClassMetrics]) -> None:
         axes.barh(np.arange(len(metrics)) + offset, values, height, label=label, color=colour)
 
 
+def spectrograms_figure(waveforms: Sequence[np.ndarray], names: Sequence[str], sample_rate: int) -> Figure:
+    """Spectrograms side by side, on one scale of decibels.
+
+    Args:
+        waveforms: ``(samples,)`` each, in [-1, 1].
+        names: the titles.
+        sample_rate: Hz.
+    """
+    figure = _figure(3.2 * len(waveforms) + 0.8, 3.2)
+    axes = figure.subplots(1, len(waveforms), sharey=True, squeeze=False)[0]
+    for place, waveform, name in zip(axes, waveforms, names, strict=True):
+        *_, image = place.specgram(waveform, NFFT=512, Fs=sample_rate, noverlap=256, vmin=-120, vmax=-30)
+        place.set(title=name, xlabel="Seconds")
+    axes[0].set_ylabel("Hz")
+    figure.colorbar(image, ax=axes, label="dB per Hz")
+    return figure
+
+
+def reliability_figure(found: Calibration) -> Figure:
+    """Accuracy by confidence beside the diagonal that calibrated scores follow, and how many decisions there are.
+
+    Args:
+        found: from ``calibration``.
+    """
+    figure = _figure(4.8, 4.8)
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    width = found.edges[1] - found.edges[0]
+    full = found.counts > 0
+    middles = (found.edges[:-1] + found.edges[1:]) / 2
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="calibrated")
+    axes.bar(middles[full], found.accuracy[full], width, color=_BLUE, alpha=0.4, edgecolor="white")
+    axes.plot(found.confidence[full], found.accuracy[full], "o", markersize=4, color=_BLUE, label="found")
+    axes.set_ylim(0, 1.02)
+    axes.set_ylabel("Share that is right")
+    axes.legend(frameon=False, loc="upper left")
+    below.bar(middles, found.counts, width, color="0.6", edgecolor="white")
+    below.set_xlim(0, 1)
+    below.set_xlabel("Score")
+    below.set_ylabel("Decisions")
+    for part in (axes, below):
+        part.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"Reliability: expected calibration error {found.expected_error:.3f}", fontsize="medium")
+    return figure
+
+
+def spectrogram_figure(waveform: np.ndarray, rate: int) -> Figure:
+    """A small spectrogram of a sound, 80 dB deep.
+
+    Args:
+        waveform: (samples,).
+        rate: Hz.
+    """
+    figure = _figure(4.0, 2.0)
+    axes = figure.add_subplot()
+    window, hop = min(512, max(2, len(waveform))), 128
+    padded = np.pad(waveform, (0, max(0, window - len(waveform))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop] * np.hanning(window)
+    power = np.abs(np.fft.rfft(frames, axis=1)).T ** 2
+    level = 10 * np.log10(np.maximum(power, 1e-10))
+    top = float(level.max())
+    axes.imshow(
+        level, origin="lower", aspect="auto", cmap="magma", vmin=top - 80, vmax=top,
+        extent=(0, len(padded) / rate, 0, rate / 2000),
+    )  # fmt: skip
+    axes.set_xlabel("Seconds", fontsize=8)
+    axes.set_ylabel("kHz", fontsize=8)
+    axes.tick_params(labelsize=8)
+    return figure
+
+
 def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = DPI) -> Path:
     """Writes a figure as PNG, whole or not at all.
 
@@ -220,13 +291,18 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = DPI)
     Raises:
         OSError: the file cannot be written; what stood there before is untouched.
     """
+    return write_atomic(path, figure_bytes(figure, dpi=dpi))
+
+
+def figure_bytes(figure: Figure, *, dpi: int = DPI) -> bytes:
+    """A figure as the content of a PNG file."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Class names in scripts that matplotlib's own font lacks are drawn as boxes: nothing to act on.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         # "tight" follows what was drawn: the layout plans labels beside square axes a little too closely
         figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", bbox_inches="tight")
-    return write_atomic(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -10,17 +10,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from tfaudiotl.evaluation.bootstrap import bootstrap_interval
+from tfaudiotl.evaluation.calibration import calibration
+from tfaudiotl.evaluation.html import Sound, write_html
 from tfaudiotl.evaluation.metrics import ClassMetrics, Evaluation
 from tfaudiotl.evaluation.plots import (
     confusion_matrix_figure,
     per_class_figure,
+    reliability_figure,
     save_figure,
     training_curves_figure,
 )
+from tfaudiotl.evaluation.ranking import AVERAGES, averages, top_k_accuracy
 from tfaudiotl.evaluation.writing import escape_markdown, format_score, markdown_table, write_atomic
 
 __all__ = ["Section", "markdown_table", "write_report"]
 
+DRAWS = 500  # of the bootstrap: a second, and the ends hold to a few thousandths
+TOP = 3
 _MISTAKES = 20  # as many as one would listen to
 
 
@@ -48,12 +55,15 @@ def write_report(
     evaluation: Evaluation,
     histories: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     sections: Iterable[Section] = (),
+    groups: Sequence[object] | None = None,
+    sound: Sound | None = None,
 ) -> Path:
-    """Writes ``report.md`` and the files that it shows.
+    """Writes ``report.md`` and the files that it shows, and ``report.html``, the same as one page with sounds.
 
-    The files are ``per_class.csv``, ``per_class.png``, ``confusion_matrix.png`` (one label per clip only) and
-    ``training_curves.png`` (with ``histories`` only). Each is replaced as a whole, ``report.md`` last, so
-    that it never shows a file that is not there; other files in the folder stay as they are.
+    The files are ``per_class.csv``, ``per_class.png``, ``confusion_matrix.png`` (one label per clip only),
+    ``reliability.png`` (scores that are probabilities only) and ``training_curves.png`` (with ``histories`` only). Each
+    is replaced as a whole, ``report.md`` last, so that it never shows a file that is not there; other files in the
+    folder stay as they are.
 
     Args:
         directory: made if missing, with its parents.
@@ -61,6 +71,8 @@ def write_report(
         evaluation: what to report.
         histories: training curves to draw, as for ``plots.training_curves_figure``; empty or None for none.
         sections: written at the end, in their order.
+        groups: one value per clip, for the confidence interval; see ``bootstrap_interval``.
+        sound: gives a clip's waveform and rate by its row, for the page's players; None: clips are named after files.
 
     Returns:
         The path of ``report.md``.
@@ -74,15 +86,40 @@ def write_report(
         raise NotADirectoryError(f"directory={str(directory)!r} is a file; give a folder, new or existing")
     directory.mkdir(parents=True, exist_ok=True)
     parts = [
-        Section("Summary", evaluation.summary_table()),
+        Section("Summary", _summary(evaluation, groups)),
         _per_class(directory, evaluation),
         *([] if evaluation.multi_label else [_confusion_matrix(directory, evaluation)]),
+        *_reliability(directory, evaluation),
         *([_training_curves(directory, histories)] if histories else []),
         _mistakes(evaluation),
         *sections,
     ]
     text = "\n".join([f"# {_heading(title)}\n", *(part.to_markdown() for part in parts)])
+    write_html(directory / "report.html", title=title, markdown=text, evaluation=evaluation, sound=sound)
     return write_atomic(directory / "report.md", text)
+
+
+def _summary(evaluation: Evaluation, groups: Sequence[object] | None) -> str:
+    """The measures of the whole, the means over classes, and how sure the accuracy is."""
+    found = bootstrap_interval(evaluation, groups=groups, draws=DRAWS)
+    drawn = f"{found.groups} groups of clips" if groups is not None else "clips"
+    note = f"95 % interval of the accuracy, by drawing {drawn} again: {found.low:.3f} to {found.high:.3f}."
+    if not evaluation.multi_label and len(evaluation.class_names) > TOP:
+        note += f" Top-{TOP} accuracy: {top_k_accuracy(evaluation, TOP):.3f}."
+    rows = [(name, *map(format_score, vars(averages(evaluation, name)).values())) for name in AVERAGES]
+    means = markdown_table(["Mean", "Precision", "Recall", "F1", "Average precision", "ROC-AUC"], rows)
+    return f"{evaluation.summary_table()}\n\n{note}\n\n{means}"
+
+
+def _reliability(directory: Path, evaluation: Evaluation) -> list[Section]:
+    if evaluation.scores.min() < 0 or evaluation.scores.max() > 1:
+        return []
+    found = calibration(evaluation)
+    save_figure(reliability_figure(found), directory / "reliability.png")
+    note = (
+        f"Of {found.decisions}: where the points lie on the diagonal, a score is the share of decisions that are right."
+    )
+    return [Section("Calibration", f"{note}\n\n![Accuracy by confidence](reliability.png)")]
 
 
 def _per_class(directory: Path, evaluation: Evaluation) -> Section:

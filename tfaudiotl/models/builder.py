@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import layers
 
+from tfaudiotl.backbones.assembly import grid_of_model, patches_of_model
 from tfaudiotl.backbones.frontend import PatchPooling, PatchSequence, ValidPatches
 from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
-from tfaudiotl.models.heads import HEADS, dense_head
+from tfaudiotl.models.freeze import train_blocks
+from tfaudiotl.models.heads import HEADS, SEQUENCE_HEADS, dense_head, sequence_head
 
 if TYPE_CHECKING:
     from tfaudiotl.audio.clips import Clips
 
 POOLINGS = ("avg", "max", "avgmax", "time")
 AGGREGATES = ("scores", "embeddings")
+# For one class per clip, and for several.
+LOSSES = {
+    "crossentropy": (keras.losses.CategoricalCrossentropy, keras.losses.BinaryCrossentropy),
+    "focal": (keras.losses.CategoricalFocalCrossentropy, keras.losses.BinaryFocalCrossentropy),
+}
 
 
 def embedding_model(
@@ -58,7 +64,7 @@ def embedding_model(
         raise ValueError(f"patch_pooling={patch_pooling!r}: pooling='time' keeps time, so patches cannot be pooled")
     base = cut_backbone(spec, names, weights=weights, input=input, samples=samples, **(backbone_options or {}))
     x = clip_pooling(base, spec, patch_embedding(base, spec, names, pooling), patch_pooling)
-    return keras.Model(base.input, x, name=f"{backbone}_{'_'.join(names)}")
+    return keras.Model(base.input, x, name=f"{_plain_name(spec)}_{'_'.join(names)}")
 
 
 def build_classifier(
@@ -73,6 +79,7 @@ def build_classifier(
     pooling: str = "avg",
     aggregate: str = "scores",
     trainable: int | str = 0,
+    batch_norm: str | None = None,
     weights: str | None = "audioset",
     input: str = "waveform",
     samples: int | None = None,
@@ -92,14 +99,19 @@ def build_classifier(
         classes: the class names, in the order of the targets' columns; kept inside the model.
         embedding: layer name or names, from ``embedding_layers(backbone)``; None: the backbone's own;
             "auto": what ``probe_layers`` recommends on ``probe_clips``.
-        head: "dense".
+        head: "dense" on each patch, or on the mean embedding (see ``aggregate``); "average": the latter; on the
+            patches in their order: "attention", "gru", "lstm", "conv" (``sequence_head`` says what they are).
         hidden: widths of the head's hidden layers; ``()`` gives a linear classifier.
         dropout: dropout in the head, in [0, 1).
         multi_label: independent classes (sigmoid, binary cross-entropy) instead of exactly one.
         pooling: how a convolution's picture becomes numbers: "avg", "max" or "avgmax".
         aggregate: how the patches of a clip become one result: "scores" classifies every patch and
-            averages the scores, "embeddings" averages the embeddings and classifies once.
-        trainable: 0 trains the head only, n also the last n blocks of the backbone, "all" everything.
+            averages the scores, "embeddings" averages the embeddings and classifies once. Heads on sequences
+            have their own way.
+        trainable: 0 trains the head only, n also the last n blocks of the backbone, "layer12" from that block on,
+            "all" everything.
+        batch_norm: "frozen" or "train", for the backbone's blocks that train; see ``freeze``. None: "train" without
+            weights, else "frozen".
         weights: preset, TF Hub handle, SavedModel folder or archive, ``.weights.h5`` file, or None.
         input: "waveform" ``(batch, samples)``, or "patches" ``(batch, 96, 64)``.
         samples: a fixed waveform length (static shapes, for TPU and XLA), or None for any.
@@ -117,7 +129,7 @@ def build_classifier(
         ValueError: an argument outside what is allowed.
         WeightsError: weights that cannot be found, read or matched.
     """
-    class_names = _check_classes(classes)
+    class_names = check_classes(classes)
     if head not in HEADS:
         raise ValueError(f"head={head!r}: allowed are {', '.join(HEADS)}")
     if not 0 <= dropout < 1:
@@ -126,24 +138,36 @@ def build_classifier(
         raise ValueError(f"hidden={hidden!r}: a sequence of positive whole numbers")
     if aggregate not in AGGREGATES:
         raise ValueError(f"aggregate={aggregate!r}: allowed are {', '.join(AGGREGATES)}")
+    if head in SEQUENCE_HEADS and (input == "patches" or aggregate == "embeddings"):
+        given = "input='patches'" if input == "patches" else "aggregate='embeddings'"
+        raise ValueError(f"head={head!r} takes the sequence of a clip's patches; it cannot go with {given}")
     if pooling == "time":
         raise ValueError("pooling='time' is for embedding_model; a classifier's head takes 'avg', 'max' or 'avgmax'")
     spec = get_backbone(backbone)
+    if spec.black_box and trainable != 0:
+        raise ValueError(f"trainable={trainable!r}: {backbone} is a black box and stays frozen; allowed is 0")
     if embedding == "auto":
         embedding = _probed(backbone, probe_clips, pooling=pooling, weights=weights)
     names = layer_names(spec, embedding)
     base = cut_backbone(spec, names, weights=weights, input=input, samples=samples, **(backbone_options or {}))
     x = patch_embedding(base, spec, names, pooling)
-    backbone_layers = keras.Model(base.input, x).layers
-    if aggregate == "embeddings":
-        x = clip_pooling(base, spec, x, "avg")
-    x = dense_head(x, class_names, hidden=hidden, dropout=dropout, multi_label=multi_label, seed=seed)
-    if aggregate == "scores":
-        x = clip_pooling(base, spec, x, "avg")
-    model = keras.Model(base.input, x, name=name or f"{backbone}_classifier")
-    set_trainable_blocks(model, trainable, head=[layer for layer in model.layers if layer not in backbone_layers])
+    options: dict[str, Any] = {"hidden": tuple(hidden), "dropout": dropout, "multi_label": multi_label, "seed": seed}
+    if head in SEQUENCE_HEADS:
+        sequence = clip_pooling(base, spec, x, None)
+        x = sequence_head(head, sequence, valid_patches(base), class_names, **options)
+    elif head == "average" or aggregate == "embeddings":
+        x = dense_head(clip_pooling(base, spec, x, "avg"), class_names, **options)
+    else:
+        x = clip_pooling(base, spec, dense_head(x, class_names, **options), "avg")
+    model = keras.Model(base.input, x, name=name or f"{_plain_name(spec)}_classifier")
+    train_blocks(model, trainable, batch_norm=batch_norm or ("train" if weights is None else "frozen"))
     compile_classifier(model, multi_label=multi_label, learning_rate=learning_rate)
     return model
+
+
+def _plain_name(spec: BackboneSpec) -> str:
+    """The backbone's name as part of a model's, which has no slashes."""
+    return "hub" if spec.black_box else spec.name
 
 
 def _probed(backbone: str, clips: Clips | None, **options: Any) -> str:
@@ -156,13 +180,17 @@ def _probed(backbone: str, clips: Clips | None, **options: Any) -> str:
     return probe_layers(backbone, clips, **options).recommended
 
 
-def compile_classifier(model: keras.Model, *, multi_label: bool, learning_rate: float = 1e-3) -> None:
-    """Compiles with Adam, the cross-entropy that fits the targets, and accuracy."""
-    loss: Any = keras.losses.BinaryCrossentropy() if multi_label else keras.losses.CategoricalCrossentropy()
+def compile_classifier(
+    model: keras.Model, *, multi_label: bool, learning_rate: float = 1e-3, loss: str = "crossentropy"
+) -> None:
+    """Compiles with Adam, the loss of ``LOSSES`` that fits the targets, and accuracy."""
     kind: Any = keras.metrics.BinaryAccuracy if multi_label else keras.metrics.CategoricalAccuracy
     # Keras compiles with XLA wherever it can; on a CPU that is much slower for YAMNet (docs/decisions.md).
     jit_compile: Any = "auto" if _has_accelerator() else False
-    model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=[kind(name="accuracy")], jit_compile=jit_compile)
+    chosen: Any = LOSSES[loss][multi_label]()
+    model.compile(
+        keras.optimizers.Adam(learning_rate), chosen, metrics=[kind(name="accuracy")], jit_compile=jit_compile
+    )
 
 
 def _has_accelerator() -> bool:
@@ -204,7 +232,9 @@ def _pool(x: Any, name: str, pooling: str) -> Any:
         if pooling == "time":
             raise ValueError(f"pooling='time': layer {name!r} has no time axis left; take an earlier layer")
         return x
-    if name == "log_mel":  # one channel: the mel bands are the features, time is pooled
+    if len(x.shape) == 3:  # a sequence: a picture of one band
+        x = layers.Reshape((x.shape[1], 1, x.shape[2]), name=f"{name}_sequence")(x)
+    elif x.shape[3] == 1:  # one channel: the bands are the features, time is pooled
         x = layers.Reshape((x.shape[1], 1, x.shape[2]), name=f"{name}_bands")(x)
     if pooling == "time":  # mean over frequency
         x = layers.AveragePooling2D((1, x.shape[2]), name=f"{name}_{pooling}_mean")(x)
@@ -226,11 +256,15 @@ def clip_pooling(base: keras.Model, spec: BackboneSpec, x: Any, mode: str | None
     """
     if base.input.name != "waveform":
         return x
-    x = PatchSequence(name="patch_sequence")([x, base.get_layer("log_mel").output])
+    x = PatchSequence(name="patch_sequence")([x, patches_of_model(base)])
     if mode is None:
         return x
-    valid = ValidPatches(base.get_layer("log_mel_frames").spec, name="valid_patches")(base.input)
-    return PatchPooling(mode, name="patch_pooling")([x, valid])
+    return PatchPooling(mode, name="patch_pooling")([x, valid_patches(base)])
+
+
+def valid_patches(base: keras.Model) -> Any:
+    """Which patches of a waveform are not padding, ``(batch, patches)``."""
+    return ValidPatches(grid_of_model(base), name="valid_patches")(base.input)
 
 
 def clip_embedding_model(classifier: keras.Model) -> keras.Model:
@@ -238,40 +272,13 @@ def clip_embedding_model(classifier: keras.Model) -> keras.Model:
     x = classifier.get_layer("patch_embedding").output
     names = {layer.name for layer in classifier.layers}
     if "patch_sequence" in names:
-        x = PatchSequence()([x, classifier.get_layer("log_mel").output])
+        x = PatchSequence()([x, patches_of_model(classifier)])
         x = PatchPooling("avg")([x, classifier.get_layer("valid_patches").output])
     return keras.Model(classifier.inputs[0], x)
 
 
-def set_trainable_blocks(model: keras.Model, trainable: int | str, *, head: Sequence[keras.layers.Layer]) -> None:
-    """Freezes the backbone but for its last ``trainable`` blocks ("all": none frozen); the head always trains.
-
-    A block is a numbered layer of the network ("layer13"; VGGish's "conv3_1" and "conv3_2" are one).
-    Batch norm in a frozen block keeps its statistics and stays in inference mode, as Keras does for
-    ``trainable = False``.
-    """
-    blocks: list[str] = []
-    for layer in model.layers:
-        block = _block(layer)
-        if block and block not in blocks:
-            blocks.append(block)
-    if trainable != "all" and (
-        isinstance(trainable, bool) or not isinstance(trainable, int) or not 0 <= trainable <= len(blocks)
-    ):
-        raise ValueError(f"trainable={trainable!r}: allowed are 0 to {len(blocks)} (the last n blocks) and 'all'")
-    free = set(blocks) if trainable == "all" else set(blocks[len(blocks) - int(trainable) :])
-    for layer in model.layers:
-        if layer not in head:
-            layer.trainable = _block(layer) in free or (trainable == "all" and not _block(layer))
-
-
-def _block(layer: keras.layers.Layer) -> str:
-    """The block a layer belongs to ("layer8" of "layer8_depthwise_conv"), "" for none."""
-    match = re.match(r"(?:layer|conv|fc)\d+(?=_|$)", layer.name)
-    return match[0] if match else ""
-
-
-def _check_classes(classes: Sequence[str]) -> list[str]:
+def check_classes(classes: Sequence[str]) -> list[str]:
+    """``classes`` as a list of at least two different names, or a ValueError."""
     if isinstance(classes, (str, int)):
         raise ValueError(f"classes={classes!r}: a sequence of class names, such as ['dog', 'rain']")
     names = list(classes)

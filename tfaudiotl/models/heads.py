@@ -1,15 +1,20 @@
-"""Classifier heads: what turns an embedding into class scores."""
+"""Classifier heads: what turns an embedding, or the sequence of a clip's embeddings, into class scores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from keras import initializers, layers
+import keras
+from keras import initializers, layers, ops
 
+from tfaudiotl.backbones.frontend import PatchPooling
 from tfaudiotl.backbones.scores import ClassScores
 
-HEADS = ("dense",)
+SEQUENCE_HEADS = ("attention", "gru", "lstm", "conv")
+HEADS = ("dense", "average", *SEQUENCE_HEADS)
+ATTENTION_UNITS = 128  # of the layer that judges a patch's weight; its width hardly matters
+CONV_PATCHES = 3  # that a temporal convolution sees at once: 1.9 s of YAMNet's overlapping patches
 
 
 def dense_head(
@@ -38,15 +43,139 @@ def dense_head(
     Returns:
         Scores ``(rows, classes)`` in float32.
     """
+    x = _standardised(embedding)
+    return _dense(x, class_names, hidden, dropout=dropout, multi_label=multi_label, seed=seed)
 
-    def kernel() -> Any:
-        return initializers.GlorotUniform(seed=seed)
 
-    x = layers.BatchNormalization(center=False, scale=False, momentum=0.9, name="head_batch_norm")(embedding)
+def sequence_head(
+    kind: str,
+    sequence: Any,
+    valid: Any,
+    class_names: Sequence[str],
+    *,
+    hidden: Sequence[int],
+    dropout: float = 0.2,
+    multi_label: bool = False,
+    seed: int | None = None,
+) -> Any:
+    """A head on a clip's patches in their order; padding at the end does not count.
+
+    Args:
+        kind: "attention": a weight for each patch, learned, then as the dense head. "gru", "lstm": a recurrent layer of
+            width ``hidden[0]``, whose state after the last patch goes on to the other hidden layers. "conv": a
+            convolution over 3 patches for each width in ``hidden``, then the maximum over time.
+        sequence: ``(batch, patches, dim)``.
+        valid: ``(batch, patches)``, 1 where a patch holds sound, else 0.
+        class_names: one output each.
+        hidden: widths; at least one but for "attention".
+        dropout: as for ``dense_head``.
+        multi_label: as for ``dense_head``.
+        seed: as for ``dense_head``.
+
+    Returns:
+        Scores ``(batch, classes)`` in float32.
+    """
+    if kind != "attention" and not hidden:
+        raise ValueError(f"hidden=(): head={kind!r} needs at least one width, such as (128,)")
+    x = _standardised(sequence)
+    if kind == "attention":
+        judged = layers.Dense(
+            ATTENTION_UNITS, activation="tanh", kernel_initializer=_kernel(seed), name="head_attention_1"
+        )(x)
+        judged = layers.Dense(1, kernel_initializer=_kernel(seed), name="head_attention_2")(judged)
+        x = AttentionPooling(name="head_attention")([x, judged, valid])
+        rest = hidden
+    elif kind == "conv":
+        for number, units in enumerate(hidden, start=1):
+            x = MaskPatches(name=f"head_mask_{number}")([x, valid])
+            x = layers.Dropout(dropout, seed=seed, name=f"head_conv_dropout_{number}")(x)
+            x = layers.Conv1D(
+                units, CONV_PATCHES, padding="same", activation="relu", kernel_initializer=_kernel(seed),
+                name=f"head_conv_{number}",
+            )(x)  # fmt: skip
+        x, rest = PatchPooling("max", name="head_pooling")([x, valid]), ()
+    else:
+        x = layers.Dropout(dropout, seed=seed, name="head_recurrent_dropout")(x)
+        recurrent = {"gru": layers.GRU, "lstm": layers.LSTM}[kind](
+            hidden[0], return_sequences=True, kernel_initializer=_kernel(seed),
+            recurrent_initializer=initializers.Orthogonal(seed=seed), name=f"head_{kind}",
+        )  # fmt: skip
+        x, rest = LastPatch(name="head_last")([recurrent(x), valid]), hidden[1:]
+    return _dense(x, class_names, rest, dropout=dropout, multi_label=multi_label, seed=seed)
+
+
+def is_sequence_head(model: keras.Model) -> bool:
+    """Whether a classifier (or its head alone) scores the sequence of a clip's patches, not each or their mean."""
+    norms = [layer for layer in model.layers if layer.name == "head_batch_norm"]
+    return bool(norms) and len(norms[0].input.shape) == 3
+
+
+def _kernel(seed: int | None) -> Any:
+    return initializers.GlorotUniform(seed=seed)
+
+
+def _standardised(x: Any) -> Any:
+    return layers.BatchNormalization(center=False, scale=False, momentum=0.9, name="head_batch_norm")(x)
+
+
+def _dense(
+    x: Any, class_names: Sequence[str], hidden: Sequence[int], *, dropout: float, multi_label: bool, seed: int | None
+) -> Any:
     for number, units in enumerate(hidden, start=1):
         x = layers.Dropout(dropout, seed=seed, name=f"head_dropout_{number}")(x)
-        x = layers.Dense(units, activation="relu", kernel_initializer=kernel(), name=f"head_dense_{number}")(x)
+        x = layers.Dense(units, activation="relu", kernel_initializer=_kernel(seed), name=f"head_dense_{number}")(x)
     x = layers.Dropout(dropout, seed=seed, name="head_dropout")(x)
-    x = layers.Dense(len(class_names), kernel_initializer=kernel(), name="head_logits")(x)
+    x = layers.Dense(len(class_names), kernel_initializer=_kernel(seed), name="head_logits")(x)
     activation = "sigmoid" if multi_label else "softmax"
     return ClassScores(activation, class_names=class_names, name="class_scores")(x)
+
+
+@keras.saving.register_keras_serializable(package="tfaudiotl")
+class MaskPatches(keras.layers.Layer):
+    """Zeros in place of padding: ``[(batch, patches, dim), (batch, patches)]`` to ``(batch, patches, dim)``."""
+
+    def call(self, inputs: list[Any]) -> Any:
+        x, valid = inputs
+        return x * valid[..., None]
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        return input_shape[0]
+
+
+@keras.saving.register_keras_serializable(package="tfaudiotl")
+class LastPatch(keras.layers.Layer):
+    """The last valid patch: ``[(batch, patches, dim), (batch, patches)]`` to ``(batch, dim)``.
+
+    Valid patches come first, so what a recurrent layer makes of the padding after them does not matter, and it needs no
+    mask.
+    """
+
+    def call(self, inputs: list[Any]) -> Any:
+        x, valid = inputs
+        later = ops.concatenate([valid[:, 1:], ops.zeros_like(valid[:, :1])], axis=1)
+        return ops.sum(x * (valid - later)[..., None], axis=1)
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        batch, _, dim = input_shape[0]
+        return (batch, dim)
+
+
+@keras.saving.register_keras_serializable(package="tfaudiotl")
+class AttentionPooling(keras.layers.Layer):
+    """Weighted mean over the valid patches: ``[(batch, patches, dim), (batch, patches, 1), (batch, patches)]``.
+
+    The weights are the softmax of the second; the result is ``(batch, dim)``.
+    """
+
+    def __init__(self, **kwargs: Any):
+        kwargs["dtype"] = "float32"  # a softmax in half precision loses the small weights
+        super().__init__(**kwargs)
+
+    def call(self, inputs: list[Any]) -> Any:
+        x, judged, valid = inputs
+        weights = ops.softmax(judged[..., 0] + (valid - 1.0) * 1e9, axis=1)
+        return ops.sum(x * weights[..., None], axis=1)
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        batch, _, dim = input_shape[0]
+        return (batch, dim)

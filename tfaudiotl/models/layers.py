@@ -4,6 +4,12 @@ Whole modules, not names from them: the import of Keras inside one of these modu
 module is still being loaded.
 """
 
+import tfaudiotl.audio.augment
+import tfaudiotl.backbones.convnet
 import tfaudiotl.backbones.frontend
+import tfaudiotl.backbones.hub
+import tfaudiotl.backbones.image
 import tfaudiotl.backbones.pca
-import tfaudiotl.backbones.scores  # noqa: F401
+import tfaudiotl.backbones.rawnet2
+import tfaudiotl.backbones.scores
+import tfaudiotl.models.heads  # noqa: F401

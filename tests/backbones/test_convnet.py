@@ -1,0 +1,33 @@
+"""The music ConvNet: published size, windows, and spectrum."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from tfaudiotl.backbones.convnet import ConvNet, Spectrum
+
+
+def test_published_shapes_and_size() -> None:
+    model = ConvNet(include_top=True, samples=30 * 22_050)
+    assert model.count_params() == 2_186_468
+    assert model.output_shape == (None, 19, 16)  # windows of a clip of 30 s
+    shapes = [tuple(model.get_layer(name).output.shape[1:]) for name in ("spectrum", "conv1", "conv_shortcut", "pool")]
+    assert shapes == [(128, 513, 1), (125, 1, 256), (125, 1, 512), (1024,)]
+
+
+def test_pooled_scores_are_the_mean_of_the_windows() -> None:
+    model = ConvNet(include_top=True)
+    pooled = ConvNet(include_top=True, pooling="avg")
+    pooled.set_weights(model.get_weights())
+    sound = np.random.default_rng(0).normal(0, 0.1, (1, 120_000)).astype(np.float32)
+    np.testing.assert_allclose(pooled(sound), np.asarray(model(sound)).mean(axis=1), atol=1e-5)
+
+
+def test_spectrum_is_numpys() -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, 5_000).astype(np.float32)
+    expected = [np.abs(np.fft.rfft(sound[i : i + 1024] * np.hanning(1024))) for i in range(0, 5_000 - 1023, 512)]
+    found = Spectrum()(sound[None, :, None])
+    assert found.shape == (1, 8, 513, 1)
+    np.testing.assert_allclose(found[0, ..., 0], expected, atol=1e-4)
+    assert keras.layers.deserialize(keras.layers.serialize(Spectrum(512, 128))).hop == 128
