@@ -158,16 +158,20 @@ def sounds(folder: Path, count: int) -> tuple[list[np.ndarray], list[np.ndarray]
 
 
 def mini(weights: str, train: tl.Clips, test: tl.Clips, out: Path) -> None:
-    """The first six blocks of YAMNet and a linear head: the size of a microcontroller's network."""
-    model = tl.train_classifier(train, weights=weights, val=0.15, embedding="layer6", hidden=()).model
+    """Networks of a microcontroller's size with a linear head: six blocks of YAMNet, and the embedded yamnet_mini."""
     cut = [windows_of([test.load(row)]) for row in range(len(test))]
-    reference = open_artifact(model)
-    wanted = [reference.scores(rows) for rows in cut]
-    twin = export_tflite(model, out / "six_blocks.tflite", input="patches", overwrite=True)
-    path = export_tflite(
-        model, out / "six_blocks_int8_io.tflite", quantize="int8_io", input="patches", calibrate=train, overwrite=True
-    )
-    show([compare(file, twin, wanted, cut, test.targets) for file in (twin, path)])
+    rows = []
+    for name, options in (
+        ("six_blocks", {"weights": weights, "embedding": "layer6"}),
+        ("yamnet_mini", {"backbone": "yamnet_mini"}),
+    ):
+        model = tl.train_classifier(train, val=0.15, hidden=(), **options).model
+        wanted = [open_artifact(model).scores(windows) for windows in cut]
+        small = {"input": "patches", "overwrite": True}
+        twin = export_tflite(model, out / f"{name}.tflite", **small)
+        path = export_tflite(model, out / f"{name}_int8_io.tflite", quantize="int8_io", calibrate=train, **small)
+        rows += [compare(file, twin, wanted, cut, test.targets) for file in (twin, path)]
+    show(rows)
 
 
 def mediapipe_scores(model: keras.Model, test: tl.Clips, out: Path) -> None:

@@ -158,7 +158,7 @@ def test_every_file_opens_again_as_the_same_classifier(
         assert check.max_difference < 1e-4
         assert check.accuracy == check.keras_accuracy
         assert check.bytes > 1e7
-    assert [check.windows for check in checks] == [5, 5, 13]  # four of 2.5 s and one of silence
+    assert [check.windows for check in checks] == [5, 5, 21]  # four of 2.5 s (five patches each) and one of silence
     assert checks_table(checks).count("\n") == 4
 
 

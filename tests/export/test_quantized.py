@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import metadata
 from pathlib import Path
 
 import keras
@@ -19,6 +20,13 @@ from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.builder import build_classifier, embedding_model
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.training.recipe import train_classifier
+
+
+def mediapipe_major() -> int:
+    try:
+        return int(metadata.version("mediapipe").split(".")[0])
+    except metadata.PackageNotFoundError:
+        return 0  # the test itself skips
 
 
 def make_clips(seed: int, per_class: int = 12) -> Clips:
@@ -265,8 +273,9 @@ def test_mediapipe_hears_what_we_hear(model: keras.Model, held_out: Clips, tmp_p
             assert scores == pytest.approx(wanted, abs=0.01)
 
 
-@pytest.mark.xfail(
-    reason="mediapipe 1.2.2's AudioEmbedder refuses the file: 'Unsupported file format'; cause not found"
+@pytest.mark.skipif(
+    mediapipe_major() >= 1,
+    reason="AudioEmbedder of mediapipe 1.x reads no .tflite file, Google's own YAMNet neither; 0.10 does",
 )
 def test_mediapipe_embeds_with_embedding_models(stand_in: Path, held_out: Clips, tmp_path: Path) -> None:
     pytest.importorskip("mediapipe")

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from tfaudiotl.audio.files import SAMPLE_RATE
+from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.backbones.scores import ClassScores, class_names_of
 from tfaudiotl.errors import WeightsError
@@ -33,6 +34,7 @@ class Artifact:
         scores: function from ``(batch, samples)`` float32 to ``(batch, classes)`` float32. A model of patches
             has its front-end in here.
         score_threshold: below which scores are not worth reporting, where the file says so.
+        window_seconds: what the backbone hears at once, where it is known.
     """
 
     path: str
@@ -42,6 +44,7 @@ class Artifact:
     sample_rate: int
     scores: Callable[[np.ndarray], np.ndarray]
     score_threshold: float | None = None
+    window_seconds: float | None = None
 
 
 def load_model(path: str | Path) -> keras.Model:
@@ -91,7 +94,11 @@ def _from_keras(model: keras.Model, path: str, class_names: Sequence[str] | None
     if len(model.inputs[0].shape) > 2:  # a model of patches
         spec = LogMelSpec()
         return Artifact(path, "keras", names, spec.min_samples, spec.sample_rate, _with_frontend(run, spec))
-    return Artifact(path, "keras", names, model.input_shape[1], SAMPLE_RATE, run)
+    grid = grid_of_model(model)
+    rate = grid.sample_rate if grid else SAMPLE_RATE
+    return Artifact(
+        path, "keras", names, model.input_shape[1], rate, run, window_seconds=grid.min_seconds if grid else None
+    )
 
 
 def _traced(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
@@ -125,6 +132,8 @@ def _from_saved_model(path: Path, class_names: Sequence[str] | None) -> Artifact
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
         raise WeightsError(f"model={str(path)!r}: no SavedModel with a serving_default signature: {error}") from error
     names = class_names if class_names is not None else _read_labels(path / "assets" / "labels.txt")
+    rate = path / "assets" / "sample_rate.txt"  # not in files of earlier versions
+    sample_rate = int(rate.read_text(encoding="utf-8")) if rate.is_file() else SAMPLE_RATE
     (spec,) = signature.structured_input_signature[1].values()
     (output,) = signature.structured_outputs.values()
     _check_labels(str(path), names, output.shape[-1])
@@ -133,7 +142,7 @@ def _from_saved_model(path: Path, class_names: Sequence[str] | None) -> Artifact
         (result,) = signature(**{spec.name: tf.constant(waveforms, tf.float32)}).values()
         return result.numpy()
 
-    return Artifact(str(path), "saved_model", tuple(names), spec.shape[1], SAMPLE_RATE, scores)
+    return Artifact(str(path), "saved_model", tuple(names), spec.shape[1], sample_rate, scores)
 
 
 def _from_tflite(path: Path, class_names: Sequence[str] | None, num_threads: int | None) -> Artifact:

@@ -8,12 +8,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfaudiotl.backbones.frontend import LogMel, LogMelSpec
+from tfaudiotl.backbones.assembly import grid_of_model
+from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, WindowSpec
+from tfaudiotl.backbones.hub import HubEmbedding
 from tfaudiotl.backbones.scores import ClassScores
 from tfaudiotl.errors import ExportError
+from tfaudiotl.models.heads import is_sequence_head
 
 INPUTS = ("waveform", "patches")
 FRONTENDS = ("fft", "matmul")
+SEQUENCE_SECONDS = 10.0  # of a file's window, where the head hears patches in their order: a clip as in training
 
 
 def convert(function: Any, variables: list[Any], *, name: str) -> bytes:
@@ -37,13 +41,19 @@ def float_content(model: keras.Model, *, input: str, samples: int | None, fronte
         samples: samples per window, or None for the model's own.
         frontend: "fft" or "matmul", for waveforms.
     """
+    boxes = [layer for layer in model.layers if isinstance(layer, HubEmbedding)]
+    if boxes:
+        raise ExportError(
+            f"model {model.name!r}: the SavedModel {boxes[0].settings['handle']!r} inside is a black box without a "
+            "form in .tflite; export a SavedModel, or use a backbone of list_backbones()"
+        )
     output = "scores" if is_classifier(model) else "embedding"
     if input == "patches":
         function, name = patch_function(model), "patches"
         shape: tuple[int, ...] = patch_shape(model)
     else:
-        model = with_frontend(model, frontend)
         shape, name = window_shape(model, samples), model.inputs[0].name
+        model = unrolled(with_frontend(model, frontend), shape)
 
         def function(x: Any) -> Any:
             return model(x, training=False)
@@ -73,6 +83,24 @@ def with_frontend(model: keras.Model, method: str) -> keras.Model:
     return twin
 
 
+def unrolled(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+    """The same model for one input shape, its recurrent layers written out step by step; weights are copied.
+
+    A loop would be a graph of its own in the file, which not every runtime of .tflite files takes.
+    """
+    if not any(isinstance(layer, keras.layers.RNN) for layer in model.layers):
+        return model
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        more = {"unroll": True} if isinstance(layer, keras.layers.RNN) else {}
+        return type(layer).from_config({**layer.get_config(), **more})
+
+    inputs = keras.Input(shape, name=model.inputs[0].name)
+    twin = keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
 def is_classifier(model: keras.Model) -> bool:
     """Whether the model ends in class scores."""
     return any(isinstance(layer, ClassScores) for layer in model.layers)
@@ -83,10 +111,9 @@ def takes_patches(model: keras.Model) -> bool:
     return len(model.inputs[0].shape) > 2
 
 
-def frontend_spec(model: keras.Model) -> LogMelSpec:
+def frontend_spec(model: keras.Model) -> LogMelSpec | WindowSpec:
     """The numbers of the model's front-end; YAMNet's for a model of patches, which has none."""
-    fronts = [layer for layer in model.layers if isinstance(layer, LogMel)]
-    return fronts[0].spec if fronts else LogMelSpec()
+    return grid_of_model(model) or LogMelSpec()
 
 
 def window_shape(model: keras.Model, samples: int | None) -> tuple[int, ...]:
@@ -97,20 +124,20 @@ def window_shape(model: keras.Model, samples: int | None) -> tuple[int, ...]:
             raise ValueError(f"samples={samples}: the model was built for an input of shape {fixed}")
         return fixed
     if samples is None:
-        if not any(isinstance(layer, LogMel) for layer in model.layers):
+        if grid_of_model(model) is None:
             raise ValueError("samples=None: this model has no fixed input length; give samples=")
-        return (frontend_spec(model).min_samples,)
+        spec = frontend_spec(model)
+        return (round(SEQUENCE_SECONDS * spec.sample_rate) if is_sequence_head(model) else spec.min_samples,)
     if not isinstance(samples, int) or samples < 1:
         raise ValueError(f"samples={samples!r}: a positive whole number of samples, or None")
     return (samples,)
 
 
-def patch_shape(model: keras.Model) -> tuple[int, int]:
+def patch_shape(model: keras.Model) -> tuple[int, ...]:
     """Frames and bands of one patch."""
     if takes_patches(model):
         return tuple(model.inputs[0].shape[1:3])
-    spec = frontend_spec(model)
-    return (spec.patch_frames, spec.mel_bands)
+    return frontend_spec(model).patch_shape
 
 
 def patch_function(model: keras.Model) -> Callable[[Any], Any]:
@@ -120,8 +147,10 @@ def patch_function(model: keras.Model) -> Callable[[Any], Any]:
     """
     if takes_patches(model):
         return lambda x: model(x, training=False)
+    if is_sequence_head(model):
+        raise ValueError("input='patches': this model's head takes all patches of a clip in their order")
     names = {layer.name for layer in model.layers}
-    if "patch_batch" not in names:
+    if "patch_batch" not in names or isinstance(grid_of_model(model), WindowSpec):
         raise ValueError(f"input='patches': model {model.name!r} has no front-end of patches to leave out")
     start = model.get_layer("patch_batch").output
     shape = tuple(start.shape[1:])

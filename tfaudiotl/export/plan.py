@@ -13,9 +13,9 @@ from tfaudiotl.export.equalize import equalize
 from tfaudiotl.export.flatbuffer import Graph, Operator
 from tfaudiotl.export.quantize import apply_schemes, run_content
 
-GOAL = 0.99  # agreement on the calibration windows that the choice of schemes aims at
-MOST_WIDE = 6  # operators with 16-bit activations: they are slow where there is no kernel of their own
-JUDGED = 120  # calibration windows that each choice is tried on
+GOAL = 0.995  # agreement on the calibration windows that the choice of schemes aims at
+MOST_WIDE = 8  # operators with 16-bit activations: they are slow where there is no kernel of their own
+JUDGED = 240  # calibration windows that each choice is tried on
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,10 @@ def quantize_static(content: bytes, windows: np.ndarray, *, goal: float = GOAL) 
         windows: ``(windows, ...)``: its inputs on real sound.
         goal: agreement with the float file on these windows to aim at.
     """
-    even = equalize(content, measure_ranges(content, windows))
-    limits = {name: found.limits() for name, found in even.ranges.items()}
-    judged = windows[np.linspace(0, len(windows) - 1, min(JUDGED, len(windows))).astype(int)]
-    wanted = run_content(content, judged)
-    graph = Graph(even.content)
+    trial = _Trial(content, windows)
+    graph = Graph(trial.content)
     blocks: dict[str, list[Operator]] = {}
-    for op, block in _network(even.content):
+    for op, block in _network(trial.content):
         blocks.setdefault(block, []).append(op)
 
     def schemes(static: set[str], *, others: bool) -> dict[str, str]:
@@ -84,19 +81,15 @@ def quantize_static(content: bytes, windows: np.ndarray, *, goal: float = GOAL) 
                     chosen[op.name] = "dynamic"
         return chosen
 
-    def judge(chosen: dict[str, str]) -> tuple[float, float]:
-        found = run_content(apply_schemes(even.content, chosen, limits), judged)
-        return _agreement(found, wanted), float(np.abs(found - wanted).mean())
-
-    alone = {block: judge(schemes({block}, others=False)) for block in blocks}
-    worst_first = sorted(blocks, key=lambda block: (-alone[block][1], block))
+    alone = {block: trial.judge_schemes(schemes({block}, others=False)) for block in blocks}
+    worst_first = sorted(alone, key=lambda name: (-alone[name][1], name))
 
     def out(count: int) -> dict[str, str]:
         return schemes(set(worst_first[count:]), others=True)
 
-    count = _least(len(blocks) - 1, lambda taken: judge(out(taken))[0] >= goal)
+    count = _least(len(blocks) - 1, lambda taken: trial.judge_schemes(out(taken))[0] >= goal)
     chosen = out(count)
-    content = apply_schemes(even.content, chosen, limits)
+    content = apply_schemes(trial.content, chosen, trial.limits)
     return Quantized(content, chosen, {block: agreement for block, (agreement, _) in alone.items()})
 
 
@@ -111,26 +104,20 @@ def quantize_throughout(content: bytes, patches: np.ndarray, *, goal: float = GO
         patches: ``(patches, ...)``: its inputs on real sound.
         goal: agreement with the float file on these patches to aim at.
     """
-    even = equalize(content, measure_ranges(content, patches))
-    narrow = {name: found.limits() for name, found in even.ranges.items()}
-    judged = patches[np.linspace(0, len(patches) - 1, min(JUDGED, len(patches))).astype(int)]
-    wanted = run_content(content, judged)
-    operators = list(Graph(even.content).operators())
+    trial = _Trial(content, patches)
+    operators = list(Graph(trial.content).operators())
     layers = [op.name for op in operators if op.kind in LAYERS]
-    alone: dict[str, tuple[float, float]] = {}
-    for name in layers:
-        found = run_content(apply_schemes(even.content, {name: "static"}, narrow), judged)
-        alone[name] = (_agreement(found, wanted), float(np.abs(found - wanted).mean()))
-    worst_first = sorted(layers, key=lambda name: (-alone[name][1], name))
+    alone = {name: trial.judge_schemes({name: "static"}) for name in layers}
+    worst_first = sorted(alone, key=lambda name: (-alone[name][1], name))
 
     def with_wide(count: int) -> tuple[bytes, dict[str, str]]:
         wide = worst_first[:count]
         schemes = {op.name: "static16" if op.name in wide else "static" for op in operators}
-        limits = narrow | {name: even.ranges[name].extremes() for name in wide}
-        return apply_schemes(even.content, schemes, limits, int8_io=True), schemes
+        limits = trial.limits | {name: trial.ranges[name].extremes() for name in wide}
+        return apply_schemes(trial.content, schemes, limits, int8_io=True), schemes
 
     def enough(count: int) -> bool:
-        return _agreement(run_content(with_wide(count)[0], judged), wanted) >= goal
+        return trial.judge(with_wide(count)[0])[0] >= goal
 
     content, schemes = with_wide(_least(min(MOST_WIDE, len(layers) - 1), enough))
     return Quantized(content, schemes, {_short(name): agreement for name, (agreement, _) in alone.items()})
@@ -159,8 +146,25 @@ def _is_heavy(graph: Graph, op: Operator) -> bool:
     return op.kind == "FULLY_CONNECTED"
 
 
-def _agreement(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a.argmax(axis=-1) == b.argmax(axis=-1)).mean())
+class _Trial:
+    """A file with its channels equalised, and how far quantised versions of it are from the file on real sound."""
+
+    def __init__(self, content: bytes, windows: np.ndarray):
+        even = equalize(content, measure_ranges(content, windows))
+        self.content, self.ranges = even.content, even.ranges
+        self.limits = {name: found.limits() for name, found in even.ranges.items()}
+        self._judged = windows[np.linspace(0, len(windows) - 1, min(JUDGED, len(windows))).astype(int)]
+        self._wanted = run_content(content, self._judged)
+
+    def judge(self, content: bytes) -> tuple[float, float]:
+        """Agreement with the file, and the mean absolute difference."""
+        found = run_content(content, self._judged)
+        agreement = (found.argmax(axis=-1) == self._wanted.argmax(axis=-1)).mean()
+        return float(agreement), float(np.abs(found - self._wanted).mean())
+
+    def judge_schemes(self, schemes: dict[str, str]) -> tuple[float, float]:
+        """Likewise, of the file quantised so."""
+        return self.judge(apply_schemes(self.content, schemes, self.limits))
 
 
 def _least(most: int, enough: Callable[[int], bool]) -> int:

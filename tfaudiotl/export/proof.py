@@ -160,12 +160,12 @@ def prove(
     """
     if not len(sound):
         raise ValueError("verify is empty: at least one clip is needed to compare on")
-    waveforms = waveforms_of(sound)
+    keras_form = open_artifact(model)
+    waveforms = waveforms_of(sound, sample_rate=keras_form.sample_rate)
     names = list(sound.paths) if isinstance(sound, Clips) else [f"waveform {i}" for i in range(len(waveforms))]
     with tempfile.TemporaryDirectory() as folder:
         twin = Path(folder) / "float.tflite"
         twin.write_bytes(plain)
-        keras_form = open_artifact(model)
         forms = [keras_form, *_saved_model(model, Path(folder)), *(_tflite(p, keras_form) for p in (twin, path))]
         samples = forms[-1].samples
         windows = [cut_windows(waveform, samples) for waveform in waveforms]

@@ -9,19 +9,24 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfaudiotl.backbones.hub import HubEmbedding
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.export.atomic import new_path
 from tfaudiotl.export.convert import frontend_spec
 from tfaudiotl.models.builder import clip_embedding_model
+from tfaudiotl.models.fold import fold_batch_norm
+
+RATE_ASSET = "sample_rate.txt"  # Hz, of the waveforms that the signatures take
 
 
 class _Serving(tf.Module):
     """What goes into the SavedModel: the variables, the labels, one function per signature."""
 
-    def __init__(self, model: keras.Model, labels: str):
+    def __init__(self, model: keras.Model, labels: str, rate: str):
         super().__init__()
         self.model_variables = [variable.value for variable in model.variables]
-        self.labels = tf.saved_model.Asset(labels)
+        self.boxes = [layer.module.module for layer in model.layers if isinstance(layer, HubEmbedding)]
+        self.labels, self.rate = tf.saved_model.Asset(labels), tf.saved_model.Asset(rate)
         waveform = tf.TensorSpec(model.inputs[0].shape, tf.float32, name=model.inputs[0].name)
         self.functions = {"serving_default": _function(model, waveform, "scores")}
         if any(layer.name == "patch_embedding" for layer in model.layers):  # a backbone alone has none
@@ -63,7 +68,8 @@ def export_saved_model(model: keras.Model, path: str | Path, *, overwrite: bool 
     Signatures: ``serving_default``, ``waveform (batch, samples)`` to ``scores (batch, classes)``;
     ``embed``, to ``embedding (batch, dim)``; and ``classify_file_bytes``, from ``wav (batch,)``, the bytes of
     16-bit PCM WAV files at the model's own rate (TensorFlow has no resampler; any number of channels), to
-    ``scores``. The class names are the asset ``labels.txt``, one per line.
+    ``scores``. The class names are the asset ``labels.txt``, one per line; the rate in Hz is ``sample_rate.txt``. Batch
+    norms are folded into the convolutions (``fold_batch_norm``).
 
     Args:
         model: a classifier from ``build_classifier``.
@@ -79,7 +85,10 @@ def export_saved_model(model: keras.Model, path: str | Path, *, overwrite: bool 
     """
     with tempfile.TemporaryDirectory() as scratch, new_path(path, overwrite=overwrite) as target:
         labels = Path(scratch) / "labels.txt"
+        rate = Path(scratch) / RATE_ASSET
+        rate.write_text(f"{frontend_spec(model).sample_rate}\n", encoding="utf-8")
         labels.write_text("".join(f"{name}\n" for name in class_names_of(model)), encoding="utf-8")
-        serving = _Serving(model, str(labels))
+        black_box = any(isinstance(layer, HubEmbedding) for layer in model.layers)
+        serving = _Serving(model if black_box else fold_batch_norm(model), str(labels), str(rate))
         tf.saved_model.save(serving, str(target), signatures=serving.functions)
     return Path(path)

@@ -8,36 +8,43 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfaudiotl.audio.arrays import is_silent
+from tfaudiotl.audio.arrays import SAMPLE_RATE, is_silent
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, Patches
 from tfaudiotl.embeddings.engine import map_ahead, trim_padding
 from tfaudiotl.export.verify import cut_windows
 
-Sound = Clips | Sequence[np.ndarray]  # labelled clips, or waveforms at 16 kHz
+Sound = Clips | Sequence[np.ndarray]  # labelled clips, or waveforms at the model's rate
 
 CLIPS = 200  # clips to calibrate on, at most
 LEAST = 10  # windows that say anything about a network's ranges
 
 
-def waveforms_of(sound: Sound, *, limit: int | None = None) -> list[np.ndarray]:
-    """The clips' samples at 16 kHz; of more than ``limit``, evenly chosen ones."""
+def waveforms_of(sound: Sound, *, sample_rate: int, limit: int | None = None) -> list[np.ndarray]:
+    """The clips' samples at ``sample_rate``; of more than ``limit``, evenly chosen ones."""
     rows = np.arange(len(sound))
     if limit is not None and len(rows) > limit:
         rows = rows[np.linspace(0, len(rows) - 1, limit).astype(int)]
     if isinstance(sound, Clips):
-        return list(map_ahead(lambda row: sound.load(int(row)), rows))
+        return list(map_ahead(lambda row: sound.load(int(row), sample_rate=sample_rate), rows))
     return [np.asarray(sound[int(row)], np.float32) for row in rows]
 
 
 def calibration_windows(
-    sound: Sound, samples: int, *, class_names: Sequence[str] = (), limit: int = 200, seed: int = 0
+    sound: Sound,
+    samples: int,
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    class_names: Sequence[str] = (),
+    limit: int = 200,
+    seed: int = 0,
 ) -> np.ndarray:
     """Windows ``(windows, samples)`` to calibrate on; refuses sound that says nothing about the task.
 
     Args:
         sound: clips, or waveforms.
         samples: per window.
+        sample_rate: Hz, the model's; waveforms have it already.
         class_names: of the model; clips must share some.
         limit: windows at most.
         seed: of their choice.
@@ -54,7 +61,10 @@ def calibration_windows(
                 f"calibrate has clips of {sorted(known)[:5]}, and the model's classes are {list(class_names)[:5]}: "
                 "give clips of the model's own classes, or waveforms without labels"
             )
-    cut = [cut_windows(trim_padding(waveform), samples) for waveform in waveforms_of(sound, limit=CLIPS)]
+    cut = [
+        cut_windows(trim_padding(waveform), samples)
+        for waveform in waveforms_of(sound, sample_rate=sample_rate, limit=CLIPS)
+    ]
     windows = np.concatenate(cut)
     windows = windows[[not is_silent(window) for window in windows]]
     if len(windows) < min(LEAST, len(cut)) or not len(windows):

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.errors import ExportError
 from tfaudiotl.export.atomic import new_path
@@ -65,14 +66,14 @@ def export_tflite(
             where int8 activations cost accuracy, a few operators have 16-bit ones (same weights). Only
             with ``input="patches"``.
         input: "waveform", or "patches": log-mel patches ``(1, 96, 64)`` that the device computes itself.
-        calibrate: clips of the model's classes (or waveforms at 16 kHz) for "int8" and "int8_io": a few
+        calibrate: clips of the model's classes (or waveforms at the model's rate) for "int8" and "int8_io": a few
             hundred windows from the training set.
         verify: clips (or waveforms) to compare the file with the Keras model on; none of ``calibrate``. A
             report is written beside the file: NAME.report.md and NAME.report.json.
         min_agreement: least share of windows with the same best class, in [0, 1].
         frontend: "fft", or "matmul" for runtimes without RFFT2D: no complex numbers, the same result.
         samples: samples per window; None: the model's own fixed length, else the least that the
-            backbone hears at once (YAMNet: 15,600, 0.975 s).
+            backbone hears at once (YAMNet: 15,600, 0.975 s), or 10 s where the head hears patches in their order.
         metadata: what the file says of itself; None fills in the model's name, labels and sample rate.
         c_array: also write NAME.h and NAME.cc, the file as an array for firmware.
         overwrite: replace an existing file; it stays whole until the new one is complete.
@@ -152,8 +153,12 @@ def _quantized(
     spec, names = frontend_spec(model), class_names_of(model)
     if input == "waveform":
         return quantize_static(
-            plain, calibration_windows(calibrate, window_shape(model, samples)[0], class_names=names)
+            plain,
+            calibration_windows(
+                calibrate, window_shape(model, samples)[0], sample_rate=spec.sample_rate, class_names=names
+            ),
         )
+    assert isinstance(spec, LogMelSpec)  # others have no patches to export
     calibration = patches_of(calibration_windows(calibrate, spec.min_samples, class_names=names), spec)
     if quantize == "int8":
         return quantize_static(plain, calibration)

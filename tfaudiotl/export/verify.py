@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.embeddings.engine import trim_padding
 from tfaudiotl.errors import ExportError
 from tfaudiotl.evaluation.metrics import evaluate_scores
@@ -76,7 +77,7 @@ class Reference:
     def run(self, artifact: Artifact, samples: int | None) -> tuple[list[np.ndarray], float]:
         """Runs ``artifact`` window by window over the clips."""
         milliseconds: list[float] = []
-        scores = [_timed(artifact, cut_windows(clip, samples), milliseconds) for clip in self.waveforms]
+        scores = [_timed(artifact, clip_windows(clip, samples), milliseconds) for clip in self.waveforms]
         return scores, float(np.median(milliseconds))
 
     def accuracy(self, scores: Sequence[np.ndarray]) -> float:
@@ -139,6 +140,17 @@ def cut_windows(waveform: np.ndarray, samples: int | None, hop: int | None = Non
     count = 1 + max(0, -(-(len(waveform) - samples) // hop))
     padded = np.pad(waveform, (0, max(0, (count - 1) * hop + samples - len(waveform))))
     return np.stack([padded[i * hop : i * hop + samples] for i in range(count)])
+
+
+def clip_windows(waveform: np.ndarray, samples: int | None) -> np.ndarray:
+    """``(windows, samples)`` of a clip whose mean scores are the clip's; whole for None.
+
+    The windows overlap as YAMNet's patches do, so that windows of one patch are the patches that the Keras
+    model averages. Without an overlap a clip of 0.98 s would have a second window of nothing but padding.
+    """
+    spec = LogMelSpec()
+    overlap = spec.min_samples - spec.patch_hop_samples
+    return cut_windows(waveform, samples, samples - overlap if samples and samples > overlap else None)
 
 
 def _timed(artifact: Artifact, windows: np.ndarray, milliseconds: list[float]) -> np.ndarray:

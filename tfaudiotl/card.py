@@ -1,0 +1,123 @@
+"""The model card: what the classifier is, how it was measured, where it fails, how to run it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
+from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
+from tfaudiotl.evaluation.report import Section
+from tfaudiotl.evaluation.writing import escape_markdown, markdown_table
+from tfaudiotl.export.convert import frontend_spec
+from tfaudiotl.export.verify import Check, checks_table
+from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.freeze import backbone_layers, block_of
+from tfaudiotl.training.recipe import TrainingResult
+
+_RUN = """**Python**, files of any length and rate:
+
+```python
+import tfaudiotl as tl
+
+for event in tl.Predictor("model.keras").predict_file("street.wav"):
+    print(event)
+```
+
+The .tflite files and `saved_model/` need no tfaudiotl: `ai_edge_litert.interpreter.Interpreter("model.tflite")`, or
+`tf.saved_model.load("saved_model")`. They take {sample_rate:,} Hz mono float32 samples in [-1, 1].
+
+**Android**: put `model.tflite` into `assets/` and use MediaPipe's `com.google.mediapipe:tasks-audio`:
+`AudioClassifier.createFromFile(context, "model.tflite")`. Labels and sample rate are read from the file's metadata.
+
+**iOS**: LiteRT's Swift package (`TensorFlowLiteSwift`): `Interpreter(modelPath:)`, one input of {window:,} samples, and
+the labels of `labels.txt`, in order.
+
+**Browser**: `@mediapipe/tasks-audio`: `AudioClassifier.createFromModelPath(fileset, "model.tflite")`, then
+`classify(samples, {sample_rate})`."""
+
+
+def model_card(
+    result: TrainingResult, checks: Sequence[Check], *, title: str, options: Mapping[str, Any], version: str
+) -> str:
+    """The card of a trained classifier in Markdown.
+
+    Args:
+        result: what ``train_classifier`` gave.
+        checks: of the exported files.
+        title: the first line, plain text.
+        options: arguments of ``build_classifier`` that differ from its defaults.
+        version: of the package.
+    """
+    defaults = {name: p.default for name, p in inspect.signature(build_classifier).parameters.items()}
+    options = {**defaults, **options}
+    spec = get_backbone(options["backbone"])
+    grid = frontend_spec(result.model)
+    sections = [
+        Section("Data", _data(result)),
+        Section("Model", _model(result, spec, options, version)),
+        Section("Measured", _measured(result)),
+        Section("Limits", _limits(result, grid)),
+        Section("Files", f"Each was opened again and run beside the Keras model.\n\n{checks_table(checks)}"),
+        Section("How to run it", _RUN.format(sample_rate=grid.sample_rate, window=grid.min_samples)),
+    ]
+    return "\n".join([f"# {escape_markdown(title)}\n", *(section.to_markdown() for section in sections)])
+
+
+def _data(result: TrainingResult) -> str:
+    clips = result.clips
+    counts = np.asarray(clips.targets).sum(axis=0).astype(int)
+    rows = [(escape_markdown(name), str(count)) for name, count in zip(clips.class_names, counts, strict=True)]
+    left_out = f" {len(result.skipped)} sounds were left out; report/report.md says why." if result.skipped else ""
+    kind = "a clip may have several labels" if clips.multi_label else "one label a clip"
+    return f"{len(clips)} clips, {kind}.{left_out}\n\n{markdown_table(['Class', 'Clips'], rows)}"
+
+
+def _model(result: TrainingResult, spec: BackboneSpec, options: Mapping[str, Any], version: str) -> str:
+    weights = options["weights"] or "random"
+    layer = options["embedding"] or spec.default_embedding
+    blocks = [block_of(each) or each.name for each in backbone_layers(result.model) if each.trainable_weights]
+    tuned = f"fine-tuned ({', '.join(dict.fromkeys(blocks))})" if blocks else "frozen"
+    layers = [layer] if isinstance(layer, str) else layer
+    rows = [
+        ("Backbone", f"{spec.name}: {spec.description}"),
+        ("Its weights", f"{weights} (licence {spec.license}; {spec.source})"),
+        ("Embedding", ", ".join(layers)),
+        (
+            "Strategy",
+            f"head trained on embeddings, backbone {tuned}",
+        ),
+        ("Head", f"{options['head']}, hidden layers {tuple(options['hidden'])}, dropout {options['dropout']}"),
+        ("Epochs", str(result.epochs)),
+        ("Parameters", f"{result.model.count_params():,}"),
+        ("Made with", f"tfaudiotl {version}"),
+    ]
+    return markdown_table(["Part", "What"], [(name, escape_markdown(value)) for name, value in rows])
+
+
+def _measured(result: TrainingResult) -> str:
+    if result.folds:
+        split = (
+            f"Every clip is predicted by a head trained on the other folds ({len(result.folds)} folds). The saved "
+            "head is trained on all clips; these figures are what to expect of it on like recordings."
+        )
+    else:
+        split = f"On {len(result.held_out)} clips held out of the training; they chose the number of epochs."
+    return f"{split}\n\n{result.evaluation.to_markdown()}"
+
+
+def _limits(result: TrainingResult, grid: LogMelSpec | WindowSpec) -> str:
+    band = f", {grid.min_hz:,.0f} to {grid.max_hz:,.0f} Hz" if isinstance(grid, LogMelSpec) else ""
+    worst = min(result.evaluation.per_class, key=lambda measures: measures.f1)
+    lines = [
+        "It knows its classes only, and gives every sound a score for each of them; sounds of no class need a "
+        "threshold, or a class of their own with such recordings.",
+        f"The figures hold for recordings like those above. No class has a lower F1 than {escape_markdown(worst.name)} "
+        f"({worst.f1:.3f}).",
+        f"It hears {grid.sample_rate:,} Hz mono{band}, in patches of {grid.min_samples / grid.sample_rate:.2f} s; "
+        "shorter sounds are padded with zeros.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
