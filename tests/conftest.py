@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -56,3 +58,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "network" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="downloads weights; TFAUDIOTL_NETWORK=1 runs it"))
+
+
+@pytest.fixture(autouse=True)
+def same_precision() -> Iterator[None]:
+    """A test that sets Keras's policy, or runs a command that does, leaves the next one in float32."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].config.set_dtype_policy("float32")

@@ -1,4 +1,4 @@
-"""The README's commands and code, run as printed but for one quantisation, on a folder of made-up sounds.
+"""The README's commands and code, run as printed but for one quantisation and a short distillation, on made-up sounds.
 
 The stand-in lies in TF Hub's cache.
 """
@@ -23,7 +23,8 @@ from tfaudiotl.backbones.registry import get_backbone
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TRAIN = "tfaudiotl train sounds/ --weights audioset -o out/"
+DEMO = "tfaudiotl demo"
+TRAIN = "tfaudiotl train sounds/ --backbone yamnet -o out/"
 
 
 def blocks(language: str) -> list[str]:
@@ -44,24 +45,27 @@ def place(stand_in: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     shutil.copytree(stand_in, cache / hashlib.sha1(handle.encode()).hexdigest())
     write_folder(folder / "sounds", per_class=6)
     write_folder(folder / "other_sounds", per_class=2)
+    write_folder(folder / "recordings", per_class=2)
     rng = np.random.default_rng(0)
     write_audio(folder / "street.wav", np.concatenate([sound(kind, rng, seconds=2) for kind in ("low", "high")]))
     return folder, cache
 
 
 def test_the_commands_are_in_the_readme_as_ci_runs_them() -> None:
-    assert f"pip install . && {TRAIN}" in README
+    assert f"pip install . && {DEMO}" in README
     assert 'pip install ".[test]" && python -m pytest' in README
 
 
 @pytest.mark.slow
 def test_commands(place: tuple[Path, Path]) -> None:
     lines = [line.split("#")[0] for block in blocks("bash") for line in block.splitlines()]
-    commands = [TRAIN, *(line for line in lines if line.startswith("tfaudiotl "))]
-    assert len(commands) == 7
+    commands = [DEMO, *(line for line in lines if line.startswith("tfaudiotl "))]
+    assert commands[1] == TRAIN
+    assert len(commands) == 10
     for command in commands:
         # The stand-in's random weights do not bear 8 bits; benchmarks/edge.py measures real ones.
         command = command.replace("--quantize dynamic", "--quantize float16")
+        command = command.replace("tfaudiotl distill", "tfaudiotl distill --patches 100 --epochs 1")
         run([sys.executable, "-m", "tfaudiotl.cli", *shlex.split(command)[1:]], *place)
     assert (place[0] / "small.tflite").is_file()
 
@@ -71,6 +75,12 @@ def test_code(place: tuple[Path, Path]) -> None:
     (code,) = blocks("python")
     run([sys.executable, "-c", code], *place)
     assert (place[0] / "classifier.tflite").is_file()
+
+
+@pytest.mark.slow
+def test_noise_colours(place: tuple[Path, Path]) -> None:
+    run([sys.executable, str(ROOT / "examples" / "noise_colours.py"), "colours"], *place)
+    assert (place[0] / "colours" / "noise_colours.tflite").is_file()
 
 
 @pytest.mark.slow

@@ -17,32 +17,64 @@ from tfaudiotl.errors import AudioError, AudioErrors, ExportError, WeightsError
 
 if TYPE_CHECKING:
     from tfaudiotl.audio.arrays import check_waveform, resample
+    from tfaudiotl.audio.augment import augment_dataset, mild_augmentation
     from tfaudiotl.audio.clips import Clips
+    from tfaudiotl.audio.distort import (
+        RandomCrop,
+        RandomEqualizer,
+        RandomGain,
+        RandomNoise,
+        RandomReverb,
+        RandomShift,
+        RandomSpeed,
+    )
     from tfaudiotl.audio.files import audio_info, load_audio, write_audio
+    from tfaudiotl.audio.masking import MixUp, SpecAugment
+    from tfaudiotl.audio.records import read_records, write_records
+    from tfaudiotl.backbones.convnet import ConvNet
     from tfaudiotl.backbones.pca import vggish_postprocess
+    from tfaudiotl.backbones.rawnet2 import RawNet2
     from tfaudiotl.backbones.registry import list_backbones
     from tfaudiotl.backbones.scores import class_names_of
     from tfaudiotl.backbones.vggish import VGGish
     from tfaudiotl.backbones.yamnet import YAMNet, decode_predictions
+    from tfaudiotl.backbones.yamnet_mini import YAMNetMini
     from tfaudiotl.embeddings.extract import EngineOptions, Extractor, embed, embed_to_store
     from tfaudiotl.embeddings.probe import ProbeTable, probe_layers
     from tfaudiotl.embeddings.store import EmbeddingStore, StoreError
     from tfaudiotl.embeddings.transformer import AudioEmbedding
+    from tfaudiotl.evaluation.bootstrap import Interval, bootstrap_interval
+    from tfaudiotl.evaluation.calibration import Calibration, calibration
     from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
+    from tfaudiotl.evaluation.ranking import EqualErrorRate, averages, equal_error_rate, roc_auc, top_k_accuracy
+    from tfaudiotl.evaluation.thresholds import Threshold, choose_threshold, choose_thresholds, with_thresholds
     from tfaudiotl.export.artifact import load_model
     from tfaudiotl.export.metadata import Metadata
     from tfaudiotl.export.savedmodel import export_saved_model
     from tfaudiotl.export.tflite import export_tflite
     from tfaudiotl.models.builder import build_classifier, embedding_model
+    from tfaudiotl.models.fold import fold_batch_norm
+    from tfaudiotl.models.freeze import freeze
     from tfaudiotl.models.info import LayerInfo, embedding_layers
+    from tfaudiotl.models.linear import classifier_from_sklearn
+    from tfaudiotl.models.replace import replace_head
     from tfaudiotl.runtime.classify import classify_sound
     from tfaudiotl.runtime.evaluate import evaluate
     from tfaudiotl.runtime.events import Event
     from tfaudiotl.runtime.predictor import Predictor
     from tfaudiotl.runtime.stream import StreamingClassifier
+    from tfaudiotl.training.advise import Advice, advise
+    from tfaudiotl.training.compare import Comparison, Strategy, compare_strategies
+    from tfaudiotl.training.devices import several_hosts, strategy
+    from tfaudiotl.training.distill import Distilled, DistillOptions, distill
+    from tfaudiotl.training.fine_tune import fine_tune
     from tfaudiotl.training.head import FitOptions
+    from tfaudiotl.training.mixing import MixOptions
+    from tfaudiotl.training.options import FineTuneOptions
+    from tfaudiotl.training.precision import set_precision
     from tfaudiotl.training.recipe import train_classifier
-    from tfaudiotl.workflow import train_folder
+    from tfaudiotl.training.tune import SearchSpace, tune
+    from tfaudiotl.workflow import save_student, train_folder
 
 # Public name -> the module that has it.
 _LAZY = {
@@ -52,15 +84,35 @@ _LAZY = {
     "load_audio": "audio.files",
     "resample": "audio.arrays",
     "write_audio": "audio.files",
+    "RandomCrop": "audio.distort",
+    "RandomEqualizer": "audio.distort",
+    "RandomGain": "audio.distort",
+    "RandomNoise": "audio.distort",
+    "RandomReverb": "audio.distort",
+    "RandomShift": "audio.distort",
+    "RandomSpeed": "audio.distort",
+    "MixUp": "audio.masking",
+    "SpecAugment": "audio.masking",
+    "augment_dataset": "audio.augment",
+    "mild_augmentation": "audio.augment",
+    "read_records": "audio.records",
+    "write_records": "audio.records",
     "YAMNet": "backbones.yamnet",
+    "YAMNetMini": "backbones.yamnet_mini",
     "VGGish": "backbones.vggish",
+    "RawNet2": "backbones.rawnet2",
+    "ConvNet": "backbones.convnet",
     "vggish_postprocess": "backbones.pca",
     "class_names_of": "backbones.scores",
     "decode_predictions": "backbones.yamnet",
     "list_backbones": "backbones.registry",
     "build_classifier": "models.builder",
     "embedding_model": "models.builder",
+    "fold_batch_norm": "models.fold",
+    "freeze": "models.freeze",
+    "replace_head": "models.replace",
     "LayerInfo": "models.info",
+    "classifier_from_sklearn": "models.linear",
     "embedding_layers": "models.info",
     "AudioEmbedding": "embeddings.transformer",
     "EmbeddingStore": "embeddings.store",
@@ -71,10 +123,40 @@ _LAZY = {
     "embed": "embeddings.extract",
     "embed_to_store": "embeddings.extract",
     "probe_layers": "embeddings.probe",
+    "Advice": "training.advise",
+    "advise": "training.advise",
+    "Comparison": "training.compare",
+    "Strategy": "training.compare",
+    "compare_strategies": "training.compare",
+    "several_hosts": "training.devices",
+    "strategy": "training.devices",
+    "set_precision": "training.precision",
+    "SearchSpace": "training.tune",
+    "tune": "training.tune",
+    "FineTuneOptions": "training.options",
+    "fine_tune": "training.fine_tune",
     "FitOptions": "training.head",
     "train_classifier": "training.recipe",
+    "DistillOptions": "training.distill",
+    "Distilled": "training.distill",
+    "MixOptions": "training.mixing",
+    "distill": "training.distill",
+    "save_student": "workflow",
     "Evaluation": "evaluation.metrics",
     "evaluate_scores": "evaluation.metrics",
+    "EqualErrorRate": "evaluation.ranking",
+    "averages": "evaluation.ranking",
+    "equal_error_rate": "evaluation.ranking",
+    "roc_auc": "evaluation.ranking",
+    "top_k_accuracy": "evaluation.ranking",
+    "Interval": "evaluation.bootstrap",
+    "bootstrap_interval": "evaluation.bootstrap",
+    "Calibration": "evaluation.calibration",
+    "calibration": "evaluation.calibration",
+    "Threshold": "evaluation.thresholds",
+    "choose_threshold": "evaluation.thresholds",
+    "choose_thresholds": "evaluation.thresholds",
+    "with_thresholds": "evaluation.thresholds",
     "evaluate": "runtime.evaluate",
     "export_saved_model": "export.savedmodel",
     "export_tflite": "export.tflite",

@@ -1,7 +1,8 @@
-"""The main job from a folder of recordings to a folder of results: what ``tfaudiotl train`` does."""
+"""From recordings to a folder of results: what ``tfaudiotl train`` does, and what ``distill`` writes."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import shutil
@@ -15,7 +16,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl._version import __version__
+from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.backbones.scores import class_names_of
+from tfaudiotl.backbones.weights import npz_bytes
+from tfaudiotl.card import model_card
 from tfaudiotl.evaluation.report import Section, write_report
 from tfaudiotl.evaluation.writing import escape_markdown, markdown_table, write_atomic
 from tfaudiotl.export.artifact import open_artifact
@@ -23,7 +28,10 @@ from tfaudiotl.export.atomic import new_path
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.export.verify import Check, Reference, checks_table, verify_export
+from tfaudiotl.training.deep_recipe import train_fine_tuned
+from tfaudiotl.training.distill import Distilled
 from tfaudiotl.training.head import FitOptions
+from tfaudiotl.training.options import FineTuneOptions
 from tfaudiotl.training.recipe import Progress, TrainingResult, train_classifier
 
 WORK = ".work"  # sub-folder that keeps finished work until the training is complete
@@ -36,13 +44,14 @@ def train_folder(
     overwrite: bool = False,
     resume: bool = False,
     fit: FitOptions | None = None,
+    fine_tune: FineTuneOptions | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Trains on ``clips`` and fills ``output`` with the classifier, its exports and its report.
 
     Writes ``model.keras``, ``saved_model/``, ``model.tflite``, ``model_float16.tflite``, ``labels.txt``,
-    ``metrics.json`` and ``report/``. Every exported file is opened again and compared with the Keras
+    ``metrics.json``, ``MODEL_CARD.md`` and ``report/``. Every exported file is opened again and compared with the Keras
     model on held-out clips. Work that is finished when the process is killed is kept in
     ``output/.work`` until the end.
 
@@ -52,8 +61,9 @@ def train_folder(
         overwrite: replace what is in a non-empty ``output``.
         resume: go on from the state of an interrupted run in ``output``.
         fit: how the head is trained.
+        fine_tune: train the backbone's last blocks too, in this way; ``fit`` is not used then.
         progress: callbacks.
-        **options: further arguments of ``train_classifier``.
+        **options: further arguments of ``train_classifier`` or ``train_fine_tuned``.
 
     Returns:
         The contents of ``metrics.json``.
@@ -63,10 +73,15 @@ def train_folder(
         ValueError: ``resume`` with other settings than the interrupted run's.
     """
     fit, start = fit or FitOptions(), perf_counter()
-    settings = {"fit": asdict(fit), **options, "classes": list(clips.class_names), "clips": len(clips)}
+    how = {"fine_tune": asdict(fine_tune)} if fine_tune else {"fit": asdict(fit)}
+    settings = {**how, **options, "classes": list(clips.class_names), "clips": len(clips)}
+    settings["precision"] = keras.config.dtype_policy().name
     output = Path(output)
     work = _prepare(output, json.loads(json.dumps(settings, default=str)), overwrite=overwrite, resume=resume)
-    result = train_classifier(clips, fit=fit, workdir=work, progress=progress, **options)
+    if fine_tune:
+        result = train_fine_tuned(clips, fine_tune=fine_tune, workdir=work, progress=progress, **options)
+    else:
+        result = train_classifier(clips, fit=fit, workdir=work, progress=progress, **options)
     began = perf_counter()
     with new_path(output / "model.keras", overwrite=True) as path:
         result.model.save(path)
@@ -74,9 +89,12 @@ def train_folder(
     checks = export_all(result, output)
     result.seconds["export_and_check"] = perf_counter() - began
     began = perf_counter()
+    title = f"Sound classifier: {', '.join(clips.class_names[:5])}{' ...' if len(clips.class_names) > 5 else ''}"
+    card = model_card(result, checks, title=title, options=options, version=__version__)
+    write_atomic(output / "MODEL_CARD.md", card)
     write_report(
         output / "report",
-        title=f"Sound classifier: {', '.join(clips.class_names[:5])}{' ...' if len(clips.class_names) > 5 else ''}",
+        title=title,
         evaluation=result.evaluation,
         histories=result.histories,
         sections=[
@@ -84,6 +102,7 @@ def train_folder(
             _export_section(checks, result),
             *_skipped_section(result),
         ],
+        sound=lambda row: (result.held_out.load(row), SAMPLE_RATE),
     )
     result.seconds["report"] = perf_counter() - began
     result.seconds["total"] = perf_counter() - start
@@ -188,3 +207,32 @@ def _metrics(result: TrainingResult, checks: list[Check], settings: dict[str, An
         },
     }
     return metrics
+
+
+def save_student(result: Distilled, folder: str | Path) -> list[Path]:
+    """Writes a student: a classifier as ``model.keras``, a backbone as ``student.npz`` (float16).
+
+    Args:
+        result: from ``distill``.
+        folder: made if it is not there. ``distill.json`` in it tells the settings, the losses by epoch and the
+            SHA-256 of the weights.
+
+    Returns:
+        The files.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = {"settings": result.settings, "history": result.history, "seconds": result.seconds}
+    if any(layer.name == "class_scores" for layer in result.model.layers):
+        path = folder / "model.keras"
+        with new_path(path, overwrite=True) as partial_path:
+            result.model.save(partial_path)
+        names = class_names_of(result.model)
+        files = [path, write_atomic(folder / "labels.txt", "".join(f"{name}\n" for name in names))]
+    else:
+        present = {layer.name: layer for layer in result.model.layers}
+        names = present["scores"].class_names if "scores" in present else ()
+        content = npz_bytes(result.model, class_names=names)
+        report["sha256"] = hashlib.sha256(content).hexdigest()
+        files = [write_atomic(folder / "student.npz", content)]
+    return [*files, write_atomic(folder / "distill.json", json.dumps(report, indent=2) + "\n")]

@@ -20,7 +20,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.embeddings.logmel import FastLogMel
+from tfaudiotl.embeddings.logmel import fast_frontend
 from tfaudiotl.embeddings.runners import KerasRunner, Runner, check_runtime, cores, make_runner
 from tfaudiotl.errors import AudioError, AudioErrors
 
@@ -37,7 +37,7 @@ class PatchNetwork:
     """A model cut in two: its front-end (waveform to patches), and its network (patches to vectors).
 
     Args:
-        model: a functional model of waveforms with the layers "log_mel_frames" and "patch_batch".
+        model: a functional model of waveforms with a front-end and the layer "patch_batch".
         outputs: tensors of the model above the latter, each ``(batch * patches, dim)``. Nothing above
             them is run.
         batch_size: patches per run of the network.
@@ -58,7 +58,7 @@ class PatchNetwork:
     ):
         check_runtime(runtime, quantize)
         patches = model.get_layer("patch_batch")
-        self.frontend = FastLogMel(model.get_layer("log_mel_frames"))
+        self.frontend = fast_frontend(model)
         self.batch_size, self.workers = batch_size, workers or cores()
         self._network = keras.Model(patches.output, list(outputs))
         self._runtime, self._quantize = runtime, quantize
@@ -126,7 +126,7 @@ class PatchNetwork:
             yield from _Pass(self, runner, pool, trim).results(iter(jobs))
 
     def pictures(self, job: Job, trim: bool) -> np.ndarray | AudioError:
-        """Decodes and runs the front-end: the patches ``(patches, 96, 64)``."""
+        """Decodes and runs the front-end: the patches ``(patches, *patch_shape)``."""
         try:
             waveform = job()
         except AudioError as error:
@@ -283,7 +283,7 @@ def embed_clips(
         raise ValueError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
 
     def load(row: int) -> np.ndarray:
-        waveform = clips.load(row)
+        waveform = clips.load(row, sample_rate=network.frontend.spec.sample_rate)
         if check:
             check(row, clips.paths[row], waveform)
         return waveform

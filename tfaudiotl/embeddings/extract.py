@@ -16,7 +16,7 @@ import numpy as np
 
 from tfaudiotl.audio.arrays import SAMPLE_RATE, check_waveform, resampled_length
 from tfaudiotl.audio.files import audio_info, load_audio
-from tfaudiotl.backbones.frontend import LogMelSpec
+from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
 from tfaudiotl.embeddings.engine import Job, PatchNetwork, map_ahead, trim_padding
 from tfaudiotl.embeddings.store import EmbeddingStore, Unit, file_digest
@@ -76,7 +76,7 @@ class Extractor:
         self.keys = [self._key(name) for name in self.layers]
 
     @property
-    def frontend(self) -> LogMelSpec:
+    def frontend(self) -> LogMelSpec | WindowSpec:
         """The numbers of the front-end."""
         return self.network.frontend.spec
 
@@ -92,9 +92,9 @@ class Extractor:
             "pooling": self.pooling,
             "quantize": self.engine.quantize,
             "trim": trim,
-            "decoding": f"mono, {SAMPLE_RATE} Hz, soxr HQ",
+            "decoding": f"mono, {self.frontend.sample_rate} Hz, soxr HQ",
             "frontend": asdict(self.frontend),
-            "patch_seconds": self.frontend.patch_frames * self.frontend.hop / self.frontend.sample_rate,
+            "patch_seconds": self.frontend.patch_seconds,
             "patch_hop_seconds": self.frontend.patch_hop_seconds,
         }
 
@@ -210,7 +210,7 @@ def _missing(
             yield partial(_load, unit, spec=extractor.frontend, whole=len(plan) == 1, last=unit is plan[-1], trim=trim)
 
 
-def _plan(path: str, *, spec: LogMelSpec) -> list[Unit] | AudioError:
+def _plan(path: str, *, spec: LogMelSpec | WindowSpec) -> list[Unit] | AudioError:
     """The pieces of a recording."""
     try:
         info = audio_info(path)
@@ -224,7 +224,7 @@ def _plan(path: str, *, spec: LogMelSpec) -> list[Unit] | AudioError:
     return [Unit(digest, first, min(size, patches - first), info.duration, path) for first in range(0, patches, size)]
 
 
-def _load(unit: Unit, *, spec: LogMelSpec, whole: bool, last: bool, trim: bool) -> np.ndarray:
+def _load(unit: Unit, *, spec: LogMelSpec | WindowSpec, whole: bool, last: bool, trim: bool) -> np.ndarray:
     """Decodes one piece: exactly the samples that its patches cover."""
     if whole:
         waveform = load_audio(unit.path, sample_rate=spec.sample_rate)

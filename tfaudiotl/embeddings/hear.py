@@ -65,7 +65,7 @@ def get_timestamp_embeddings(audio: Any, model: HearModel) -> tuple[np.ndarray, 
     """
     waveforms = _checked(audio)
     spec = model.network.frontend.spec
-    half = spec.patch_frames * spec.hop // 2
+    half = round(spec.patch_seconds * spec.sample_rate) // 2
     padded = np.pad(waveforms, ((0, 0), (half, half)))
     rows = np.stack([_joined(result) for result in model.network.run(padded, trim=False)])
     # The last patch may be mere padding: its centre lies after the sound.

@@ -6,10 +6,12 @@ of TensorFlow's. ``tests/embeddings/test_logmel.py`` holds it to the Keras layer
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import scipy.fft
 
-from tfaudiotl.backbones.frontend import LogMel
+from tfaudiotl.backbones.assembly import grid_of_model
+from tfaudiotl.backbones.frontend import LogMel, WindowSpec
 
 BLOCK = 480  # frames at a time: their spectra (about 1 MB) stay in a core's own cache
 
@@ -55,3 +57,30 @@ class FastLogMel:
         frames, spec = self(waveform), self.spec
         windows = np.lib.stride_tricks.sliding_window_view(frames, spec.patch_frames, axis=0)[:: spec.patch_hop]
         return windows.transpose(0, 2, 1)
+
+
+class FastWindows:
+    """A ``Windows`` layer's numbers for one waveform.
+
+    Args:
+        spec: where the windows lie.
+    """
+
+    def __init__(self, spec: WindowSpec):
+        self.spec = spec
+
+    def patches(self, waveform: np.ndarray) -> np.ndarray:
+        """``(samples,)`` to overlapping windows ``(windows, window)``, a view."""
+        wanted = self.spec.padded(len(waveform))
+        if len(waveform) < wanted:
+            waveform = np.pad(waveform, (0, wanted - len(waveform)))
+        waveform = np.ascontiguousarray(waveform[:wanted], np.float32)
+        return np.lib.stride_tricks.sliding_window_view(waveform, self.spec.window)[:: self.spec.hop]
+
+
+def fast_frontend(model: keras.Model) -> FastLogMel | FastWindows:
+    """The front-end of a model of waveforms, in NumPy."""
+    spec = grid_of_model(model)
+    if isinstance(spec, WindowSpec):
+        return FastWindows(spec)
+    return FastLogMel(model.get_layer("log_mel_frames"))

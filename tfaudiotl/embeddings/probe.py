@@ -211,7 +211,7 @@ def _clip_vectors(
     kept: list[int] = []
     skipped: list[AudioError] = []
     expected = int(clips.durations.sum() / extractor.frontend.patch_hop_seconds)
-    jobs = (partial(clips.load, row) for row in range(len(clips)))
+    jobs = (partial(clips.load, row, sample_rate=extractor.frontend.sample_rate) for row in range(len(clips)))
     for row, result in enumerate(extractor.network.run_jobs(jobs, expected_patches=expected)):
         progress(row + 1, len(clips))
         if isinstance(result, AudioError):

@@ -155,7 +155,8 @@ def check_parity(runner: Runner, network: keras.Model, sample: np.ndarray, quant
     """Runs both on the sample and raises ParityError where a row of an output points elsewhere."""
     expected = keras.tree.flatten(network(sample, training=False))
     for number, (found, wanted) in enumerate(zip(runner(sample), expected, strict=True)):
-        worst = float(cosines(found, np.asarray(wanted, np.float32)).min())
+        rows = (len(sample), -1)  # a layer's picture counts as one vector
+        worst = float(cosines(found.reshape(rows), np.asarray(wanted, np.float32).reshape(rows)).min())
         if not worst >= PARITY[quantize]:
             raise ParityError(
                 f"output {number} of the converted network has a cosine of {worst:.5f} to Keras's, "

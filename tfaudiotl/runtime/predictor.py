@@ -15,7 +15,7 @@ from tfaudiotl.audio.files import load_audio
 from tfaudiotl.embeddings.engine import trim_padding
 from tfaudiotl.errors import AudioError, WeightsError
 from tfaudiotl.export.artifact import Artifact, open_artifact
-from tfaudiotl.export.verify import cut_windows
+from tfaudiotl.export.verify import clip_windows, cut_windows
 from tfaudiotl.runtime.events import Event, EventOptions, EventTracker, in_order
 
 __all__ = ["Event", "Prediction", "Predictor", "Summary"]
@@ -92,8 +92,8 @@ class Predictor:
 
     Args:
         model: the model or its path.
-        window_seconds: length of the windows of a timeline; None: what the file was exported for, else
-            0.975 s.
+        window_seconds: length of the windows of a timeline; None: what the file was exported for, else what the
+            backbone hears at once, else 0.975 s.
         hop_seconds: from one window's start to the next's; None: half a window.
         threshold: a class is heard from this score on, in [0, 1]; None: what the file says, else 0.5.
         class_names: names in output order, for files that do not carry them.
@@ -131,7 +131,8 @@ class Predictor:
         rate, fixed = self.artifact.sample_rate, self.artifact.samples
         if fixed and window_seconds is not None and round(window_seconds * rate) != fixed:
             raise ValueError(f"window_seconds={window_seconds}: {self.artifact.path} takes {fixed / rate} s at a time")
-        given = WINDOW_SECONDS if window_seconds is None else window_seconds
+        own = self.artifact.window_seconds or WINDOW_SECONDS
+        given = own if window_seconds is None else window_seconds
         self.window = fixed or _samples("window_seconds", given, rate)
         self.hop = _samples("hop_seconds", hop_seconds, rate) if hop_seconds is not None else max(1, self.window // 2)
 
@@ -166,8 +167,9 @@ class Predictor:
     def _whole(self, waveform: np.ndarray) -> np.ndarray:
         waveform, samples = trim_padding(waveform), self.artifact.samples
         if samples is None:
-            samples = min(max(1, len(waveform)), int(WHOLE_SECONDS * self.artifact.sample_rate))
-        pieces = cut_windows(waveform, samples)
+            pieces = cut_windows(waveform, min(max(1, len(waveform)), int(WHOLE_SECONDS * self.artifact.sample_rate)))
+        else:
+            pieces = clip_windows(waveform, samples)
         return np.mean([self.artifact.scores(piece[None])[0] for piece in pieces], axis=0)
 
     def timeline(self, waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
