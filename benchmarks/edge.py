@@ -1,6 +1,6 @@
 """Exported files against the Keras model: size, agreement, accuracy, latency; MediaPipe; streams.
 
-    python benchmarks/edge.py SHARED_FOLDER [--output FOLDER]
+    python -m benchmarks.edge SHARED_FOLDER [--output FOLDER]
 
 SHARED_FOLDER holds data/esc10, hub/yamnet and reference/. A classifier is trained on ESC-10's folds 1 to 4
 and exported in every scheme; all figures are of fold 5. Latencies are medians of runs in turns with the
@@ -10,7 +10,6 @@ float32 file, on one thread, so that whatever else the machine does falls on bot
 from __future__ import annotations
 
 import argparse
-import resource
 import tempfile
 import time
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ import keras
 import numpy as np
 
 import tfaudiotl as tl
+from benchmarks import memory
 from tfaudiotl.evaluation.writing import markdown_table
 from tfaudiotl.export.artifact import open_artifact
 from tfaudiotl.export.proof import measure_latency
@@ -209,12 +209,12 @@ def stream(model: keras.Model, test: tl.Clips, out: Path) -> None:
         same = {str(event) for event in events} == whole
         print(f"chunks of {chunk}: same {len(whole)} events: {same}; {used:.2%} of one core", flush=True)
     live = StreamingClassifier(Predictor(path, hop_seconds=9.6, num_threads=1))
-    minute, memory = np.tile(wave, 2)[: 16_000 * 60], []
+    minute, held = np.tile(wave, 2)[: 16_000 * 60], []
     for number in range(24 * 60):
         live.push(minute)
         if number in (60, 24 * 60 - 1):
-            memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
-    print(f"24 h of stream: peak memory after 1 h {memory[0]:.1f} MB, after 24 h {memory[1]:.1f} MB")
+            held.append(memory.resident())
+    print(f"24 h of stream: {held[0]:.1f} MiB held after 1 h, {held[1]:.1f} MiB after 24 h")
 
 
 if __name__ == "__main__":

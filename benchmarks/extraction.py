@@ -1,6 +1,6 @@
 """The engine against what people do today: the TF Hub graph, clip by clip. Ratios measured in one run.
 
-    python benchmarks/extraction.py --shared ../shared [--only a b c d e f]
+    python -m benchmarks.extraction --shared ../shared [--only a b c d e f]
 
 (a) patches per second, waveforms in memory, front-end included; float32 and int8 pointwise convolutions.
 (b) the ESC-10 folder end to end, OGG 44.1 kHz to stored embeddings, over soundfile + soxr + hub graph.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import soundfile
 import soxr
+
+from benchmarks import memory
 
 ROUNDS = 3
 
@@ -155,15 +156,23 @@ def child(folder: str, store: str, weights: str) -> None:
 
     extractor = Extractor("yamnet", weights=weights, engine=EngineOptions(runtime="litert"))
     extractor.network.prepare()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = memory.peak()
     report = embed_to_store(extractor, sound_files(folder), store)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print("CHILD", report.seconds, before, peak, report.patches)
+    print("CHILD", report.seconds, before, memory.peak(), report.patches)
 
 
 def run_child(folder: Path, weights: str) -> tuple[float, float, float, int]:
     with tempfile.TemporaryDirectory() as store:
-        command = [sys.executable, __file__, "--child", str(folder), str(Path(store) / "store"), "--weights", weights]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.extraction",
+            "--child",
+            str(folder),
+            str(Path(store) / "store"),
+            "--weights",
+            weights,
+        ]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     numbers = next(line for line in out.splitlines() if line.startswith("CHILD")).split()[1:]
     return float(numbers[0]), float(numbers[1]), float(numbers[2]), int(numbers[3])

@@ -6,7 +6,6 @@ python -m benchmarks.fine_tune FOLDER SAVED_MODEL [--epochs 3]
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from benchmarks import memory
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.freeze import train_blocks
@@ -84,21 +84,21 @@ def largest_difference(clips: Clips, weights: str, blocks: int) -> float:
     return float(np.abs(np.subtract(*losses)).max())
 
 
-def memory(clips: Clips, weights: str, blocks: int, shard_bytes: int) -> tuple[float, float]:
-    """MB that this process's peak grew by while a cache was made and read once, and the cache's own size."""
+def cache_memory(clips: Clips, weights: str, blocks: int, shard_bytes: int) -> tuple[float, float]:
+    """MiB by which this process grew at most while a cache was made and read once, and the cache's own size."""
     model = train_blocks(classifier(clips, weights), blocks)
     sounds, tensors = Sounds.of([clips], sample_rate=sample_rate_of(model)), cut(model)
     with tempfile.TemporaryDirectory() as warm, tempfile.TemporaryDirectory() as work:
         # TensorFlow's and the converter's own memory is not the cache's.
         PrefixCache.build(Path(warm) / "c", model, tensors, sounds.jobs[:40], key="", shard_bytes=shard_bytes).close()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        memory.forget_peak()
+        before = memory.resident()
         cache = PrefixCache.build(Path(work) / "c", model, tensors, sounds.jobs, key="", shard_bytes=shard_bytes)
         inputs = CachedInputs(cache, range(len(tensors)))
         for start in range(0, len(clips), BATCH):
             inputs.batch(np.arange(start, min(start + BATCH, len(clips))))
         cache.close()
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        return grown / 1024, cache.bytes / 2**20
+        return memory.peak() - before, cache.bytes / 2**20
 
 
 def main() -> None:
@@ -111,7 +111,7 @@ def main() -> None:
     clips = Clips.from_directory(options.folder)
     if options.clips:
         clips = clips[np.random.default_rng(0).permutation(len(clips))[: options.clips]]
-    grown, size = memory(clips, options.weights, 2, 32 * 2**20)
+    grown, size = cache_memory(clips, options.weights, 2, 32 * 2**20)
     print(f"memory: a cache of {size:.0f} MB in shards of 32 MB raised the peak by {grown:.0f} MB", flush=True)
     print("| trains | cached, s | plain fit, in memory, s | ratio | plain fit, from files, s | ratio |")
     print("|---|---|---|---|---|---|")
