@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,8 @@ def _data(result: TrainingResult) -> str:
 
 def _model(result: TrainingResult, spec: BackboneSpec, options: Mapping[str, Any], version: str) -> str:
     weights = options["weights"] or "random"
+    if Path(weights).exists():
+        weights = f"{Path(weights).name} (a local copy)"  # the folder says nothing to others
     layer = options["embedding"] or spec.default_embedding
     blocks = [block_of(each) or each.name for each in backbone_layers(result.model) if each.trainable_weights]
     tuned = f"fine-tuned ({', '.join(dict.fromkeys(blocks))})" if blocks else "frozen"
@@ -86,10 +89,7 @@ def _model(result: TrainingResult, spec: BackboneSpec, options: Mapping[str, Any
         ("Backbone", f"{spec.name}: {spec.description}"),
         ("Its weights", f"{weights} (licence {spec.license}; {spec.source})"),
         ("Embedding", ", ".join(layers)),
-        (
-            "Strategy",
-            f"head trained on embeddings, backbone {tuned}",
-        ),
+        ("Strategy", f"head trained on embeddings, backbone {tuned}"),
         ("Head", f"{options['head']}, hidden layers {tuple(options['hidden'])}, dropout {options['dropout']}"),
         ("Epochs", str(result.epochs)),
         ("Parameters", f"{result.model.count_params():,}"),
@@ -112,12 +112,16 @@ def _measured(result: TrainingResult) -> str:
 def _limits(result: TrainingResult, grid: LogMelSpec | WindowSpec) -> str:
     band = f", {grid.min_hz:,.0f} to {grid.max_hz:,.0f} Hz" if isinstance(grid, LogMelSpec) else ""
     worst = min(result.evaluation.per_class, key=lambda measures: measures.f1)
+    weakest = (
+        f"The weakest class is {escape_markdown(worst.name)}, with an F1 of {worst.f1:.3f}."
+        if worst.f1 < 1
+        else "No clip they rest on was mistaken, which says that these were easy rather than that it never errs."
+    )
     lines = [
         "It knows its classes only, and gives every sound a score for each of them; sounds of no class need a "
         "threshold, or a class of their own with such recordings.",
-        f"The figures hold for recordings like those above. No class has a lower F1 than {escape_markdown(worst.name)} "
-        f"({worst.f1:.3f}).",
-        f"It hears {grid.sample_rate:,} Hz mono{band}, in patches of {grid.min_samples / grid.sample_rate:.2f} s; "
+        f"The figures hold for recordings like those above. {weakest}",
+        f"It hears {grid.sample_rate:,} Hz mono{band}, in patches of {grid.min_samples / grid.sample_rate:g} s; "
         "shorter sounds are padded with zeros.",
     ]
     return "\n".join(f"- {line}" for line in lines)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tests.audio.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import resample
-from tfaudiotl.audio.graph import GraphResampler
+from tfaudiotl.audio.graph import GraphResampler, in_graph
 
 EDGE = 800
 
@@ -53,6 +53,18 @@ def test_a_choice_that_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             clips.dataset(**options)
     assert next(iter(clips.dataset(decoder="auto")))[0].shape == (2, 1_600)
+
+
+@pytest.mark.tfio
+@pytest.mark.parametrize(
+    ("name", "rate", "graph"), [("a.wav", 16_000, True), ("a.wav", 44_100, False), ("a.flac", 16_000, False)]
+)
+def test_the_faster_way_is_taken(tmp_path: Path, name: str, rate: int, graph: bool) -> None:
+    pytest.importorskip("tensorflow_io", exc_type=ImportError)
+    clips = Clips.from_files([write(tmp_path / name, tone(0.1, rate), rate)], ["a"])
+    assert in_graph("auto", clips, 16_000) is graph
+    assert in_graph("tfio", clips, 16_000)
+    assert not in_graph("python", clips, 16_000)
 
 
 @pytest.mark.tfio

@@ -181,7 +181,13 @@ def _span(info: AudioInfo, start: float, end: float, to_rate: int) -> _Span:
 
 
 def in_graph(decoder: str, rows: Clips, sample_rate: int) -> bool:
-    """Whether to decode in the graph: as asked ("tfio", "python"), or for "auto" wherever it is possible."""
+    """Whether to decode in the graph: as asked ("tfio", "python"), or for "auto" where that is the faster way."""
     if decoder not in ("auto", "tfio", "python"):
         raise ValueError(f"decoder={decoder!r}: allowed are 'auto', 'tfio' and 'python'")
-    return decoder == "tfio" or (decoder == "auto" and not why_not(rows, sample_rate))
+    return decoder == "tfio" or (decoder == "auto" and not why_not(rows, sample_rate) and _quicker(rows, sample_rate))
+
+
+def _quicker(rows: Clips, sample_rate: int) -> bool:
+    """Files that need neither decompression nor another rate: all else soundfile and soxr do 2 to 10 times as fast."""
+    infos = map(audio_info, dict.fromkeys(rows.paths))
+    return all(info.format == "WAV" and info.sample_rate == sample_rate for info in infos)

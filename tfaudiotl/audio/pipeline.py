@@ -86,8 +86,8 @@ def make_dataset(
         balance: Draw rows so that every class comes equally often, in as many rows as there are; nothing is
             rejected, rare classes are repeated. A row of several classes counts for its rarest. Shuffles.
         decoder: "python" (soundfile and soxr in threads), "tfio" (tensorflow-io and a resampler in the graph, for
-            the formats it has, TensorFlow 2.16 and on_error="raise"), or "auto": "tfio" where it can be used. The
-            two differ by less than -50 dB of the sound.
+            the formats it has, TensorFlow 2.16 and on_error="raise"), or "auto": "tfio" where it is the faster of the
+            two, which is WAV at ``sample_rate``. They differ by less than -50 dB of the sound.
         shard: (number, count): this host's rows, every ``count``-th from ``number``, for training on several hosts.
 
     Returns:

@@ -17,7 +17,7 @@ def bench(
     runs: Annotated[int, typer.Option(min=5, help="Timed runs of each.")] = 100,
 ) -> None:
     """Time .tflite files in turns, and list what is in them."""
-    with errors():
+    with errors(bench):
         from tfaudiotl.evaluation.writing import markdown_table
         from tfaudiotl.export.audit import audit_tflite
         from tfaudiotl.export.proof import measure_latency, peak_memory

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.models import OptionInfo
 
 if TYPE_CHECKING:
     from tfaudiotl.errors import AudioError
     from tfaudiotl.training.recipe import Progress
 
+EVERY = 10.0  # seconds between lines of progress
+
 
 @contextmanager
-def errors() -> Iterator[None]:
-    """Loads TensorFlow; turns the library's errors into one message and exit code 1, Ctrl-C into 130."""
+def errors(command: Callable[..., None]) -> Iterator[None]:
+    """Loads TensorFlow; turns the library's errors into one message and exit code 1, Ctrl-C into 130.
+
+    Args:
+        command: whose options the message names where the library names its arguments.
+    """
     from tfaudiotl.errors import ExportError
 
     load_tensorflow()
@@ -27,8 +37,21 @@ def errors() -> Iterator[None]:
         typer.secho("\nInterrupted.", err=True, fg="yellow")
         raise typer.Exit(130) from None
     except (ValueError, OSError, ExportError) as error:
-        typer.secho(f"Error: {error}", err=True, fg="red")
+        typer.secho(f"Error: {in_options(str(error), command)}", err=True, fg="red")
         raise typer.Exit(1) from error
+
+
+def in_options(message: str, command: Callable[..., None]) -> str:
+    """The message with a command's options for arguments: "--few-shot 9" for "few_shot=9"."""
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        for given in getattr(parameter.annotation, "__metadata__", ()):
+            if isinstance(given, OptionInfo):
+                # inside Annotated, typer keeps an option's first name where its default would be
+                names = (given.default, *(given.param_decls or ()))
+                written = [each for each in names if str(each).startswith("--")]
+                option = written[0] if written else "--" + name.replace("_", "-")
+                message = re.sub(rf"(?<![\w.(]){name}=", f"{option} ", message)
+    return message
 
 
 def load_tensorflow() -> None:
@@ -89,8 +112,13 @@ def training_bars() -> Iterator[Progress]:
 
     from tfaudiotl.training.recipe import Progress
 
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        lines = _Lines()
+        yield Progress(clips=lines.clips, epoch=lines.epoch)
+        return
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    with Bars(*columns, console=console) as bars:
         tasks: dict[str, Any] = {}
 
         def clips(done: int, total: int) -> None:
@@ -101,7 +129,29 @@ def training_bars() -> Iterator[Progress]:
         def epoch(run: str, number: int, epochs: int, metrics: dict[str, float]) -> None:
             if run not in tasks:
                 tasks[run] = bars.add_task(f"Training: {run}", total=epochs)
-            shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-            bars.update(tasks[run], completed=number, description=f"Training: {run}  {shown}")
+            bars.update(tasks[run], completed=number, description=f"Training: {run}  {_measures(metrics)}")
 
         yield Progress(clips=clips, epoch=epoch)
+
+
+def _measures(metrics: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+
+
+class _Lines:
+    """Progress where no bar can be drawn, in a log say: a line when a stage begins and every ten seconds."""
+
+    def __init__(self) -> None:
+        self.stage, self.said = "", 0.0
+
+    def _say(self, stage: str, done: int, total: int, more: str = "") -> None:
+        now = time.monotonic()
+        if stage != self.stage or done == total or now - self.said >= EVERY:
+            typer.echo(f"{stage}: {done} of {total}  {more}".rstrip(), err=True)
+            self.stage, self.said = stage, now
+
+    def clips(self, done: int, total: int) -> None:
+        self._say("Listening to clips", done, total)
+
+    def epoch(self, run: str, number: int, epochs: int, metrics: dict[str, float]) -> None:
+        self._say(f"Training: {run}, epoch", number, epochs, _measures(metrics))

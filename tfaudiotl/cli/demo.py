@@ -19,7 +19,7 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """See all of it work in about a minute, without a network: noise colours from five clips of each."""
-    with errors():
+    with errors(demo):
         from tfaudiotl.demo import run_demo
 
         run_demo(output, seed=seed, overwrite=overwrite, echo=typer.echo)

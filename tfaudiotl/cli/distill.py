@@ -34,9 +34,10 @@ def distill(
     overwrite: Overwrite = False,
 ) -> None:
     """Shrink a network: a small one learns what a big one makes of unlabelled sound."""
-    with errors():
+    with errors(distill):
         from tfaudiotl.export.artifact import load_model
-        from tfaudiotl.training.distill import DistillOptions, distill
+        from tfaudiotl.training.distill import DistillOptions
+        from tfaudiotl.training.distill import distill as run
         from tfaudiotl.training.mixing import load_folders
         from tfaudiotl.workflow import save_student
 
@@ -50,7 +51,7 @@ def distill(
         sounds, skipped = load_folders(folders, exclude=exclude, on_error=on_error.value)
         list_left_out(skipped)
         with stage_bars() as step:
-            result = distill(
+            result = run(
                 chosen,
                 sounds,
                 student=student,

@@ -37,7 +37,7 @@ def embed(
 ) -> None:
     """Compute embeddings of recordings into a store; what is there is not computed again."""
     backbone, weights = pretrained(backbone, weights)
-    with errors():
+    with errors(embed):
         from tfaudiotl.embeddings.extract import EngineOptions, Extractor, embed_to_store, sound_files
 
         files = sound_files(folder)
@@ -80,7 +80,7 @@ def probe(
     if test_pattern and fold_pattern:
         raise typer.BadParameter("give --test-pattern or --fold-pattern, not both")
     backbone, weights = pretrained(backbone, weights)
-    with errors():
+    with errors(probe):
         from tfaudiotl.embeddings.probe import probe_layers
 
         if label_pattern:

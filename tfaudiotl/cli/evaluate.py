@@ -20,7 +20,7 @@ def evaluate(
     on_error: OnErrorOption = OnError.RAISE,
 ) -> None:
     """Measure a classifier on labelled recordings."""
-    with errors():
+    with errors(evaluate):
         clips = load_clips(folder, None, None, on_error)
         from tfaudiotl.errors import AudioError
         from tfaudiotl.runtime.evaluate import evaluate as run

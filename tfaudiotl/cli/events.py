@@ -41,7 +41,7 @@ def events(
     plot: Annotated[Path | None, typer.Option(help="Draw waveform, spectrogram and timeline here.")] = None,
 ) -> None:
     """List what is heard when in a recording."""
-    with errors():
+    with errors(events):
         from tfaudiotl.runtime.predictor import Predictor
         from tfaudiotl.runtime.writers import format_events, write_events
 
@@ -74,7 +74,7 @@ def listen(
     min_gap: MinGap = 0.0,
 ) -> None:
     """Classify 16-bit mono samples from standard input: arecord -t raw -f S16_LE -r 16000 | tfaudiotl listen M."""
-    with errors():
+    with errors(listen):
         import numpy as np
 
         from tfaudiotl.runtime.stream import StreamingClassifier

@@ -28,7 +28,7 @@ def export(
     c_array: Annotated[bool, typer.Option("--c-array", help="For .tflite: also as C source.")] = False,
 ) -> None:
     """Export a .keras classifier: to OUTPUT.tflite, or to a SavedModel folder."""
-    with errors():
+    with errors(export):
         from tfaudiotl.backbones.scores import class_names_of
         from tfaudiotl.export.artifact import load_model, open_artifact
         from tfaudiotl.export.savedmodel import export_saved_model

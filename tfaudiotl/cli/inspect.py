@@ -29,7 +29,7 @@ def inspect(
     group_pattern: Annotated[str | None, typer.Option(help="Folder: regex with the group in the file names.")] = None,
 ) -> None:
     """Listen to every recording: counts, hours, formats, silence, clipping, copies, leaks, broken files."""
-    with errors():
+    with errors(inspect):
         from tfaudiotl.audio.clips import Clips
         from tfaudiotl.evaluation.description import spectrogram_page
         from tfaudiotl.evaluation.plots import save_figure

@@ -35,7 +35,7 @@ def predict(
     on_error: OnErrorOption = OnError.RAISE,
 ) -> None:
     """Classify sound files: the best classes of each, or what is heard when."""
-    with errors():
+    with errors(predict):
         files = _sound_files(sounds)
         from tfaudiotl.errors import AudioError
         from tfaudiotl.runtime.predictor import Predictor

@@ -31,7 +31,11 @@ def train(
     backbone: Backbone = None,
     embedding: Annotated[
         str | None,
-        typer.Option(help="Layer, or layers with commas, to classify on; the backbone's own by default."),
+        typer.Option(
+            "--embedding",
+            "--layer",
+            help="Layer, or layers with commas, to classify on; the backbone's own by default.",
+        ),
     ] = None,
     head: Annotated[
         str, typer.Option(help="dense, average, attention, gru, lstm or conv: how a clip's patches become one result.")
@@ -76,7 +80,7 @@ def train(
         raise typer.BadParameter("give --folds or --fold-pattern, not both")
     widths = _whole_numbers(hidden, "--hidden")
     backbone, weights = pretrained(backbone, weights)
-    with errors():
+    with errors(train):
         clips = load_clips(folder, fold_pattern, group_pattern, on_error)
         from tfaudiotl.errors import ExportError
         from tfaudiotl.training.head import FitOptions

@@ -126,6 +126,10 @@ def _with_frontend(run: Callable[[np.ndarray], np.ndarray], spec: LogMelSpec) ->
 def _from_saved_model(path: Path, class_names: Sequence[str] | None) -> Artifact:
     import tensorflow as tf
 
+    if not (path / "saved_model.pb").is_file():
+        within = [name for name in ("model.keras", "saved_model", "model.tflite") if (path / name).exists()]
+        hint = f"; give {path / within[0]}" if within else ": it has no saved_model.pb"
+        raise WeightsError(f"model={str(path)!r} is a folder, but no SavedModel{hint}")
     try:
         loaded = tf.saved_model.load(str(path))
         signature = loaded.signatures["serving_default"]

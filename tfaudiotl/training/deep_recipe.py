@@ -18,7 +18,16 @@ from tfaudiotl.models.replace import replace_head
 from tfaudiotl.training.fine_tune import FineTuned, FineTuner, sample_rate_of
 from tfaudiotl.training.options import FineTuneOptions
 from tfaudiotl.training.prefix import Sounds
-from tfaudiotl.training.recipe import INNER_VAL, FoldResult, Keeper, Progress, TrainingResult, by_clip, evaluate_clips
+from tfaudiotl.training.recipe import (
+    INNER_VAL,
+    FoldResult,
+    Keeper,
+    Progress,
+    TrainingResult,
+    by_clip,
+    check_splits,
+    evaluate_clips,
+)
 
 
 def train_fine_tuned(
@@ -56,6 +65,7 @@ def train_fine_tuned(
         A ``TrainingResult``, as ``train_classifier``'s.
     """
     progress, workdir = progress or Progress(), Path(workdir)
+    check_splits(clips, folds, val)
     start = perf_counter()
     seed = fine_tune.seed
     model = build_classifier(classes=clips.class_names, multi_label=clips.multi_label, seed=seed, **classifier)

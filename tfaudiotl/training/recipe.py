@@ -145,6 +145,7 @@ def train_classifier(
     layer = as_augmentation(augment)
     if not isinstance(copies, int) or copies < 1:
         raise ValueError(f"copies={copies!r}: a whole number of at least 1")
+    check_splits(clips, folds, val)
     start = perf_counter()
     if clips.multi_label and fit.class_weight:
         fit = FitOptions(**{**asdict(fit), "class_weight": None})
@@ -200,6 +201,14 @@ def train_classifier(
         seconds=seconds,
         patches=len(embedded.vectors),
     )
+
+
+def check_splits(clips: Clips, folds: int | str | None, val: float) -> None:
+    """ValueError for a split that cannot be, before anything is listened to."""
+    if folds is None:
+        clips.split(val=val)
+    else:
+        clips.folds(None if folds == "given" else int(folds))
 
 
 def evaluate_clips(clips: Clips, scores: np.ndarray) -> Evaluation:

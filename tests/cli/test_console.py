@@ -1,0 +1,48 @@
+"""How commands talk: options instead of arguments in errors, lines where no bar can be drawn."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pytest
+import typer
+
+from tfaudiotl.cli import console
+
+
+def command(
+    few_shot: Annotated[int, typer.Option()] = 1,
+    embedding: Annotated[str, typer.Option("--embedding", "--layer")] = "",
+    output: Annotated[str, typer.Option("-o", "--output")] = "",
+    folder: Annotated[str, typer.Argument()] = "",
+) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("few_shot=9: class 'a' has 4 clips", "--few-shot 9: class 'a' has 4 clips"),
+        ("embedding='layer99': there are layer1", "--embedding 'layer99': there are layer1"),
+        ("output='x' exists", "--output 'x' exists"),
+        ("folder='x': empty; see options.output=1 and other_output=2", None),
+        ("build_classifier(embedding='x') is the way in Python", None),
+    ],
+)
+def test_errors_name_options(message: str, shown: str | None) -> None:
+    assert console.in_options(message, command) == (shown or message)
+
+
+def test_a_log_gets_lines_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 1.0, 2.0, 12.5, 13.0, 14.0, 15.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(now))
+    with console.training_bars() as progress:
+        for done in range(5):
+            progress.clips(done, 4)
+        for epoch in (1, 2):
+            progress.epoch("fold 1", epoch, 9, {"val_loss": 0.25})
+    assert capsys.readouterr().err.splitlines() == [
+        "Listening to clips: 0 of 4",
+        "Listening to clips: 3 of 4",
+        "Listening to clips: 4 of 4",
+        "Training: fold 1, epoch: 1 of 9  val_loss 0.250",
+    ]
