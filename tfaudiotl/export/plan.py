@@ -9,11 +9,12 @@ import numpy as np
 
 from tfaudiotl.export.audit import LAYERS, part_of
 from tfaudiotl.export.calibrate import measure_ranges
-from tfaudiotl.export.equalize import equalize
+from tfaudiotl.export.equalize import Equalized, equalize
 from tfaudiotl.export.flatbuffer import Graph, Operator
 from tfaudiotl.export.quantize import apply_schemes, run_content
 
-GOAL = 0.995  # agreement on the calibration windows that the choice of schemes aims at
+GOAL = 0.995  # agreement on the calibration windows that int8 throughout aims at
+NEAR = 1.5  # how far static int8 may be from the float file, over what dynamic quantisation is
 MOST_WIDE = 8  # operators with 16-bit activations: they are slow where there is no kernel of their own
 JUDGED = 240  # calibration windows that each choice is tried on
 
@@ -54,21 +55,23 @@ def quantize_float16(content: bytes) -> Quantized:
     return Quantized(apply_schemes(content, schemes), schemes)
 
 
-def quantize_static(content: bytes, windows: np.ndarray, *, goal: float = GOAL) -> Quantized:
+def quantize_static(content: bytes, windows: np.ndarray, *, near: float = NEAR) -> Quantized:
     """Static int8 wherever the network bears it, dynamic where it does not; the front-end in float.
 
-    Channels are equalised. Each block is then tried alone in static int8, and the worst ones are taken out of
-    it, as few as reach ``goal``.
+    Each block is tried alone in static int8, and the worst ones are taken out of it: as few as bring the mean
+    difference of the scores within ``near`` times that of dynamic quantisation throughout. The mean difference tells
+    more than the agreement, which moves by single windows. Channels are not equalised: that helps static layers, but
+    harms dynamic ones more.
 
     Args:
         content: the float file.
         windows: ``(windows, ...)``: its inputs on real sound.
-        goal: agreement with the float file on these windows to aim at.
+        near: at least 1.
     """
-    trial = _Trial(content, windows)
-    graph = Graph(trial.content)
+    trial = _Trial(Equalized(content, measure_ranges(content, windows)), windows)
+    graph = Graph(content)
     blocks: dict[str, list[Operator]] = {}
-    for op, block in _network(trial.content):
+    for op, block in _network(content):
         blocks.setdefault(block, []).append(op)
 
     def schemes(static: set[str], *, others: bool) -> dict[str, str]:
@@ -87,10 +90,10 @@ def quantize_static(content: bytes, windows: np.ndarray, *, goal: float = GOAL) 
     def out(count: int) -> dict[str, str]:
         return schemes(set(worst_first[count:]), others=True)
 
-    count = _least(len(blocks) - 1, lambda taken: trial.judge_schemes(out(taken))[0] >= goal)
-    chosen = out(count)
-    content = apply_schemes(trial.content, chosen, trial.limits)
-    return Quantized(content, chosen, {block: agreement for block, (agreement, _) in alone.items()})
+    most = near * trial.judge_schemes(schemes(set(), others=True))[1]
+    chosen = out(_least(len(blocks) - 1, lambda taken: trial.judge_schemes(out(taken))[1] <= most))
+    sensitivity = {block: agreement for block, (agreement, _) in alone.items()}
+    return Quantized(apply_schemes(content, chosen, trial.limits), chosen, sensitivity)
 
 
 def quantize_throughout(content: bytes, patches: np.ndarray, *, goal: float = GOAL) -> Quantized:
@@ -104,7 +107,7 @@ def quantize_throughout(content: bytes, patches: np.ndarray, *, goal: float = GO
         patches: ``(patches, ...)``: its inputs on real sound.
         goal: agreement with the float file on these patches to aim at.
     """
-    trial = _Trial(content, patches)
+    trial = _Trial(equalize(content, measure_ranges(content, patches)), patches)
     operators = list(Graph(trial.content).operators())
     layers = [op.name for op in operators if op.kind in LAYERS]
     alone = {name: trial.judge_schemes({name: "static"}) for name in layers}
@@ -147,14 +150,13 @@ def _is_heavy(graph: Graph, op: Operator) -> bool:
 
 
 class _Trial:
-    """A file with its channels equalised, and how far quantised versions of it are from the file on real sound."""
+    """A file prepared for quantisation, and how far quantised versions of it are from it on real sound."""
 
-    def __init__(self, content: bytes, windows: np.ndarray):
-        even = equalize(content, measure_ranges(content, windows))
-        self.content, self.ranges = even.content, even.ranges
-        self.limits = {name: found.limits() for name, found in even.ranges.items()}
+    def __init__(self, prepared: Equalized, windows: np.ndarray):
+        self.content, self.ranges = prepared.content, prepared.ranges
+        self.limits = {name: found.limits() for name, found in self.ranges.items()}
         self._judged = windows[np.linspace(0, len(windows) - 1, min(JUDGED, len(windows))).astype(int)]
-        self._wanted = run_content(content, self._judged)
+        self._wanted = run_content(self.content, self._judged)
 
     def judge(self, content: bytes) -> tuple[float, float]:
         """Agreement with the file, and the mean absolute difference."""
