@@ -142,4 +142,4 @@ def test_the_command_trains_and_exports_one(stand_in: Path, tmp_path: Path) -> N
     result = call("train", sounds, "-o", tmp_path / "out", *options, "--learning-rate", "0.02")
     assert "agreement with Keras 1.0000" in result.output
     wrong = call("train", sounds, "-o", tmp_path / "other", "--weights", stand_in, "--head", "mlp", code=1)
-    assert "head='mlp': allowed are dense, average" in wrong.output
+    assert "--head 'mlp': allowed are dense, average" in wrong.output
