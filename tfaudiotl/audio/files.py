@@ -6,6 +6,7 @@ meanwhile. Nothing here imports TensorFlow.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import stat
@@ -31,6 +32,7 @@ from tfaudiotl.audio.arrays import (
 )
 from tfaudiotl.audio.containers import UNKNOWN_FRAMES, check_complete, last_ogg_page
 from tfaudiotl.audio.ffmpeg import FFMPEG_EXTENSIONS, FfmpegSound, is_ffmpegs, open_ffmpeg, read_head
+from tfaudiotl.audio.mpeg import with_length
 from tfaudiotl.errors import AudioError
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ _SPAN_SLACK = 0.01  # s; label tables round to hundredths, so a span may end tha
 _BLOCK = 1 << 20  # frames decoded at a time: a long many-channel file is mixed down as it is read
 _CONTEXT = 0.05  # s decoded on either side of a span, so that the resampling filter sees what was there
 _VORBIS_LEAD = 4096  # frames; what follows a seek at once may be wrong by a block (libsndfile issue 885)
+_MP3_LEAD = 16 * 1152  # frames; the bits of an MP3 frame may lie in those before it, up to 511 bytes back
 _MP3_FRAME = 1152  # frames; encoders disagree on a last partial MP3 frame, so that much may be missing
 
 Path_ = str | os.PathLike[str]
@@ -258,6 +261,11 @@ class _Stream(soundfile.SoundFile):
     def seekable(self) -> bool:
         return False
 
+    def close(self) -> None:
+        super().close()
+        if isinstance(self.name, io.RawIOBase):
+            self.name.close()
+
 
 def _open(path: Path_) -> _Stream | FfmpegSound:
     """Opens a sound file for reading; every reason not to becomes an AudioError."""
@@ -289,10 +297,15 @@ def _open(path: Path_) -> _Stream | FfmpegSound:
     except TypeError:  # soundfile asks for the rate of .raw files
         raise AudioError(name, "has no header that says its rate and sample format") from None
     try:
+        if sound.format == "MP3" and (counted := with_length(name)):
+            sound.close()
+            return _Stream(counted)
         check_complete(sound, name, status.st_size)
     except AudioError:
         sound.close()
         raise
+    except soundfile.SoundFileError as error:
+        raise AudioError(name, f"not an MP3 file that libsndfile can read ({_said(error)})") from None
     return sound
 
 
@@ -323,12 +336,14 @@ def _decode(sound: _Stream | FfmpegSound, name: str, first: int, last: int, chan
         return _chosen(sound.decode(first, last), channels)
     if sound.frames >= UNKNOWN_FRAMES:
         _skip(sound, name, first)  # without a length libsndfile cannot seek in FLAC
-    elif first and sound.subtype == "VORBIS":
-        near = max(0, min(first, last_ogg_page(name)) - _VORBIS_LEAD)
+    elif first:
+        near = first
+        if sound.subtype == "VORBIS":
+            near = max(0, min(first, last_ogg_page(name)) - _VORBIS_LEAD)
+        elif sound.format == "MP3":
+            near = max(0, first - _MP3_LEAD)
         _seek(sound, name, near)
         _skip(sound, name, first - near)
-    elif first:
-        _seek(sound, name, first)
     blocks, wanted = [], last - first
     while wanted > 0:
         block = _chosen(_read_block(sound, name, min(wanted, _BLOCK)), channels)
