@@ -16,6 +16,7 @@ import pytest
 import tfaudiotl as tl
 from tests.sounds import KINDS, sound
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.masking import MixUp
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.training.fine_tune import FineTuned, fine_tune
@@ -119,6 +120,8 @@ def test_augmented_copies_are_drawn_and_validation_stays_clean(cache: bool, vari
     assert len(seen) == 2 * 2 * 18
     plain = fine_tune(classifier(stand_in), clips(), clips(2, 1), **{**QUICK, "cache": cache})
     assert plain.histories["blocks"]["loss"] != histories[0]["blocks"]["loss"]
+    mild = fine_tune(classifier(stand_in), clips(), clips(2, 1), augment=True, **options)
+    assert mild.histories["blocks"]["loss"] != plain.histories["blocks"]["loss"]
 
 
 class Killed(Exception):
@@ -246,6 +249,9 @@ def test_multi_label_classifiers(stand_in: Path) -> None:
         ({"label_smoothing": 1.0}, "label_smoothing=1.0: allowed is 0"),
         ({"variants": 3}, "variants=3: needs augment="),
         ({"augment": lambda x, rng: x}, "give variants=2"),
+        ({"augment": True}, "give variants=2"),
+        ({"augment": "mild", "variants": 2}, "augment='mild': expected True"),
+        ({"augment": MixUp(), "variants": 2}, "MixUp needs the labels"),
     ],
 )
 def test_bad_options_are_named(options: dict[str, Any], message: str, stand_in: Path) -> None:

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfaudiotl.audio.augment import Augmentation
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.errors import AudioErrors
@@ -33,6 +34,7 @@ from tfaudiotl.training.inputs import (
     WaveformInputs,
     as_function,
     changed,
+    checked_augment,
     describe,
 )
 from tfaudiotl.training.options import FineTuneOptions, loss_of
@@ -72,7 +74,7 @@ def fine_tune(
     train: Clips,
     val: Clips | None = None,
     *,
-    augment: Augment | None = None,
+    augment: bool | Augmentation | Sequence[Augmentation] | Augment | None = None,
     window_seconds: float = 10.0,
     workdir: str | Path | None = None,
     tensorboard: str | Path | None = None,
@@ -89,7 +91,7 @@ def fine_tune(
         model: a classifier of ``build_classifier`` for waveforms.
         train: clips to learn.
         val: clips that tell when to stop, and which weights to keep; None trains all epochs.
-        augment: ``(waveform (samples,), numpy Generator) -> waveform``, or a layer of ``tfaudiotl.audio.augment``.
+        augment: True or layers, as for ``Clips.dataset``, or ``(waveform (samples,), numpy Generator) -> waveform``.
             Cached, it makes the ``variants`` of each sound; with ``cache=False`` it changes every sound anew in every
             epoch of the blocks.
         window_seconds: longer clips are cut into windows of this length, each an example.
@@ -156,7 +158,7 @@ class FineTuner:
         options: FineTuneOptions,
         folder: Path,
         *,
-        augment: Augment | None = None,
+        augment: Any = None,
         augmented: np.ndarray | None = None,
         extra: Callable[[str], Sequence[keras.callbacks.Callback]] = lambda stage: (),
         say: Callable[[str], None] | None = None,
@@ -165,6 +167,7 @@ class FineTuner:
     ):
         self.sounds, self.options, self.extra, self.say, self.epoch = sounds, options, extra, say, epoch
         self.multi_label = is_multi_label(model)
+        augment = checked_augment(augment)
         if augment is None and options.variants > 1:
             raise ValueError(f"variants={options.variants}: needs augment=, which makes them")
         if augment is not None and options.cache and options.variants == 1:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from tfaudiotl.audio.augment import Augmentation, SeededDraws, as_augmentation
 from tfaudiotl.training.prefix import Job, PrefixCache
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # a waveform (samples,) to another
@@ -89,17 +89,30 @@ def changed(change: Augment, job: Job, seed: tuple[int, ...]) -> np.ndarray:
     return np.asarray(change(job(), np.random.default_rng(seed)), np.float32)
 
 
-def as_function(augment: Any) -> Augment:
-    """A function of waveform and generator, from one, from a layer of ``tfaudiotl.audio.augment``, or from None."""
+def checked_augment(augment: Any) -> Any:
+    """What ``augment=`` means: True and layers as for ``Clips.dataset``, a function as it is; None for nothing.
+
+    Raises:
+        ValueError: something else, or ``MixUp``, which needs the labels.
+    """
+    if callable(augment) and not isinstance(augment, Augmentation):
+        return augment
+    layer = as_augmentation(augment)
+    if layer is not None and layer.changes_labels:
+        raise ValueError("augment: MixUp needs the labels too; use it in Clips.dataset(augment=...) and fit")
+    return layer
+
+
+def as_function(augment: Augmentation | Augment | None) -> Augment:
+    """A function of waveform and generator, from what ``checked_augment`` gives."""
     if augment is None:
         return lambda waveform, rng: waveform
-    if not hasattr(augment, "augment_batch"):
-        function: Augment = augment
-        return function
-    seeded = import_module("tfaudiotl.audio.augment").SeededDraws
+    if not isinstance(augment, Augmentation):
+        return augment
 
     def change(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return np.asarray(augment.augment(waveform[None], seeded(rng.integers(2**31, size=2))))[0]
+        draws = SeededDraws(rng.integers(2**31, size=2))
+        return np.asarray(augment.augment(waveform[None], draws))[0]
 
     return change
 

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfaudiotl.audio.augment import Augmentation
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.writing import markdown_table
@@ -113,7 +114,7 @@ def tune(
     trials: int = 20,
     folds: int | None = 3,
     method: str = "bayesian",
-    augment: Augment | None = None,
+    augment: bool | Augmentation | Sequence[Augmentation] | Augment | None = None,
     seed: int = 0,
     say: Callable[[str], None] | None = None,
     **options: Any,
@@ -149,7 +150,7 @@ def tune(
     if method not in METHODS:
         raise ValueError(f"method={method!r}: allowed are {', '.join(map(repr, METHODS))}")
     asked = space or SearchSpace()
-    if augment is None and any(count > 1 for count in asked.variants):
+    if not augment and any(count > 1 for count in asked.variants):
         raise ValueError(f"variants={list(asked.variants)}: needs augment=, which makes them")
     parts = [(train, test) for _, train, test in clips.folds(folds, seed=seed)]
 
