@@ -172,8 +172,11 @@ def _read_text(table: str | os.PathLike[str], name: str, delimiter: str) -> tupl
 def _read_parquet(table: str | os.PathLike[str], name: str) -> Cells:
     try:
         from pyarrow import parquet
-    except ImportError:
-        raise ValueError(f"table={name!r}: reading Parquet needs pyarrow: pip install pyarrow") from None
+    except ImportError as error:  # missing, or of a release that wants another NumPy
+        raise ValueError(
+            f'table={name!r}: reading Parquet needs pyarrow ({error}): pip install "tfaudiotl[tables]", with NumPy 1 '
+            f'also "pyarrow<25"'
+        ) from None
     try:
         cells: Cells = parquet.read_table(table).to_pydict()
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
