@@ -24,7 +24,9 @@ WINDOW = 0.975
 EVERY = {"esc10": 2, "fsdd": 1}
 OPTIONS: dict[str, dict[str, Any]] = {
     "esc10": {"blocks": 2, "learning_rate": 1e-4},
-    "fsdd": {"blocks": "layer9", "learning_rate": 1e-3},
+    # Chosen on recordings 5 to 9, with 10 and up to learn: 0.970 from layer9 on with neither option, 0.987 with both,
+    # 0.990 with twice the rate as well, 0.997 from layer7 on.
+    "fsdd": {"blocks": "layer7", "learning_rate": 1e-3, "label_smoothing": 0.1, "block_decay": 1.0},
 }
 
 
@@ -57,7 +59,8 @@ def main() -> None:
     for name, splits in (("esc10", esc10), ("fsdd", fsdd)):
         if options.only not in (None, name):
             continue
-        ways = strategies(OPTIONS[name]["blocks"])
+        tuning = dict(OPTIONS[name])
+        ways = strategies(tuning.pop("blocks"))
         found: list[Comparison] = []
         for train, test in splits(getattr(options, name)):
             learn = train if options.whole else train.windows(WINDOW)[:: EVERY[name]]
@@ -71,7 +74,7 @@ def main() -> None:
                     window_seconds=10.0 if options.whole else WINDOW,
                     head_epochs=options.head_epochs,
                     epochs=options.epochs,
-                    learning_rate=OPTIONS[name]["learning_rate"],
+                    **tuning,
                     say=lambda line: print(line, flush=True),
                 )
             )

@@ -88,6 +88,17 @@ def test_weights_from_before_a_stage_stay_when_it_makes_nothing_better(stand_in:
     np.testing.assert_array_equal(kernel, classifier(stand_in).get_layer("layer3_pointwise_conv").kernel)
 
 
+def test_from_scratch_what_is_learned_is_seen_at_once(stand_in: Path) -> None:
+    model = build_classifier("yamnet", classes=sorted(KINDS), embedding="layer4", weights=None, hidden=(), seed=1)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    before = [norm.momentum for norm in norms]
+    options = {"blocks": "all", "head_epochs": 0, "epochs": 8, "batch_norm": "train", "block_decay": 1.0}
+    done = fine_tune(model, clips(20), clips(10, 1), **{**QUICK, **options, "learning_rate": 2e-3})
+    assert done.histories["blocks"]["accuracy"][-1] > 0.8
+    assert tl.evaluate(model, clips(10, 1)).accuracy > 0.8
+    assert [norm.momentum for norm in norms] == before
+
+
 def test_gradual_unfreezing_takes_one_block_more_each_time(stand_in: Path) -> None:
     done = fine_tune(classifier(stand_in), clips(), **{**QUICK, "blocks": 2, "epochs": 4, "gradual": True})
     assert list(done.histories) == ["head", "blocks 1", "blocks 2"]

@@ -124,6 +124,27 @@ def test_balanced_weights_are_sklearns() -> None:
     np.testing.assert_allclose(balanced_weights(targets), compute_sample_weight("balanced", labels))
 
 
+@pytest.mark.parametrize(
+    ("options", "weighted"),
+    [
+        ({"class_weight": "balanced"}, True),
+        ({"class_weight": None, "sampling": "balanced"}, True),
+        ({"class_weight": None}, False),
+    ],
+)
+def test_held_out_clips_weigh_what_they_do_in_training(options: dict[str, Any], weighted: bool) -> None:
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    data = examples(200)
+    labels = data.targets.argmax(axis=1)
+    rare = data.take(np.concatenate([np.flatnonzero(labels == 0)[:3], np.flatnonzero(labels > 0)]))
+    model = head()
+    fitted = fit_head(model, data, rare, FitOptions(**options), epochs=1)
+    losses = -np.log((clip_scores(model, rare) * rare.targets).sum(axis=1))
+    weights = compute_sample_weight("balanced", rare.targets.argmax(axis=1)) if weighted else None
+    assert fitted.history["val_loss"][0] == pytest.approx(np.average(losses, weights=weights), rel=1e-4)
+
+
 def test_class_weights_give_rare_classes_their_say() -> None:
     data = examples(300, spread=2.0)
     labels = data.targets.argmax(axis=1)

@@ -58,9 +58,7 @@ class BatchPlan:
 
     def training(self, rows: np.ndarray, *, balanced: bool, first: int, last: int) -> tf.data.Dataset:
         """Shuffled batches of ``rows`` for the epochs ``first`` to ``last - 1``, with sample weights of mean 1."""
-        weights = self.weights[rows] * (balanced_weights(self.targets[rows]) if balanced else 1.0)
-        weights = (weights / weights.mean()).astype(np.float32)
-        steps = self.steps(rows)
+        weights, steps = self._weights(rows, balanced), self.steps(rows)
 
         def draw() -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
             for epoch in range(first, last):
@@ -77,31 +75,35 @@ class BatchPlan:
                         weights[some],
                     )
 
-        return self._dataset(draw, steps * (last - first), weighted=True)
+        return self._dataset(draw, steps * (last - first), full=self.full_batches)
 
-    def in_order(self, rows: np.ndarray) -> tf.data.Dataset:
-        """The batches of ``rows`` as they come, once, for validation."""
+    def in_order(self, rows: np.ndarray, *, balanced: bool = False) -> tf.data.Dataset:
+        """The batches of ``rows`` as they come, once, for validation, with weights as in training."""
+        weights = self._weights(rows, balanced)
 
-        def draw() -> Iterator[tuple[Any, np.ndarray]]:
+        def draw() -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
             for start in range(0, len(rows), self.batch_size):
-                some = rows[start : start + self.batch_size]
-                yield self._inputs(some), self.targets[some]
+                part = slice(start, start + self.batch_size)
+                yield self._inputs(rows[part]), self.targets[rows[part]], weights[part]
 
-        return self._dataset(draw, math.ceil(len(rows) / self.batch_size), weighted=False)
+        return self._dataset(draw, math.ceil(len(rows) / self.batch_size), full=False)
+
+    def _weights(self, rows: np.ndarray, balanced: bool) -> np.ndarray:
+        weights = self.weights[rows] * (balanced_weights(self.targets[rows]) if balanced else 1.0)
+        return (weights / weights.mean()).astype(np.float32)
 
     def _inputs(self, rows: np.ndarray, draw: Sequence[int] | None = None) -> Any:
         inputs = self.inputs.batch(rows, draw)
         return inputs if len(inputs) > 1 else inputs[0]
 
-    def _dataset(self, draw: object, batches: int, *, weighted: bool) -> tf.data.Dataset:
-        size = self.batch_size if weighted and self.full_batches else None
+    def _dataset(self, draw: object, batches: int, *, full: bool) -> tf.data.Dataset:
+        size = self.batch_size if full else None
         inputs = tuple(tf.TensorSpec((size, *shape), tf.float32) for shape in self.inputs.shapes)
         spec: tuple[object, ...] = (
             inputs if len(inputs) > 1 else inputs[0],
             tf.TensorSpec((size, self.targets.shape[1]), tf.float32),
+            tf.TensorSpec((size,), tf.float32),
         )
-        if weighted:
-            spec = (*spec, tf.TensorSpec((size,), tf.float32))
         dataset = tf.data.Dataset.from_generator(draw, output_signature=spec)
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches))
         options = tf.data.Options()

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy import special
 
 from tfaudiotl.backbones.registry import get_backbone, list_backbones
 from tfaudiotl.backbones.scores import class_names_of
@@ -24,8 +25,10 @@ from tfaudiotl.errors import AudioError
 from tfaudiotl.models.builder import build_classifier, cut_backbone, pooled_layers
 from tfaudiotl.training.head import head_of, is_multi_label
 from tfaudiotl.training.mixing import Mixer, MixOptions, load_folders
+from tfaudiotl.training.schedule import statistics_momentum
 
 HELD_OUT = 0.02  # share of the examples that tells how well the student follows the teacher
+LEAST = 1e-6  # score; float16, which they are kept in, has nothing much below
 CLIP = 5.0  # standard deviations; ReLU activations have rare values far beyond
 
 Step = Callable[[str, int, int], None]  # stage, done, total
@@ -43,6 +46,8 @@ class DistillOptions:
         weight_decay: AdamW's.
         scores_weight: of the scores' cross-entropy, summed over independent classes (twice that of exclusive
             ones); each embedding's squared error, in standard deviations, weighs 1.
+        temperature: divides the logits of teacher and student; above 1 the student also learns which wrong classes
+            the teacher finds likely (Hinton et al., arXiv 1503.02531); the loss is multiplied by its square.
         mixing: how sounds are varied.
         seed: of the sounds, the student's first weights and the order of the examples.
     """
@@ -53,6 +58,7 @@ class DistillOptions:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     scores_weight: float = 0.1
+    temperature: float = 1.0
     mixing: MixOptions = field(default_factory=MixOptions)
     seed: int = 0
 
@@ -61,7 +67,7 @@ class DistillOptions:
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}={value!r}: a whole number of at least {least}")
-        for name in ("learning_rate", "scores_weight"):
+        for name in ("learning_rate", "scores_weight", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: a positive number")
 
@@ -265,6 +271,16 @@ def listen(
     return pictures.reshape(-1, *spec.patch_shape), targets
 
 
+def _softened(scores: np.ndarray, temperature: float, multi_label: bool) -> np.ndarray:
+    """Scores ``(rows, classes)`` as if their logits had been divided by the temperature."""
+    if temperature == 1:
+        return scores
+    likely = np.clip(scores.astype(np.float32), LEAST, 1 - LEAST)
+    if multi_label:
+        return special.expit(special.logit(likely) / temperature).astype(np.float16)
+    return special.softmax(np.log(likely) / temperature, axis=1).astype(np.float16)
+
+
 def _batches(
     pictures: np.ndarray, targets: list[np.ndarray], rows: np.ndarray, options: DistillOptions, epochs: int
 ) -> tf.data.Dataset:
@@ -299,10 +315,13 @@ def _fit(
             scores = core.get_layer(logits).output
         else:
             scores = keras.layers.Dense(len(teacher.class_names))(embedding)
-        outputs.append(keras.layers.Identity(name="scores_loss", dtype="float32")(scores))
+        softer = keras.layers.Rescaling(1 / options.temperature, name="scores_loss", dtype="float32")
+        outputs.append(softer(scores))
+        targets = [_softened(targets[0], options.temperature, teacher.multi_label), *targets[1:]]
         multi: Any = keras.losses.BinaryCrossentropy(from_logits=True)  # a mean over the classes
         losses.append(multi if teacher.multi_label else keras.losses.CategoricalCrossentropy(from_logits=True))
-        weights.append(options.scores_weight * (len(teacher.class_names) if teacher.multi_label else 2.0))
+        many = len(teacher.class_names) if teacher.multi_label else 2.0
+        weights.append(options.scores_weight * many * options.temperature**2)
     for name, target in zip(teacher.embeddings, targets[len(outputs) :], strict=True):
         seed = keras.initializers.GlorotUniform(seed=options.seed)
         outputs.append(keras.layers.Dense(target.shape[1], kernel_initializer=seed, name=f"to_{name}")(embedding))
@@ -318,7 +337,7 @@ def _fit(
     )
     for layer in core.layers:
         if isinstance(layer, keras.layers.BatchNormalization):  # a short training must reach its own statistics too
-            layer.momentum = min(0.99, max(0.9, 1 - 10 / steps))
+            layer.momentum = statistics_momentum(steps)
     model = keras.Model(core.inputs[0], outputs)
     optimizer = keras.optimizers.AdamW(rate, weight_decay=options.weight_decay, global_clipnorm=5.0)
     model.compile(optimizer, losses, loss_weights=weights, jit_compile=False)

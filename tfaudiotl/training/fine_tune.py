@@ -39,7 +39,7 @@ from tfaudiotl.training.inputs import (
 )
 from tfaudiotl.training.options import FineTuneOptions, loss_of
 from tfaudiotl.training.prefix import PrefixCache, Sounds, cut, upper_model
-from tfaudiotl.training.schedule import BlockAdam, block_factors, cosine
+from tfaudiotl.training.schedule import BlockAdam, block_factors, cosine, following_statistics
 
 
 @dataclass(frozen=True)
@@ -222,17 +222,13 @@ class FineTuner:
             else:
                 part, inputs = model, self._waveforms
             checkpoint = folder / f"{stage.name.replace(' ', '-')}.npz" if folder else None
-            optimizer = BlockAdam(
-                cosine(
-                    stage.learning_rate,
-                    steps=self._plan(inputs).steps(train) * stage.epochs,
-                    warmup=self.options.warmup,
-                ),
-                factors=factors,
-            )
+            steps = self._plan(inputs).steps(train)
+            rates = cosine(stage.learning_rate, steps=steps * stage.epochs, warmup=self.options.warmup)
+            optimizer = BlockAdam(rates, factors=factors)
             compile_classifier(part, multi_label=self.multi_label)
             recompile(part, optimizer=optimizer, loss=loss_of(self.options, multi_label=self.multi_label))
-            self._run(stage, part, inputs, train, val, checkpoint, done)
+            with following_statistics(part, steps):
+                self._run(stage, part, inputs, train, val, checkpoint, done)
             done.seconds[stage.name] = perf_counter() - start
         compile_classifier(model, multi_label=self.multi_label, learning_rate=self.options.learning_rate)
         model.optimizer.build(model.trainable_variables)  # saved with its state, so that reloading warns of nothing
@@ -278,7 +274,8 @@ class FineTuner:
     ) -> None:
         options = self.options
         plan = self._plan(inputs, varied=isinstance(inputs, CachedInputs))
-        held_out = plan.in_order(val) if val is not None else None
+        balanced = bool(options.class_weight) and not self.multi_label
+        held_out = plan.in_order(val, balanced=balanced) if val is not None else None
         start = None
         if held_out is not None:
             start = (float(part.evaluate(held_out, verbose=0, return_dict=True)["loss"]), part.get_weights())
@@ -297,9 +294,7 @@ class FineTuner:
                 *self.extra(stage.name),
             ]
             logs = part.fit(
-                plan.training(
-                    train, balanced=bool(options.class_weight) and not self.multi_label, first=first, last=stage.epochs
-                ),
+                plan.training(train, balanced=balanced, first=first, last=stage.epochs),
                 steps_per_epoch=plan.steps(train),
                 initial_epoch=first,
                 epochs=stage.epochs,

@@ -147,7 +147,7 @@ def new_head(head: keras.Model) -> keras.Model:
 def balanced_weights(targets: np.ndarray) -> np.ndarray:
     """Weight of each example, ``n / (classes * count of its class)``: every class then weighs the same."""
     counts = targets.sum(axis=0)
-    return len(targets) / ((counts > 0).sum() * counts[targets.argmax(axis=1)])
+    return len(targets) / ((counts > 0).sum() * np.maximum(1, counts[targets.argmax(axis=1)]))
 
 
 def fit_head(
@@ -173,7 +173,7 @@ def fit_head(
         epochs: instead of ``options.epochs``.
         checkpoint: file that keeps every finished epoch; if it is there already, training goes on from it.
         on_epoch: called with the epoch's number, from 1, and its metrics; "val_loss" and "val_accuracy"
-            are of whole clips.
+            are of whole clips, which weigh what they weigh in training.
     """
     total = epochs or options.epochs
     _standardise(head, train.vectors)
@@ -187,7 +187,12 @@ def fit_head(
         make = _sequence_batches if is_sequence_head(head) else _batches
         batches = make(train, options, first=done, last=total)
         steps = math.ceil(len(train) / options.batch_size)
-        watchers = (_ClipValidation(val) if val else None, best, keeper, _OnEpoch(on_epoch) if on_epoch else None)
+        watchers = (
+            _ClipValidation(val, _weights(val, options)) if val else None,
+            best,
+            keeper,
+            _OnEpoch(on_epoch) if on_epoch else None,
+        )
         logs = head.fit(
             batches,
             steps_per_epoch=steps,
@@ -208,15 +213,15 @@ def fit_head(
 class _ClipValidation(keras.callbacks.Callback):
     """Adds loss and accuracy of held-out clips to an epoch's metrics, as the whole classifier would score them."""
 
-    def __init__(self, val: Examples):
+    def __init__(self, val: Examples, weights: np.ndarray):
         super().__init__()
-        self._val = val
+        self._val, self._weights = val, weights
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         scores, targets = clip_scores(self.model, self._val).astype(np.float32), self._val.targets
         losses = np.asarray(self.model.loss.call(targets, scores))
         metrics = logs if logs is not None else {}
-        metrics["val_loss"] = float(np.average(losses, weights=self._val.weights))
+        metrics["val_loss"] = float(np.average(losses, weights=self._weights))
         if is_multi_label(self.model):
             metrics["val_accuracy"] = float(((scores >= 0.5) == (targets >= 0.5)).mean())
         else:
@@ -250,7 +255,7 @@ def _batches(train: Examples, options: FitOptions, *, first: int, last: int) -> 
     A batch has all rows of its clips. Each clip weighs the same, however many rows it has; the weights
     of all rows have the mean 1, so that the learning rate means the same for long and short clips.
     """
-    weights = _weights(train, options)
+    weights = _weights(train, options, drawn=True)
     shares = weights / train.counts * (train.counts.sum() / weights.sum())
 
     def draw() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -270,7 +275,7 @@ def _batches(train: Examples, options: FitOptions, *, first: int, last: int) -> 
 
 def _sequence_batches(train: Examples, options: FitOptions, *, first: int, last: int) -> tf.data.Dataset:
     """As ``_batches``, a row being the sequence of a clip's patches; all have the longest one's length."""
-    weights, length = _weights(train, options), int(train.counts.max())
+    weights, length = _weights(train, options, drawn=True), int(train.counts.max())
     weights = weights * (len(train) / weights.sum())
 
     def draw() -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]]:
@@ -282,8 +287,14 @@ def _sequence_batches(train: Examples, options: FitOptions, *, first: int, last:
     return tf.data.Dataset.from_generator(draw, output_signature=((vectors, valid), targets, shares)).prefetch(4)
 
 
-def _weights(train: Examples, options: FitOptions) -> np.ndarray:
-    return train.weights * (balanced_weights(train.targets) if options.class_weight else 1.0)
+def _weights(examples: Examples, options: FitOptions, *, drawn: bool = False) -> np.ndarray:
+    """What each clip counts; ``drawn``: as often as the sampling wants it, and so no more for that.
+
+    Held-out clips count as those in training do: else common classes alone tell when to stop, and they go on to
+    gain when rare ones, known from few clips, are long learned by heart.
+    """
+    balanced = options.class_weight or (options.sampling and not drawn)
+    return examples.weights * (balanced_weights(examples.targets) if balanced else 1.0)
 
 
 def _orders(train: Examples, options: FitOptions, first: int, last: int) -> Iterator[np.ndarray]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -35,6 +36,29 @@ class BlockAdam(keras.optimizers.Adam):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "factors": self.factors}
+
+
+@contextmanager
+def following_statistics(model: keras.Model, steps: int) -> Iterator[None]:
+    """Inside, the moving statistics of batch norms that train follow within so many steps, such as an epoch's.
+
+    Validation is by these. With Keras's momentum of 0.99 they tell of the first weights for hundreds of steps: a
+    network that learns from scratch then looks as if it did not, and early stopping ends it.
+    """
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = statistics_momentum(steps)
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
+
+
+def statistics_momentum(steps: int) -> float:
+    """Momentum of a moving mean that forgets its beginning within so many steps, between 0.9 and 0.99."""
+    return min(0.99, max(0.9, 1 - 10 / steps))
 
 
 def block_factors(model: keras.Model, decay: float) -> dict[str, float]:
