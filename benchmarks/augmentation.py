@@ -4,8 +4,9 @@
     python -m benchmarks.augmentation fsdd FSDD/recordings YAMNET
 
 ESC-10: each of the five official folds is the test part once. FSDD: each of five speakers. Of the rest, 3 or 10 clips
-of each class are drawn, or all are taken, and the recipe of ``train_classifier`` is followed (number of epochs from an
-inner part, then again on everything), with four changed versions of each clip. Accuracies are means over the five.
+of each class are drawn, or all are taken (for the chain only), and the recipe of ``train_classifier`` is followed
+(number of epochs from an inner part, then again on everything), with four changed versions of each clip. Accuracies
+are means over the five.
 """
 
 from __future__ import annotations
@@ -35,11 +36,12 @@ from tfaudiotl.audio.distort import (
 )
 from tfaudiotl.audio.masking import MixUp, SpecAugment
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips
-from tfaudiotl.training.head import Examples, clip_scores, head_of, new_head
+from tfaudiotl.training.head import Examples, clip_scores, fit_head, head_of, new_head
 from tfaudiotl.training.recipe import Progress, _HeadTrainer
 from tfaudiotl.training.variants import augmented_embeddings
 
 COPIES, DRAWS, SHOTS = 4, 5, (3, 10, None)
+WITH_ALL = ("none", "augment=True")  # with all clips one layer alone would be lost in the noise
 WAVEFORM: dict[str, Augmentation] = {
     "augment=True": mild_augmentation(),
     "gain": RandomGain((-6, 6)),
@@ -118,8 +120,6 @@ class Study:
         head = new_head(trainer.head)
         if kind == "mixup":  # the number of epochs is that without it
             examples = self.examples.take(train).with_variants(self.mixed(train))
-            from tfaudiotl.training.head import fit_head
-
             fit_head(head, examples, None, options, epochs=epochs)
         else:
             trainer._run("refit", head, train, None, epochs=epochs)
@@ -142,7 +142,8 @@ def main(name: str, folder: str, yamnet: str, kinds: list[str]) -> None:
     print(f"{name}: {len(clips)} clips, tested on {sorted(set(parts.tolist()))[:DRAWS]}", flush=True)
     for shots in SHOTS:
         plain: list[float] = []
-        for kind in ["none", *kinds, *([] if "mixup" in kinds else ["mixup"])]:
+        every = ["none", *kinds, *([] if "mixup" in kinds else ["mixup"])]
+        for kind in every if shots else [kind for kind in every if kind in WITH_ALL]:
             found = []
             for number, held in enumerate(sorted(set(parts.tolist()))[:DRAWS]):
                 train = draw(clips, np.flatnonzero(parts != held), shots, number)
