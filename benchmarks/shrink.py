@@ -6,7 +6,7 @@ For each fold: the teacher (YAMNet, frozen, with a head) trains on the other fol
 without their labels; two more students of the same network train all their weights on the labels, for the same number
 of steps of the same size, one from the same start and one from random weights. All are measured on the fold, as means
 over the seeds. START must not have heard the folds either. The student's settings (layer8, the scores' weight, the
-mild mixing) were chosen on folds 2 and 3.
+temperature, the mild mixing) were chosen on folds 2 and 3.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ def main() -> None:
     arguments = parser.parse_args()
     clips = tl.Clips.from_directory(arguments.folder, fold_pattern=arguments.fold_pattern)
     options = DistillOptions(
-        patches=arguments.patches, epochs=arguments.epochs, learning_rate=1e-3, scores_weight=5.0, mixing=MIXING
-    )
+        patches=arguments.patches, epochs=arguments.epochs, learning_rate=1e-3, scores_weight=5.0, temperature=4.0,
+        mixing=MIXING,
+    )  # fmt: skip
     rows = []
     for fold in arguments.folds.split(","):
         train, test = clips[clips.fold != fold], clips[clips.fold == fold]
