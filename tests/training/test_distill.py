@@ -15,7 +15,7 @@ from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.weights import npz_bytes
 from tfaudiotl.backbones.yamnet_mini import YAMNetMini
 from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.training.distill import DistillOptions, distill, open_teacher
+from tfaudiotl.training.distill import DistillOptions, _softened, distill, open_teacher
 from tfaudiotl.workflow import save_student
 
 
@@ -78,6 +78,17 @@ def test_a_classifiers_student_agrees_with_it(tmp_path: Path) -> None:
     reloaded = keras.saving.load_model(files[0])
     assert class_names_of(reloaded) == KINDS
     np.testing.assert_array_equal(reloaded(heard[:3]), student.model(heard[:3]))
+
+
+def test_temperature_divides_the_logits() -> None:
+    logits = np.array([[4.0, 0.0, -4.0], [1.0, 1.0, 0.0]])
+    for multi_label, activation in ((False, keras.activations.softmax), (True, keras.activations.sigmoid)):
+        scores = np.asarray(activation(keras.ops.convert_to_tensor(logits))).astype(np.float16)
+        softer = np.asarray(activation(keras.ops.convert_to_tensor(logits / 4)))
+        np.testing.assert_allclose(_softened(scores, 4.0, multi_label), softer, atol=2e-3)
+        assert _softened(scores, 1.0, multi_label) is scores
+    with pytest.raises(ValueError, match="temperature=0: a positive number"):
+        DistillOptions(temperature=0)
 
 
 def test_layers_of_a_classifier_have_their_short_names() -> None:

@@ -29,6 +29,8 @@ def distill(
     epochs: Annotated[int, typer.Option(help="Passes of the student over them.")] = 4,
     batch_size: Annotated[int, typer.Option(help="Examples per step.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="AdamW's highest.")] = 2e-3,
+    scores_weight: Annotated[float, typer.Option(help="Of the scores' loss; each embedding's is 1.")] = 0.1,
+    temperature: Annotated[float, typer.Option(help="Above 1: learn which wrong classes are likely too.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     on_error: OnErrorOption = OnError.RAISE,
     overwrite: Overwrite = False,
@@ -42,7 +44,13 @@ def distill(
         from tfaudiotl.workflow import save_student
 
         options = DistillOptions(
-            patches=patches, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
+            patches=patches,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            scores_weight=scores_weight,
+            temperature=temperature,
+            seed=seed,
         )
         if output.exists() and not overwrite:
             raise FileExistsError(f"--output {str(output)!r} is there already; --overwrite replaces what is in it")
