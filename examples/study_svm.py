@@ -2,7 +2,7 @@ r"""Features with a support vector machine, with a dense head, or fine-tuned: wh
 
     python examples/study_svm.py FOLDER --fold-pattern '^(\d)-' [--backbone vggish] [--weights PATH] [--layers a,b]
 
-FOLDER has one sub-folder of recordings per class; the pattern finds the fold in a file's name (else five folds are
+FOLDER has one sub-folder of recordings per class; the pattern finds the fold in a file's name (else folds are
 drawn). For every fold: the mean of a clip's patches, standardised, and an SVM (RBF) whose C is chosen inside the
 training part; the recipe of `tfaudiotl train`; the same with the last two blocks fine-tuned.
 """
@@ -26,13 +26,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--fold-pattern")
+    parser.add_argument("--folds", type=int, default=5, help="to draw, without a pattern")
     parser.add_argument("--backbone", default="vggish")
     parser.add_argument("--weights", default="audioset")
     parser.add_argument("--layers", default="embedding")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     clips = tl.Clips.from_directory(options.folder, fold_pattern=options.fold_pattern)
-    folds = list(clips.folds(None if options.fold_pattern else 5, seed=options.seed))
+    folds = list(clips.folds(None if options.fold_pattern else options.folds, seed=options.seed))
     network = {"backbone": options.backbone, "weights": options.weights}
     rows: dict[str, list[tuple[float, float]]] = {}
     for layer in options.layers.split(","):
