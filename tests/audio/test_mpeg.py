@@ -73,6 +73,20 @@ def test_spans_hold_the_samples_of_the_whole(tag: bool, tmp_path: Path) -> None:
         np.testing.assert_allclose(span, whole[first : first + len(span)], atol=1e-6)
 
 
+def test_spans_of_a_long_file_do_not_walk_through_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "long.mp3"
+    data = without_tag(write_vbr(path, rate=44_100, channels=1, loud_first=False))
+    path.write_bytes(data * 20)
+    whole = tl.load_audio(path, sample_rate=44_100)
+    for start in np.arange(0.5, 118, 3.7):  # the first marked frame is after 13 s
+        span = tl.load_audio(path, sample_rate=44_100, start=start, end=start + 0.4)
+        first = round(start * 44_100)
+        np.testing.assert_allclose(span, whole[first : first + len(span)], atol=1e-6)
+    end = tl.audio_info(path).duration
+    assert len(tl.load_audio(path, sample_rate=44_100, start=end - 0.1)) == 4_410
+    assert "error" not in capfd.readouterr().err  # of libmpg123, for frames whose bits lie before the mark
+
+
 def test_tags_and_junk_do_not_count(tmp_path: Path) -> None:
     path = tmp_path / "sound.mp3"
     data = without_tag(write_vbr(path, rate=44_100, channels=1, loud_first=True))

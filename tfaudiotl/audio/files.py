@@ -6,7 +6,6 @@ meanwhile. Nothing here imports TensorFlow.
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import stat
@@ -32,7 +31,7 @@ from tfaudiotl.audio.arrays import (
 )
 from tfaudiotl.audio.containers import UNKNOWN_FRAMES, check_complete, last_ogg_page
 from tfaudiotl.audio.ffmpeg import FFMPEG_EXTENSIONS, FfmpegSound, is_ffmpegs, open_ffmpeg, read_head
-from tfaudiotl.audio.mpeg import with_length
+from tfaudiotl.audio.mpeg import CountedMp3, with_length
 from tfaudiotl.errors import AudioError
 
 if TYPE_CHECKING:
@@ -263,7 +262,7 @@ class _Stream(soundfile.SoundFile):
 
     def close(self) -> None:
         super().close()
-        if isinstance(self.name, io.RawIOBase):
+        if isinstance(self.name, CountedMp3):
             self.name.close()
 
 
@@ -334,6 +333,11 @@ def _decode(sound: _Stream | FfmpegSound, name: str, first: int, last: int, chan
         raise AudioError(name, f"has {sound.channels} channels, so none of number {channels} (counted from 0)")
     if isinstance(sound, FfmpegSound):
         return _chosen(sound.decode(first, last), channels)
+    if isinstance(sound.name, CountedMp3):
+        later, before = sound.name.later(first - 2 * _MP3_LEAD)  # twice: its own first frames are not whole
+        if before:
+            with _Stream(later) as rest:
+                return _decode(rest, name, first - before, last - before, channels)
     if sound.frames >= UNKNOWN_FRAMES:
         _skip(sound, name, first)  # without a length libsndfile cannot seek in FLAC
     elif first:

@@ -25,20 +25,28 @@ _DECODER_DELAY = 529  # samples, of the synthesis filters; LAME's delays are cou
 _TAG_RATE = 9  # bit-rate index of the frame in front: at least 144 bytes, where 52 are used
 
 
+_MARKED = 512  # frames from one whose place is kept to the next: what seeking has to walk through
+
+
 @dataclass(frozen=True)
 class _Frames:
-    """Where the first frame is, its header, how many there are."""
+    """The header of the first frame, how many there are, and where every 512th is."""
 
-    start: int
     header: int
     count: int
+    places: tuple[int, ...]
+
+    @property
+    def samples(self) -> int:
+        """Of one frame."""
+        return 1152 if self.header >> 19 & 3 == 3 else 576
 
 
-def with_length(name: str) -> io.RawIOBase | None:
+def with_length(name: str) -> CountedMp3 | None:
     """The MP3 file with a frame in front that tells its length, or None where the file tells it (or is no MP3)."""
     status = os.stat(name)
     found = _scan(name, status.st_size, status.st_mtime_ns)
-    return None if found is None else _Prefixed(_length_frames(found), name, found.start)
+    return None if found is None else CountedMp3(name, found)
 
 
 @lru_cache(maxsize=256)  # spans of a long file ask again and again
@@ -53,16 +61,18 @@ def _scan(name: str, size: int, modified: int) -> _Frames | None:
         if data[side : side + 4] in (b"Xing", b"Info") or data[start + 36 : start + 40] == b"VBRI":
             return None
         place: int | None = start
-        count = 0
+        count, places = 0, []
         while place is not None:
             end = place + _frame_bytes(_header(data, place))
             if end > len(data):
                 break  # cut short: not decoded
+            if count % _MARKED == 0:
+                places.append(place)
             count += 1
             # Almost always the next frame begins here; else there is a tag or junk between them.
             here = end + _HEADER <= len(data) and _fits(_header(data, end), header)
             place = end if here else _next_frame(data, end, header)
-        return _Frames(start, header, count)
+        return _Frames(header, count, tuple(places))
 
 
 def _header(data: mmap.mmap, place: int) -> int:
@@ -113,28 +123,41 @@ def _next_frame(data: mmap.mmap, place: int, first: int | None) -> int | None:
     return None
 
 
-def _length_frames(frames: _Frames) -> bytes:
+def _length_frames(frames: _Frames, count: int) -> bytes:
     """Two silent frames like the first one: LAME's "Info" tag with the number of the others, and one to skip.
 
     A decoder that meets the tag drops its own delay from the beginning. Told of as much delay of the encoder as is
     then left of the second frame, it drops that frame and no more.
     """
     header = frames.header & ~0xF200 | 0x1_0000 | _TAG_RATE << 12  # this bit rate, no padding, no checksum
-    silent = (header.to_bytes(_HEADER, "big") + bytes(_side_bytes(header))).ljust(_frame_bytes(header), b"\0")
-    delay = (1152 if header >> 19 & 3 == 3 else 576) - _DECODER_DELAY
-    tag = b"Info" + (1).to_bytes(4, "big") + (frames.count + 1).to_bytes(4, "big")  # 1: the number of frames follows
-    tag += b"LAME".ljust(21, b"\0") + (delay << 12).to_bytes(3, "big")  # delay and padding, 12 bits each
     place = _HEADER + _side_bytes(header)
+    silent = (header.to_bytes(_HEADER, "big") + bytes(_side_bytes(header))).ljust(_frame_bytes(header), b"\0")
+    tag = b"Info" + (1).to_bytes(4, "big") + (count + 1).to_bytes(4, "big")  # 1: the number of frames follows
+    delay = frames.samples - _DECODER_DELAY
+    tag += b"LAME".ljust(21, b"\0") + (delay << 12).to_bytes(3, "big")  # delay and padding, 12 bits each
     return silent[:place] + tag + silent[place + len(tag) :] + silent
 
 
-class _Prefixed(io.RawIOBase):
-    """Some bytes, then a file from a place in it on."""
+class CountedMp3(io.RawIOBase):
+    """Frames that tell the length, then the file from one of its marked frames on.
 
-    def __init__(self, prefix: bytes, name: str, start: int):
-        self._prefix, self._start, self._place = prefix, start, 0
+    Args:
+        name: the file's.
+        frames: what is in it.
+        mark: number of the marked frame.
+    """
+
+    def __init__(self, name: str, frames: _Frames, mark: int = 0):
+        self._name, self._frames, self._mark, self._place = name, frames, mark, 0
+        self._prefix, self._start = _length_frames(frames, frames.count - mark * _MARKED), frames.places[mark]
         self._file = open(name, "rb")  # noqa: SIM115 - closed with this object
-        self._length = len(prefix) + os.fstat(self._file.fileno()).st_size - start
+        self._length = len(self._prefix) + os.fstat(self._file.fileno()).st_size - self._start
+
+    def later(self, sample: int) -> tuple[CountedMp3, int]:
+        """The same from the last marked frame at or before a sample on, and that frame's first sample."""
+        ahead = max(0, sample) // (_MARKED * self._frames.samples)
+        mark = min(self._mark + ahead, len(self._frames.places) - 1)
+        return CountedMp3(self._name, self._frames, mark), (mark - self._mark) * _MARKED * self._frames.samples
 
     def readable(self) -> bool:
         return True
