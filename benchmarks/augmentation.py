@@ -1,6 +1,6 @@
 """What each augmentation is worth, with few clips and with all, on a frozen YAMNet.
 
-    python -m benchmarks.augmentation esc10 ESC-10 YAMNET
+    python -m benchmarks.augmentation esc10 ESC-10 YAMNET [KIND ...]
     python -m benchmarks.augmentation fsdd FSDD/recordings YAMNET
 
 ESC-10: each of the five official folds is the test part once. FSDD: each of five speakers. Of the rest, 3 or 10 clips
@@ -137,12 +137,12 @@ def draw(clips: Clips, rows: np.ndarray, shots: int | None, seed: int) -> np.nda
 
 def main(name: str, folder: str, yamnet: str, kinds: list[str]) -> None:
     clips, parts = load(name, folder)
-    kinds = kinds or [kind for kind in WAVEFORM if name == "esc10" or kind != "crop"] + ["masks"]
+    kinds = kinds or [kind for kind in WAVEFORM if name == "esc10" or kind != "crop"] + ["masks", "mixup"]
     study = Study(clips, yamnet, [kind for kind in kinds if kind != "mixup"])
     print(f"{name}: {len(clips)} clips, tested on {sorted(set(parts.tolist()))[:DRAWS]}", flush=True)
     for shots in SHOTS:
         plain: list[float] = []
-        every = ["none", *kinds, *([] if "mixup" in kinds else ["mixup"])]
+        every = ["none", *kinds]
         for kind in every if shots else [kind for kind in every if kind in WITH_ALL]:
             found = []
             for number, held in enumerate(sorted(set(parts.tolist()))[:DRAWS]):
