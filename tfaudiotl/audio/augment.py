@@ -179,9 +179,17 @@ class Chain(Augmentation):
 
 def mild_augmentation(*, sample_rate: int = 16_000, seed: int | None = None) -> Chain:
     """The chain behind ``augment=True``; docs/augmentation.md has what each step is worth."""
-    from tfaudiotl.audio.distort import RandomEqualizer, RandomGain
+    from tfaudiotl.audio.distort import RandomEqualizer, RandomGain, RandomNoise, RandomShift
 
-    return Chain([RandomGain((-6, 6)), RandomEqualizer(6.0, sample_rate=sample_rate)], seed=seed)
+    return Chain(
+        [
+            RandomShift(0.25, probability=0.5),
+            RandomGain((-6, 6)),
+            RandomEqualizer(4.0, sample_rate=sample_rate, probability=0.5),
+            RandomNoise((15, 40), probability=0.5),
+        ],
+        seed=seed,
+    )
 
 
 def as_augmentation(augment: Any, *, sample_rate: int = 16_000) -> Augmentation | None:
