@@ -48,6 +48,7 @@ def strategies(blocks: int | str = 2) -> tuple[Strategy, ...]:
                 "batch_norm": "train",
                 "learning_rate": 2e-3,
                 "block_decay": 1.0,
+                "patience": 15,  # the first epochs show nothing yet
             },
         ),
         Strategy("head only", options={"blocks": 0}),
