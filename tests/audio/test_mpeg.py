@@ -78,7 +78,9 @@ def test_spans_of_a_long_file_do_not_walk_through_it(tmp_path: Path, capfd: pyte
     data = without_tag(write_vbr(path, rate=44_100, channels=1, loud_first=False))
     path.write_bytes(data * 20)
     whole = tl.load_audio(path, sample_rate=44_100)
-    for start in np.arange(0.5, 118, 3.7):  # the first marked frame is after 13 s
+    marks = 512 * 1_152 * np.arange(1, 9)
+    just_after = (marks + 16 * 1_152 + 10) / 44_100  # the lead of 16 frames would begin at the mark
+    for start in [*np.arange(0.5, 118, 3.7), *just_after]:
         span = tl.load_audio(path, sample_rate=44_100, start=start, end=start + 0.4)
         first = round(start * 44_100)
         np.testing.assert_allclose(span, whole[first : first + len(span)], atol=1e-6)

@@ -296,7 +296,7 @@ def _open(path: Path_) -> _Stream | FfmpegSound:
     except TypeError:  # soundfile asks for the rate of .raw files
         raise AudioError(name, "has no header that says its rate and sample format") from None
     try:
-        if sound.format == "MP3" and (counted := with_length(name)):
+        if sound.format == "MP3" and (counted := with_length(name, status)):
             sound.close()
             return _Stream(counted)
         check_complete(sound, name, status.st_size)
@@ -333,11 +333,11 @@ def _decode(sound: _Stream | FfmpegSound, name: str, first: int, last: int, chan
         raise AudioError(name, f"has {sound.channels} channels, so none of number {channels} (counted from 0)")
     if isinstance(sound, FfmpegSound):
         return _chosen(sound.decode(first, last), channels)
-    if isinstance(sound.name, CountedMp3):
-        later, before = sound.name.later(first - 2 * _MP3_LEAD)  # twice: its own first frames are not whole
-        if before:
-            with _Stream(later) as rest:
-                return _decode(rest, name, first - before, last - before, channels)
+    # twice the lead: the first frames after a mark are not whole
+    if isinstance(sound.name, CountedMp3) and (later := sound.name.later(first - 2 * _MP3_LEAD)):
+        rest, before = later
+        with _Stream(rest) as stream:
+            return _decode(stream, name, first - before, last - before, channels)
     if sound.frames >= UNKNOWN_FRAMES:
         _skip(sound, name, first)  # without a length libsndfile cannot seek in FLAC
     elif first:

@@ -23,8 +23,6 @@ _SAME = 0xFFFE_0C00  # bits of a header that are the same in all frames: sync, v
 _HEADER = 4  # bytes
 _DECODER_DELAY = 529  # samples, of the synthesis filters; LAME's delays are counted without it
 _TAG_RATE = 9  # bit-rate index of the frame in front: at least 144 bytes, where 52 are used
-
-
 _MARKED = 512  # frames from one whose place is kept to the next: what seeking has to walk through
 
 
@@ -42,9 +40,8 @@ class _Frames:
         return 1152 if self.header >> 19 & 3 == 3 else 576
 
 
-def with_length(name: str) -> CountedMp3 | None:
+def with_length(name: str, status: os.stat_result) -> CountedMp3 | None:
     """The MP3 file with a frame in front that tells its length, or None where the file tells it (or is no MP3)."""
-    status = os.stat(name)
     found = _scan(name, status.st_size, status.st_mtime_ns)
     return None if found is None else CountedMp3(name, found)
 
@@ -153,11 +150,16 @@ class CountedMp3(io.RawIOBase):
         self._file = open(name, "rb")  # noqa: SIM115 - closed with this object
         self._length = len(self._prefix) + os.fstat(self._file.fileno()).st_size - self._start
 
-    def later(self, sample: int) -> tuple[CountedMp3, int]:
-        """The same from the last marked frame at or before a sample on, and that frame's first sample."""
-        ahead = max(0, sample) // (_MARKED * self._frames.samples)
-        mark = min(self._mark + ahead, len(self._frames.places) - 1)
-        return CountedMp3(self._name, self._frames, mark), (mark - self._mark) * _MARKED * self._frames.samples
+    def later(self, sample: int) -> tuple[CountedMp3, int] | None:
+        """The same from a marked frame on, the last at or before a sample, and that frame's first sample.
+
+        None where this one begins there already.
+        """
+        last = len(self._frames.places) - 1 - self._mark
+        ahead = min(max(0, sample) // (_MARKED * self._frames.samples), last)
+        if not ahead:
+            return None
+        return CountedMp3(self._name, self._frames, self._mark + ahead), ahead * _MARKED * self._frames.samples
 
     def readable(self) -> bool:
         return True
