@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import time
 from typing import Annotated
 
 import pytest
@@ -50,15 +46,3 @@ def test_a_log_gets_lines_now_and_then(capsys: pytest.CaptureFixture[str], monke
         "Listening to clips: 4 of 4",
         "Training: fold 1, epoch: 1 of 9  val_loss 0.250",
     ]
-
-
-def test_ctrl_c_is_not_lost_where_something_swallows_it() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with console.training_bars() as progress:
-        progress.epoch("train", 1, 10, {})
-        with contextlib.suppress(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
-        with pytest.raises(KeyboardInterrupt):
-            progress.epoch("train", 2, 10, {})
-    assert signal.getsignal(signal.SIGINT) is before

@@ -126,6 +126,11 @@ def test_wrong_options_are_named(arguments: list[str], message: str, tmp_path: P
     assert "Listening" not in result.output  # refused before the work
 
 
+def hear_ctrl_c() -> None:
+    """A shell without job control starts what is in its background deaf to Ctrl-C, and so the tests' children too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_training_resumes(how: signal.Signals, tmp_path: Path, stand_in: Path) -> None:
@@ -133,7 +138,9 @@ def test_an_interrupted_training_resumes(how: signal.Signals, tmp_path: Path, st
     # So many epochs that the interruption falls among them.
     slow = [*FAST[:4], "--epochs", "3000", "--patience", "3000", "--learning-rate", "0.001"]
     command = [sys.executable, "-m", "tfaudiotl.cli", "train", sounds, "-o", out, "--weights", stand_in, *slow]
-    process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [str(part) for part in command], stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    )
     state = out / ".work" / "train.npz"
     deadline = time.monotonic() + 120
     while not state.is_file() and time.monotonic() < deadline:

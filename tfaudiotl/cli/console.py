@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -105,49 +104,8 @@ def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def interruptions() -> Iterator[Callable[[], None]]:
-    """Yields a function that raises KeyboardInterrupt once Ctrl-C was pressed, even if the first one went astray.
-
-    Python prints and forgets a KeyboardInterrupt that is raised in a finalizer or a callback of C code.
-    """
-    pressed = False
-
-    def press(*_: Any) -> None:
-        nonlocal pressed
-        pressed = True
-        raise KeyboardInterrupt
-
-    def check() -> None:
-        if pressed:
-            raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield check
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
 def training_bars() -> Iterator[Progress]:
-    """One bar for the clips, then one per training run; each step also looks for Ctrl-C."""
-    from tfaudiotl.training.recipe import Progress
-
-    with interruptions() as check, _training_bars() as shown:
-
-        def clips(done: int, total: int) -> None:
-            check()
-            shown.clips(done, total)
-
-        def epoch(run: str, number: int, epochs: int, metrics: dict[str, float]) -> None:
-            check()
-            shown.epoch(run, number, epochs, metrics)
-
-        yield Progress(clips=clips, epoch=epoch)
-
-
-@contextmanager
-def _training_bars() -> Iterator[Progress]:
+    """One bar for the clips, then one per training run."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
