@@ -124,7 +124,7 @@ def test_tflite_has_built_in_operators_only(model: keras.Model, tmp_path: Path) 
 
 def test_float16_is_half_the_size(model: keras.Model, tmp_path: Path) -> None:
     whole = export_tflite(model, tmp_path / "a.tflite").stat().st_size
-    assert export_tflite(model, tmp_path / "b.tflite", quantize="float16").stat().st_size < 0.52 * whole
+    assert export_tflite(model, tmp_path / "b.tflite", quantize="float16").stat().st_size <= 0.5 * whole
 
 
 def test_tflite_windows_are_the_models_or_as_asked(stand_in: Path, tmp_path: Path) -> None:

@@ -134,16 +134,15 @@ def audit_content(content: bytes, name: str) -> Audit:
     """Reads back a file's bytes; ``name`` is what errors call it."""
     graph = Graph(content)
     operators, part = [], "front-end"
-    dequantized: dict[int, int] = {}  # weights that are widened as the file is loaded: output -> constant
+    stored = stored_constants(graph)
     for op in graph.operators():
-        if op.kind == "DEQUANTIZE" and graph.is_constant(op.inputs[0]):
-            dequantized[op.outputs[0]] = op.inputs[0]
+        if op.outputs[0] in stored:
             continue
         part = part_of(op, part)
-        constants = [dequantized.get(tensor, tensor) for tensor in op.inputs]
+        constants = [stored.get(tensor, tensor) for tensor in op.inputs]
         size = sum(graph.constant_bytes(tensor) for tensor in constants)
         weights = math.prod(graph.shape(op.inputs[1])) if op.kind in LAYERS else 0
-        operators.append(Audited(op.kind, part, _scheme(graph, op, dequantized), size, weights))
+        operators.append(Audited(op.kind, part, _scheme(graph, op, stored), size, weights))
     return Audit(
         name,
         len(content),
@@ -189,16 +188,27 @@ def check_audit(audit: Audit, *, quantize: str | None, patches: bool) -> None:
 
 def part_of(op: Operator, before: str) -> str:
     """The block an operator belongs to, by its name; operators of no known name belong to the one before."""
-    if found := re.search(r"(?:^|/)(layer\d+)_", op.name):
+    return part_of_name(op.name) or (before if op.kind not in LAYERS else "head")
+
+
+def part_of_name(name: str) -> str:
+    """The block that a tensor's name tells of; "" if none."""
+    if found := re.search(r"(?:^|/)(layer\d+)_", name):
         return found[1]
-    if re.search(r"(?:^|/)(log_mel|patch_batch|valid_patches)", op.name):
+    if re.search(r"(?:^|/)(log_mel|patch_batch|valid_patches)", name):
         return "front-end"
-    if re.search(r"(?:^|/)(head_|class_scores|logits|scores)", op.name):
-        return "head"
-    return before if op.kind not in LAYERS else "head"
+    return "head" if re.search(r"(?:^|/)(head_|class_scores|logits|scores)", name) else ""
 
 
-def _scheme(graph: Graph, op: Operator, dequantized: dict[int, int]) -> str:
+def stored_constants(graph: Graph) -> dict[int, int]:
+    """Constants that an operator widens or fills in as the file is loaded, and the tensors that hold them."""
+    kinds = ("DEQUANTIZE", "DENSIFY")
+    return {
+        op.outputs[0]: op.inputs[0] for op in graph.operators() if op.kind in kinds and graph.is_constant(op.inputs[0])
+    }
+
+
+def _scheme(graph: Graph, op: Operator, stored: dict[int, int]) -> str:
     types = {graph.type(tensor) for tensor in (op.inputs[0], op.outputs[0]) if tensor >= 0}
     if op.kind in ("QUANTIZE", "DEQUANTIZE"):
         return "other"
@@ -209,8 +219,8 @@ def _scheme(graph: Graph, op: Operator, dequantized: dict[int, int]) -> str:
     if "FLOAT32" not in types:
         return "other"
     weights = op.inputs[1] if len(op.inputs) > 1 else -1
-    if weights in dequantized:
-        return "float16" if graph.type(dequantized[weights]) == "FLOAT16" else "weight"
+    if weights in stored and graph.type(stored[weights]) != "FLOAT32":
+        return "float16" if graph.type(stored[weights]) == "FLOAT16" else "weight"
     if weights >= 0 and graph.type(weights) == "INT8":
         return "dynamic" if op.kind in HYBRID else "weight"
     return "float"

@@ -91,7 +91,7 @@ class Graph:
 
     def name(self, tensor: int) -> str:
         """The tensor's name."""
-        return self._graph.tensors[tensor].name.decode()
+        return (self._graph.tensors[tensor].name or b"").decode()
 
     def shape(self, tensor: int) -> tuple[int, ...]:
         """The tensor's shape."""
@@ -133,6 +133,33 @@ class Graph:
         buffer.data = np.frombuffer(data, np.uint8)
         self.model.buffers.append(buffer)
         return len(self.model.buffers) - 1
+
+    def compress_constant(self, tensor: int, compressed: Any, values: np.ndarray, operator: int, version: int) -> None:
+        """Stores a constant in another form, which an operator brings back as the file is loaded.
+
+        Args:
+            tensor: the constant's number; its readers stay as they are.
+            compressed: the stored tensor's description, a ``schema.TensorT``; its buffer is set here.
+            values: what is stored.
+            operator: a ``schema.BuiltinOperator`` that takes the stored tensor and gives the constant.
+            version: the operator's, as the runtime counts them.
+        """
+        compressed.buffer, self._graph.tensors[tensor].buffer = self.add_buffer(values.tobytes()), 0
+        self._graph.tensors.append(compressed)
+        op = schema.OperatorT()
+        op.opcodeIndex = self._operator_code(operator, version)
+        op.inputs, op.outputs = np.array([len(self._graph.tensors) - 1], np.int32), np.array([tensor], np.int32)
+        self._graph.operators = [op, *self._graph.operators]
+
+    def _operator_code(self, kind: int, version: int) -> int:
+        for number, code in enumerate(self.model.operatorCodes):
+            if max(code.builtinCode, code.deprecatedBuiltinCode) == kind and code.version >= version:
+                return number
+        code = schema.OperatorCodeT()
+        code.builtinCode, code.version = kind, version
+        code.deprecatedBuiltinCode = min(kind, schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES)
+        self.model.operatorCodes.append(code)
+        return len(self.model.operatorCodes) - 1
 
     def consumers(self, tensor: int) -> list[Operator]:
         """The operators that read the tensor."""

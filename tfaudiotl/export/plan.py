@@ -45,16 +45,6 @@ def quantize_dynamic(content: bytes) -> Quantized:
     return Quantized(apply_schemes(content, schemes), schemes)
 
 
-def quantize_float16(content: bytes) -> Quantized:
-    """Weights of the network in half precision; the front-end stays in float32.
-
-    A window or mel matrix in half precision leaks loud tones into empty mel bands, where the log shows it:
-    the scores of a pure tone then move by 0.7.
-    """
-    schemes = {op.name: "float16" for op, _ in _network(content) if op.kind in LAYERS}
-    return Quantized(apply_schemes(content, schemes), schemes)
-
-
 def quantize_static(content: bytes, windows: np.ndarray, *, near: float = NEAR) -> Quantized:
     """Static int8 wherever the network bears it, dynamic where it does not; the front-end in float.
 

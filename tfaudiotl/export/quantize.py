@@ -12,7 +12,7 @@ import numpy as np
 from tfaudiotl.errors import ExportError
 from tfaudiotl.export.flatbuffer import Graph
 
-SCHEMES = ("static", "static16", "dynamic", "weight", "float16")
+SCHEMES = ("static", "static16", "dynamic", "weight")
 
 
 def apply_schemes(
@@ -28,15 +28,14 @@ def apply_schemes(
         content: a .tflite file in float32.
         schemes: operator's name -> "static" (int8 throughout, by calibrated ranges), "static16"
             (the same with 16-bit activations), "dynamic" (int8 weights,
-            activations quantised as they come), "weight" (int8 weights, widened for the computation) or "float16"
-            (weights in half precision, widened).
+            activations quantised as they come) or "weight" (int8 weights, widened for the computation).
         limits: range of each of the file's tensors, by name; needed for "static".
         int8_io: also inputs and outputs.
 
     Raises:
         ExportError: the quantizer cannot do it.
     """
-    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
+    from ai_edge_quantizer import qtyping, quantizer
 
     static = int8_io or bool({"static", "static16"} & set(schemes.values()))
     if static and limits is None:
@@ -54,9 +53,6 @@ def apply_schemes(
             run.add_dynamic_config(exactly, operation, 8)
         elif scheme == "weight":
             run.add_weight_only_config(exactly, operation, 8)
-        elif scheme == "float16":
-            casting = algorithm_manager.AlgorithmName.FLOAT_CASTING
-            run.add_weight_only_config(exactly, operation, 16, algorithm_key=casting)
         else:
             raise ValueError(f"scheme={scheme!r}: allowed are {', '.join(SCHEMES)}")
     statistics = _statistics(limits) if static and limits is not None else None

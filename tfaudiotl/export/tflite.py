@@ -26,8 +26,9 @@ from tfaudiotl.export.convert import (
 )
 from tfaudiotl.export.metadata import Metadata, write_metadata
 from tfaudiotl.export.micro import write_c_array
-from tfaudiotl.export.plan import Quantized, quantize_dynamic, quantize_float16, quantize_static, quantize_throughout
+from tfaudiotl.export.plan import Quantized, quantize_dynamic, quantize_static, quantize_throughout
 from tfaudiotl.export.proof import prove
+from tfaudiotl.export.slim import drop_fill, halve_constants
 from tfaudiotl.export.sound import calibration_windows, patches_of
 
 QUANTIZE = (None, "float16", "dynamic", "int8", "int8_io")
@@ -93,7 +94,8 @@ def export_tflite(
         raise FileExistsError(f"path={str(path)!r} exists already; pass overwrite=True to replace it")
     plain = float_content(model, input=input, samples=samples, frontend=frontend)
     done = _quantized(model, plain, quantize, input, calibrate, samples)
-    content = write_metadata(done.content, _filled(metadata, model, input))
+    slim = plain if quantize is None else drop_fill(done.content)
+    content = write_metadata(slim, _filled(metadata, model, input))
     audit = audit_content(content, Path(path).name)
     check_audit(audit, quantize=quantize, patches=input == "patches")
     with new_path(path, overwrite=overwrite) as target:
@@ -146,7 +148,7 @@ def _quantized(
     if quantize is None:
         return Quantized(plain, {})
     if quantize == "float16":
-        return quantize_float16(plain)
+        return Quantized(halve_constants(plain), {})
     if quantize == "dynamic":
         return quantize_dynamic(plain)
     assert calibrate is not None  # _check
