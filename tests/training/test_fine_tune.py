@@ -88,6 +88,39 @@ def test_weights_from_before_a_stage_stay_when_it_makes_nothing_better(stand_in:
     np.testing.assert_array_equal(kernel, classifier(stand_in).get_layer("layer3_pointwise_conv").kernel)
 
 
+class Epochs(keras.callbacks.Callback):
+    """How many epochs each training took."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: list[int] = []
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.counts.append(0)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.counts[-1] += 1
+
+
+def test_refit_learns_what_told_when_to_stop_for_as_many_epochs(stand_in: Path, tmp_path: Path) -> None:
+    train, val = clips(4), clips(8, 1)
+    options = {**QUICK, "head_epochs": 10, "epochs": 4, "learning_rate": 1e-3}
+    losses = []
+    for refit in (False, True):
+        model, epochs = classifier(stand_in), Epochs()
+        workdir = tmp_path / str(refit)
+        done = fine_tune(model, train, val, refit=refit, callbacks=[epochs], workdir=workdir, **options)
+        losses.append(model.evaluate(val.dataset(batch_size=8), verbose=0))
+        best = [count for count in done.best_epochs.values() if count]
+        assert epochs.counts[2:] == (best if refit else [])
+        again = classifier(stand_in)  # what is done already is taken from the folder, and nothing runs
+        fine_tune(again, train, val, refit=refit, callbacks=[epochs], workdir=workdir, **options)
+        for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        assert len(epochs.counts) == 2 + len(best) * refit
+    assert losses[1][0] < losses[0][0]
+
+
 def test_from_scratch_what_is_learned_is_seen_at_once(stand_in: Path) -> None:
     model = build_classifier("yamnet", classes=sorted(KINDS), embedding="layer4", weights=None, hidden=(), seed=1)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]

@@ -46,12 +46,12 @@ def train_fine_tuned(
     """Trains a classifier's head and its last blocks, and measures it on clips it never saw.
 
     Without folds, a share ``val`` of the clips is held out, tells which epochs to keep, and is what the evaluation is
-    about. With folds, each is predicted by a classifier trained on the others, a part of which decides when to stop;
-    the final one is trained on all clips but such a part.
+    about. With folds, each is predicted by a classifier trained on the others: a part of these decides when to stop,
+    then all of them are learned anew for as many epochs. The final one is trained on all clips in the same way.
 
     Args:
         clips: the labelled clips.
-        fine_tune: how.
+        fine_tune: how; ``refit`` is as the folds want it.
         folds: None, the number of folds to draw, or "given" for the clips' own fold column.
         val: share held out, in (0, 1); not used with folds.
         window_seconds: longer clips are cut into windows of this length, each an example.
@@ -75,6 +75,7 @@ def train_fine_tuned(
     keeper = Keeper(len(clips), windows.source, sample_rate=rate, allow_silence=allow_silence, seed=seed)
     sounds = Sounds.of([windows], sample_rate=rate)
     jobs = [partial(_checked, job, keeper, row, windows.paths[row]) for row, job in enumerate(sounds.jobs)]
+    fine_tune = replace(fine_tune, refit=folds is not None)
     tuner = FineTuner(model, replace(sounds, jobs=jobs), fine_tune, workdir, progress=progress.clips)
     try:
         skipped = list(tuner.cache.skipped.values())

@@ -59,7 +59,7 @@ class FineTuned:
     Attributes:
         histories: metrics of every epoch, by stage.
         best_epochs: epoch whose weights were kept, by stage; 0: those from before the stage.
-        seconds: "cache" (the frozen part, once) and each stage.
+        seconds: "cache" (the frozen part, once) and each stage; "head, refit" and so on with ``refit``.
         cached_bytes: size of the cache.
     """
 
@@ -206,6 +206,29 @@ class FineTuner:
     def fit(self, model: keras.Model, train: np.ndarray, val: np.ndarray | None, folder: Path | None) -> FineTuned:
         """Runs all stages on a classifier with the cache's backbone; ``folder`` keeps finished epochs."""
         done = FineTuned(seconds={"cache": self.seconds}, cached_bytes=self.cache.bytes)
+        begin = model.get_weights()
+        self._stages(model, train, val, folder, done)
+        if self.options.refit and val is not None:
+            model.set_weights(begin)
+            again = FineTuned()
+            self._stages(model, np.concatenate([train, val]), None, folder, again, epochs=done.best_epochs)
+            done.seconds |= again.seconds
+        compile_classifier(model, multi_label=self.multi_label, learning_rate=self.options.learning_rate)
+        model.optimizer.build(model.trainable_variables)  # saved with its state, so that reloading warns of nothing
+        return done
+
+    def _stages(
+        self,
+        model: keras.Model,
+        train: np.ndarray,
+        val: np.ndarray | None,
+        folder: Path | None,
+        done: FineTuned,
+        *,
+        epochs: dict[str, int] | None = None,
+    ) -> None:
+        """One training; with ``epochs``, each stage ends after so many of its own."""
+        again = "" if epochs is None else ", refit"
         tensors, head_cut, low_cut = _cuts(model, self.options)
         factors = block_factors(model, self.options.block_decay)
         for stage in self.stages(model):
@@ -221,18 +244,17 @@ class FineTuner:
                 part, inputs = upper_model(model, [tensors[n] for n in numbers]), CachedInputs(self.cache, numbers)
             else:
                 part, inputs = model, self._waveforms
-            checkpoint = folder / f"{stage.name.replace(' ', '-')}.npz" if folder else None
+            name = f"{stage.name}{again}"
+            checkpoint = folder / f"{name.replace(',', '').replace(' ', '-')}.npz" if folder else None
             steps = self._plan(inputs).steps(train)
             rates = cosine(stage.learning_rate, steps=steps * stage.epochs, warmup=self.options.warmup)
             optimizer = BlockAdam(rates, factors=factors)
             compile_classifier(part, multi_label=self.multi_label)
             recompile(part, optimizer=optimizer, loss=loss_of(self.options, multi_label=self.multi_label))
             with following_statistics(part, steps):
-                self._run(stage, part, inputs, train, val, checkpoint, done)
-            done.seconds[stage.name] = perf_counter() - start
-        compile_classifier(model, multi_label=self.multi_label, learning_rate=self.options.learning_rate)
-        model.optimizer.build(model.trainable_variables)  # saved with its state, so that reloading warns of nothing
-        return done
+                last = stage.epochs if epochs is None else epochs[stage.name]
+                self._run(stage, part, inputs, train, val, checkpoint, done, name=name, last=last)
+            done.seconds[name] = perf_counter() - start
 
     def scores(self, model: keras.Model, rows: np.ndarray) -> np.ndarray:
         """Scores of sounds as they are, ``(rows, classes)``."""
@@ -271,6 +293,9 @@ class FineTuner:
         val: np.ndarray | None,
         checkpoint: Path | None,
         done: FineTuned,
+        *,
+        name: str,
+        last: int,
     ) -> None:
         options = self.options
         plan = self._plan(inputs, varied=isinstance(inputs, CachedInputs))
@@ -286,18 +311,18 @@ class FineTuner:
             best = BestEpoch(patience=options.patience, history=dict(history), best_weights=best_weights, start=start)
         losses = history.get("val_loss", [])
         stopped = start is not None and first - _best([start[0], *losses]) >= options.patience
-        if first < stage.epochs and not stopped:
+        if first < last and not stopped:
             watchers = [
                 best,
                 Checkpoint(checkpoint, history, best) if checkpoint else None,
-                EpochLines(stage.name, stage.epochs, self.say, self.epoch),
-                *self.extra(stage.name),
+                EpochLines(name, last, self.say, self.epoch),
+                *self.extra(name),
             ]
             logs = part.fit(
-                plan.training(train, balanced=balanced, first=first, last=stage.epochs),
+                plan.training(train, balanced=balanced, first=first, last=last),
                 steps_per_epoch=plan.steps(train),
                 initial_epoch=first,
-                epochs=stage.epochs,
+                epochs=last,
                 validation_data=held_out,
                 callbacks=[watcher for watcher in watchers if watcher],
                 shuffle=False,  # the batches are shuffled already

@@ -24,6 +24,8 @@ class FineTuneOptions:
         block_decay: the last block learns at this share of ``learning_rate``, the one before at its square, and so on.
         warmup: share of the steps in which the rate rises.
         patience: epochs without a better validation loss before a stage stops.
+        refit: once it is known when to stop, begin again and train for as many epochs on all clips, those that told it
+            too: twice the time, for as many more clips to learn.
         gradual: unfreeze one block after another, each for its share of ``epochs``.
         label_smoothing: share of the target that is spread over all classes, in [0, 1).
         focal_gamma: above 0 weighs examples down that are right already (focal loss); 2 is usual.
@@ -43,6 +45,7 @@ class FineTuneOptions:
     block_decay: float = 0.8
     warmup: float = 0.1
     patience: int = 5
+    refit: bool = False
     gradual: bool = False
     label_smoothing: float = 0.0
     focal_gamma: float = 0.0
