@@ -60,6 +60,8 @@ def test_seconds_end_a_training_after_the_epoch_they_are_spent_in(stand_in: Path
     )  # fmt: skip
     assert found.budget == "0.001 s"
     assert lines[0].startswith("head only, seed 0: accuracy")
+    with pytest.raises(ValueError, match="seconds=5: a second training"):
+        compare_strategies(clips(3), clips(2, 1), weights=str(stand_in), seconds=5, refit=True)
 
 
 def test_long_clips_score_as_the_mean_of_their_windows(stand_in: Path) -> None:

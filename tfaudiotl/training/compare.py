@@ -173,7 +173,8 @@ def compare_strategies(
         blocks: of "last blocks".
         which: other strategies than these four.
         seeds: each strategy is trained once with each: of the inner split, weights and batches.
-        seconds: a training ends with the epoch in which so many are over, the cache counted; None: no limit.
+        seconds: a training ends with the epoch in which so many are over, the cache counted; None: no limit. Not with
+            ``refit=True``, which trains twice.
         window_seconds: longer clips are cut into windows.
         classifier: further arguments of ``build_classifier``.
         say: gets a line per training.
@@ -182,6 +183,8 @@ def compare_strategies(
     Returns:
         The table.
     """
+    if seconds and options.get("refit"):
+        raise ValueError(f"seconds={seconds!r}: a second training (refit=True) would find them spent")
     runs = []
     for seed in seeds:
         learn, stop = train.split(val=INNER_VAL, seed=seed)

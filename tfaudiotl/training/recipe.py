@@ -142,7 +142,6 @@ def train_classifier(
     """
     fit, progress = fit or FitOptions(), progress or Progress()
     workdir = Path(workdir) if workdir is not None else None
-    layer = as_augmentation(augment)
     if not isinstance(copies, int) or copies < 1:
         raise ValueError(f"copies={copies!r}: a whole number of at least 1")
     check_splits(clips, folds, val)
@@ -161,6 +160,7 @@ def train_classifier(
     grid = grid_of_model(model)
     if grid is None:
         raise ValueError("input='patches': training takes a model of waveforms")
+    layer = as_augmentation(augment, sample_rate=grid.sample_rate)
     keeper = Keeper(
         len(clips), windows.source, sample_rate=grid.sample_rate, allow_silence=allow_silence, seed=fit.seed
     )

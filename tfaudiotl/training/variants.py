@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import keras
@@ -11,6 +12,7 @@ from tfaudiotl.audio.augment import Augmentation
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.pipeline import make_dataset
 from tfaudiotl.embeddings.engine import PatchNetwork
+from tfaudiotl.training.fine_tune import sample_rate_of
 
 
 def augmented_embeddings(
@@ -36,17 +38,21 @@ def augmented_embeddings(
             "augment: MixUp mixes clips that may come to lie on two sides; use it in Clips.dataset(augment=...) and fit"
         )
     network = PatchNetwork(model, [model.get_layer("patch_embedding").output])
-    found = []
+    found, rate = [], sample_rate_of(model)
     for copy in range(copies):
-        changed = changed_waveforms(clips, augment, seed=seed + 7_919 * copy)  # a prime: other runs' seeds are near 0
+        # 7,919 is a prime: other runs' seeds are near 0
+        changed = changed_waveforms(clips, augment, sample_rate=rate, seed=seed + 7_919 * copy)
         outputs = [rows[0] for rows in network.run(changed)]
         found.append((np.concatenate(outputs), np.array([len(output) for output in outputs])))
     return found
 
 
-def changed_waveforms(clips: Clips, augment: Augmentation, *, seed: int) -> Iterator[np.ndarray]:
-    """One changed waveform per clip, in order, padded to the longest."""
+def changed_waveforms(clips: Clips, augment: Augmentation, *, sample_rate: int, seed: int) -> Iterator[np.ndarray]:
+    """One changed waveform per clip, in order, each as long as the clip: the silence behind shorter ones is no sound."""
     longest = float(clips.durations.max())
-    dataset = make_dataset(clips, batch_size=16, window_seconds=longest, augment=augment, seed=seed)
-    for waveforms, *_ in dataset.as_numpy_iterator():
-        yield from waveforms
+    dataset = make_dataset(
+        clips, batch_size=16, window_seconds=longest, sample_rate=sample_rate, augment=augment, seed=seed
+    )
+    waveforms = (waveform for batch, *_ in dataset.as_numpy_iterator() for waveform in batch)
+    for waveform, seconds in zip(waveforms, clips.durations, strict=True):
+        yield waveform[: math.ceil(seconds * sample_rate)]
