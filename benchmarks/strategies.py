@@ -1,6 +1,6 @@
 """From scratch, head only, last blocks, everything: ESC-10's five folds and FSDD's official test, with seeds.
 
-python -m benchmarks.strategies ESC10_FOLDER FSDD_FOLDER SAVED_MODEL [--seeds 2] [--only esc10] [--out TABLES]
+python -m benchmarks.strategies ESC10_FOLDER FSDD_FOLDER SAVED_MODEL [--seeds 2] [--only esc10] [--whole --refit]
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--head-epochs", type=int, default=20)
     parser.add_argument("--whole", action="store_true", help="train on whole clips, not on windows of one patch")
+    parser.add_argument("--refit", action="store_true", help="when to stop is known: train again, on all clips")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     for name, splits in (("esc10", esc10), ("fsdd", fsdd)):
@@ -73,6 +74,7 @@ def main() -> None:
                     window_seconds=10.0 if options.whole else WINDOW,
                     head_epochs=options.head_epochs,
                     epochs=options.epochs,
+                    refit=options.refit,
                     **tuning,
                     say=lambda line: print(line, flush=True),
                 )
