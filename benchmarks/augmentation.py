@@ -5,8 +5,8 @@
 
 ESC-10: each of the five official folds is the test part once. FSDD: each of five speakers. Of the rest, 3 or 10 clips
 of each class are drawn, or all are taken (for the chain only), and the recipe of ``train_classifier`` is followed
-(number of epochs from an inner part, then again on everything), with four changed versions of each clip. Accuracies
-are means over the five.
+(number of epochs from an inner part, then again on everything): an epoch hears each clip as it is or as one of four
+changed versions. Accuracies are means over the five.
 """
 
 from __future__ import annotations
@@ -119,8 +119,7 @@ class Study:
         epochs = trainer._choose_epochs("inner", self.clips[train])
         head = new_head(trainer.head)
         if kind == "mixup":  # the number of epochs is that without it
-            examples = self.examples.take(train).with_variants(self.mixed(train))
-            fit_head(head, examples, None, options, epochs=epochs)
+            fit_head(head, self.examples.take(train), None, options, variants=self.mixed(train), epochs=epochs)
         else:
             trainer._run("refit", head, train, None, epochs=epochs)
         scores = clip_scores(head, self.examples.take(test))

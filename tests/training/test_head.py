@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tfaudiotl.models.heads import dense_head
+from tfaudiotl.training.checkpoint import first_as_good
 from tfaudiotl.training.head import Examples, FitOptions, balanced_weights, clip_scores, fit_head, new_head
 
 
@@ -27,6 +29,12 @@ def examples(clips: int = 60, *, seed: int = 0, spread: float = 1.0) -> Examples
 def head(*, multi_label: bool = False, hidden: tuple[int, ...] = (16,), seed: int = 0) -> keras.Model:
     inputs = keras.Input((8,))
     return keras.Model(inputs, dense_head(inputs, ["a", "b", "c"], hidden=hidden, multi_label=multi_label, seed=seed))
+
+
+def rare_first_class(data: Examples) -> Examples:
+    """With one clip of the first class."""
+    first = data.targets[:, 0] == 1
+    return data.take(np.concatenate([np.flatnonzero(first)[:1], np.flatnonzero(~first)]))
 
 
 def accuracy(model: keras.Model, data: Examples) -> float:
@@ -91,6 +99,40 @@ def test_learns_and_stops_early_with_the_best_weights() -> None:
     assert loss == pytest.approx(min(losses), rel=1e-4)  # the weights of the best epoch, not the last
     assert accuracy(model, val) > 0.8
     assert fitted.history["val_accuracy"][fitted.best_epochs - 1] == pytest.approx(accuracy(model, val))
+
+
+def test_the_first_epoch_as_good_as_the_best() -> None:
+    losses = [0.9, 0.5, 0.41, 0.45, 0.4, 0.6]
+    assert first_as_good({"val_loss": losses}) == 4
+    assert first_as_good({"val_loss": losses, "val_loss_error": [9.0, 0, 0, 0, 0.02, 9.0]}) == 2
+    assert first_as_good({"val_loss": losses, "val_loss_error": [0.0, 0, 0, 0, 0.2, 0.0]}) == 1
+
+
+def test_with_a_rare_class_training_ends_as_soon_as_it_is_as_good() -> None:
+    data, val = examples(150, spread=2.5), examples(150, seed=1, spread=2.5)
+    for held, weighted in ((val, False), (rare_first_class(val), True)):
+        model = head()
+        fitted = fit_head(model, data, held, FitOptions(learning_rate=0.01))
+        errors, losses = fitted.history["val_loss_error"], fitted.history["val_loss"]
+        assert (max(errors) > 0.05) if weighted else (max(errors) < 1e-6)
+        assert (fitted.best_epochs < 1 + int(np.argmin(losses))) == weighted
+        scores = clip_scores(model, held)  # the weights are that epoch's
+        assert fitted.history["val_accuracy"][fitted.best_epochs - 1] == pytest.approx(accuracy(model, held))
+        weights = balanced_weights(held.targets) if weighted else None
+        loss = np.average(-np.log((scores * held.targets).sum(axis=1)), weights=weights)
+        assert loss == pytest.approx(losses[fitted.best_epochs - 1], rel=1e-3)
+
+
+def test_each_epoch_hears_each_clip_once_as_it_is_or_changed() -> None:
+    data, val = examples(60), examples(30, seed=1)
+    deaf = replace(data, vectors=np.zeros_like(data.vectors))
+    steps: list[int] = []
+    for variants in ([], [data, data]):
+        model, options = head(), FitOptions(epochs=60, learning_rate=0.02, batch_size=20)
+        fit_head(model, deaf, None, options, variants=variants)
+        steps.append(int(model.optimizer.iterations))
+        assert (accuracy(model, val) > 0.7) == bool(variants)
+    assert steps == [180, 180]
 
 
 def test_without_validation_all_epochs_run() -> None:
@@ -178,7 +220,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("with_val", [True, False])
 def test_a_killed_training_goes_on_bit_for_bit(killed_after: int, with_val: bool, tmp_path: Path) -> None:
     template, data = head(), examples()
-    val = examples(30, seed=1) if with_val else None
+    val = rare_first_class(examples(30, seed=1)) if with_val else None
     options = FitOptions(epochs=10, learning_rate=0.05, patience=4)
     whole = new_head(template)
     expected = fit_head(whole, data, val, options)
@@ -203,7 +245,7 @@ def test_a_killed_training_goes_on_bit_for_bit(killed_after: int, with_val: bool
 
 
 def test_a_finished_training_is_not_run_again(tmp_path: Path) -> None:
-    template, data, val = head(), examples(), examples(30, seed=1)
+    template, data, val = head(), examples(), rare_first_class(examples(30, seed=1))
     options = FitOptions(epochs=30, learning_rate=0.05, patience=3)
     first, path = new_head(template), tmp_path / "state.npz"
     fit_head(first, data, val, options, checkpoint=path)

@@ -184,7 +184,6 @@ def test_augmentation_reaches_training_parts_only(folder: Path, stand_in: Path) 
     assert mild.evaluation.accuracy >= 0.8
     assert list(mild.held_out.paths) == list(plain.held_out.paths)
     assert "augment" in mild.seconds
-    # One epoch has the clips and two versions of each.
     spoilt = train(clips, stand_in, augment=[RandomGain((-200, -200))], copies=2, fit=FitOptions(epochs=1))
     assert [list(spoilt.held_out.paths), spoilt.patches] == [list(plain.held_out.paths), plain.patches]
     with pytest.raises(ValueError, match="MixUp mixes clips"):

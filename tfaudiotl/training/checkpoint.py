@@ -13,13 +13,25 @@ import keras
 import numpy as np
 
 
+def first_as_good(history: dict[str, list[float]]) -> int:
+    """The first epoch, from 0, whose validation loss is within ``val_loss_error`` of the least.
+
+    After the one-standard-error rule (Breiman et al. 1984, "Classification and Regression Trees"): of trainings that
+    cannot be told apart, the shortest. The error is what unequal weights of the clips add; without it in ``history``
+    this is the epoch of the least loss.
+    """
+    losses, errors = history["val_loss"], history.get("val_loss_error")
+    least = int(np.argmin(losses))
+    return int(np.argmax(np.asarray(losses) <= losses[least] + (errors[least] if errors else 0.0)))
+
+
 class BestEpoch(keras.callbacks.EarlyStopping):
-    """Keras's early stopping with the best weights restored, able to go on from saved epochs.
+    """Keras's early stopping; at the end come the weights of the epoch that ``first_as_good`` names.
 
     Args:
-        patience: epochs without a better validation loss before training stops.
+        patience: epochs without a lower validation loss before training stops.
         history: the epochs that ran before a restart, metric -> values.
-        best_weights: the weights of the best of them.
+        kept: the weights of those of them that may yet be chosen, by epoch.
         start: validation loss and weights from before the first epoch, to come back to if no epoch is better.
     """
 
@@ -28,22 +40,41 @@ class BestEpoch(keras.callbacks.EarlyStopping):
         *,
         patience: int,
         history: dict[str, list[float]],
-        best_weights: list[np.ndarray] | None,
+        kept: dict[int, list[np.ndarray]],
         start: tuple[float, list[np.ndarray]] | None = None,
     ):
         super().__init__(monitor="val_loss", mode="min", patience=patience, restore_best_weights=True)
-        self._losses, self._weights, self._start = history.get("val_loss", []), best_weights, start
+        self._history = {name: list(history.get(name, [])) for name in ("val_loss", "val_loss_error")}
+        self.kept, self._start = dict(kept), start
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
-        if self._losses:
-            self.best_epoch = int(np.argmin(self._losses))
-            self.best = self._losses[self.best_epoch]
-            self.best_weights = self._weights
-            self.wait = len(self._losses) - 1 - self.best_epoch
+        losses = self._history["val_loss"]
+        if losses:
+            self.best_epoch = int(np.argmin(losses))
+            self.best = losses[self.best_epoch]
+            self.best_weights = self.kept.get(self.best_epoch)
+            self.wait = len(losses) - 1 - self.best_epoch
         if self._start is not None and (self.best is None or self._start[0] <= self.best):
             self.best, self.best_weights = self._start
-            self.best_epoch, self.wait = -1, len(self._losses)
+            self.best_epoch, self.wait = -1, len(losses)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        losses = self._history["val_loss"]
+        # The first epoch below any bound is lower than all before it: no others need to be kept.
+        lower = not losses or logs["val_loss"] < min(losses)  # type: ignore[index]
+        for name, values in self._history.items():
+            values += [logs[name]] if name in logs else []  # type: ignore[index,operator]
+        if lower:
+            self.kept[epoch] = self.model.get_weights()
+        first = first_as_good(self._history)
+        self.kept = {number: weights for number, weights in self.kept.items() if number >= first}
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self.best_epoch >= 0:
+            self.best_weights = self.kept[first_as_good(self._history)]
+        super().on_train_end(logs)
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -52,7 +83,7 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         path: the file.
         history: metric -> values; epochs are appended to it.
-        best: the early stopping whose best weights belong to the state, or None.
+        best: the early stopping whose kept weights belong to the state, or None.
     """
 
     def __init__(self, path: Path, history: dict[str, list[float]], best: BestEpoch | None):
@@ -63,8 +94,8 @@ class Checkpoint(keras.callbacks.Callback):
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))
         arrays: dict[str, Any] = {f"variable_{i}": np.asarray(v) for i, v in enumerate(_state(self.model))}
-        if self.best is not None and self.best.best_weights is not None:
-            arrays |= {f"best_{i}": np.asarray(v) for i, v in enumerate(self.best.best_weights)}
+        for number, weights in self.best.kept.items() if self.best is not None else ():
+            arrays |= {f"epoch_{number}_{i}": values for i, values in enumerate(weights)}
         temporary = self.path.with_suffix(".tmp")
         with temporary.open("wb") as file:
             np.savez(file, history=np.array(json.dumps(self.history)), **arrays)
@@ -107,23 +138,21 @@ class EpochLines(keras.callbacks.Callback):
             self._say(f"{self._name} {epoch + 1}/{self._epochs}  {shown}  left {left // 60}:{left % 60:02d} at most")
 
 
-def restore(path: Path, model: keras.Model) -> tuple[dict[str, list[float]], list[np.ndarray] | None]:
-    """Puts a checkpoint's state into ``model``; returns the history and the best epoch's weights.
+def restore(path: Path, model: keras.Model) -> tuple[dict[str, list[float]], dict[int, list[np.ndarray]]]:
+    """Puts a checkpoint's state into ``model``; returns the history, and the weights of the epochs that were kept.
 
-    Without a file, ``({}, None)`` and the model is left as it is.
+    Without a file both are empty and the model is left as it is.
     """
     if not path.is_file():
-        return {}, None
+        return {}, {}
     model.optimizer.build(model.trainable_variables)
     with np.load(path, allow_pickle=False) as saved:
         for i, variable in enumerate(_state(model)):
             variable.assign(saved[f"variable_{i}"])
-        best = [saved[name] for name in sorted((n for n in saved if n.startswith("best_")), key=_number)]
-        return json.loads(str(saved["history"])), best or None
-
-
-def _number(name: str) -> int:
-    return int(name.rsplit("_", 1)[1])
+        epochs = sorted({int(name.split("_")[1]) for name in saved if name.startswith("epoch_")})
+        count = len(model.get_weights())
+        kept = {epoch: [saved[f"epoch_{epoch}_{i}"] for i in range(count)] for epoch in epochs}
+        return json.loads(str(saved["history"])), kept
 
 
 def _state(model: keras.Model) -> list[Any]:

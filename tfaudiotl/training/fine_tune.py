@@ -25,7 +25,7 @@ from tfaudiotl.evaluation.writing import write_atomic
 from tfaudiotl.models.builder import compile_classifier
 from tfaudiotl.models.freeze import block_names, set_blocks
 from tfaudiotl.training.batches import BatchPlan
-from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, EpochLines, restore
+from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, EpochLines, first_as_good, restore
 from tfaudiotl.training.head import is_multi_label
 from tfaudiotl.training.inputs import (
     Augment,
@@ -304,11 +304,11 @@ class FineTuner:
         start = None
         if held_out is not None:
             start = (float(part.evaluate(held_out, verbose=0, return_dict=True)["loss"]), part.get_weights())
-        history, best_weights = restore(checkpoint, part) if checkpoint else ({}, None)
+        history, kept = restore(checkpoint, part) if checkpoint else ({}, {})
         first = len(history.get("loss", []))
         best = None
         if val is not None:
-            best = BestEpoch(patience=options.patience, history=dict(history), best_weights=best_weights, start=start)
+            best = BestEpoch(patience=options.patience, history=history, kept=kept, start=start)
         losses = history.get("val_loss", [])
         stopped = start is not None and first - _best([start[0], *losses]) >= options.patience
         if first < last and not stopped:
@@ -331,8 +331,8 @@ class FineTuner:
             if not checkpoint:
                 history = {name: [float(value) for value in values] for name, values in logs.history.items()}
         elif best is not None:
-            keep = start[1] if start and (not losses or start[0] <= min(losses)) else best_weights
-            part.set_weights(keep)
+            before = start is not None and (not losses or start[0] <= min(losses))
+            part.set_weights(start[1] if start and before else kept[first_as_good(history)])
         done.histories[stage.name] = history
         after = history.get("val_loss", [])
         done.best_epochs[stage.name] = _best([start[0], *after]) if start else stage.epochs

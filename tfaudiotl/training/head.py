@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfaudiotl.audio.splits import balanced_draw
 from tfaudiotl.models.builder import LOSSES, compile_classifier
 from tfaudiotl.models.heads import is_sequence_head
-from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, restore
+from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, first_as_good, restore
 
 CLIPS_AT_ONCE = 256  # whose sequences are scored together
 
@@ -156,11 +156,12 @@ def fit_head(
     val: Examples | None,
     options: FitOptions,
     *,
+    variants: Sequence[Examples] = (),
     epochs: int | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Fitted:
-    """Trains a head; with ``val`` it stops early on the validation loss and keeps the best epoch's weights.
+    """Trains a head; with ``val`` it stops early on the validation loss, with the weights of ``first_as_good``'s epoch.
 
     The head's batch norm takes the mean and variance of the training embeddings themselves and keeps
     them: that standardises exactly from the first step, however few the clips.
@@ -170,22 +171,23 @@ def fit_head(
         train: the examples to learn.
         val: the examples that tell when to stop; None trains all epochs.
         options: how.
+        variants: other versions of the clips of ``train``; each epoch has each clip once, as it is or as one of these.
         epochs: instead of ``options.epochs``.
         checkpoint: file that keeps every finished epoch; if it is there already, training goes on from it.
         on_epoch: called with the epoch's number, from 1, and its metrics; "val_loss" and "val_accuracy"
-            are of whole clips, which weigh what they weigh in training.
+            are of whole clips, which weigh what they weigh in training; "val_loss_error" is 0 where all weigh the same.
     """
     total = epochs or options.epochs
     _standardise(head, train.vectors)
     compile_classifier(head, multi_label=is_multi_label(head), learning_rate=options.learning_rate, loss=options.loss)
-    history, best_weights = restore(checkpoint, head) if checkpoint else ({}, None)
+    history, kept = restore(checkpoint, head) if checkpoint else ({}, {})
     done = len(history.get("loss", []))
-    best = BestEpoch(patience=options.patience, history=dict(history), best_weights=best_weights) if val else None
+    best = BestEpoch(patience=options.patience, history=history, kept=kept) if val else None
     keeper = Checkpoint(checkpoint, history, best) if checkpoint else None
     stopped = best is not None and done > 0 and done - 1 - int(np.argmin(history["val_loss"])) >= options.patience
     if done < total and not stopped:
         make = _sequence_batches if is_sequence_head(head) else _batches
-        batches = make(train, options, first=done, last=total)
+        batches = make(train, options, variants, first=done, last=total)
         steps = math.ceil(len(train) / options.batch_size)
         watchers = (
             _ClipValidation(val, _weights(val, options)) if val else None,
@@ -204,9 +206,9 @@ def fit_head(
         )
         if not keeper:
             history = {name: [float(v) for v in values] for name, values in logs.history.items()}
-    elif best_weights is not None:
-        head.set_weights(best_weights)
-    best_epochs = 1 + int(np.argmin(history["val_loss"])) if val else total
+    elif val:
+        head.set_weights(kept[first_as_good(history)])
+    best_epochs = 1 + first_as_good(history) if val else total
     return Fitted(history, best_epochs)
 
 
@@ -221,11 +223,25 @@ class _ClipValidation(keras.callbacks.Callback):
         scores, targets = clip_scores(self.model, self._val).astype(np.float32), self._val.targets
         losses = np.asarray(self.model.loss.call(targets, scores))
         metrics = logs if logs is not None else {}
-        metrics["val_loss"] = float(np.average(losses, weights=self._weights))
+        loss = float(np.average(losses, weights=self._weights))
+        metrics["val_loss"] = loss
+        metrics["val_loss_error"] = _excess_error(losses, self._weights)
         if is_multi_label(self.model):
             metrics["val_accuracy"] = float(((scores >= 0.5) == (targets >= 0.5)).mean())
         else:
             metrics["val_accuracy"] = float((scores.argmax(axis=1) == targets.argmax(axis=1)).mean())
+
+
+def _excess_error(losses: np.ndarray, weights: np.ndarray) -> float:
+    """How much less sure the weighted mean is than a plain one: the root of the difference of their variances.
+
+    0 for equal weights. Where a rare class has one clip that counts as ten, the mean hangs on that one.
+    """
+
+    def variance(weights: np.ndarray) -> float:
+        return float(((weights * (losses - np.average(losses, weights=weights))) ** 2).sum() / weights.sum() ** 2)
+
+    return math.sqrt(max(0.0, variance(weights) - variance(np.ones_like(weights))))
 
 
 class _OnEpoch(keras.callbacks.Callback):
@@ -249,21 +265,23 @@ def _standardise(head: keras.Model, vectors: np.ndarray) -> None:
     norm.trainable = False
 
 
-def _batches(train: Examples, options: FitOptions, *, first: int, last: int) -> tf.data.Dataset:
+def _batches(
+    train: Examples, options: FitOptions, variants: Sequence[Examples], *, first: int, last: int
+) -> tf.data.Dataset:
     """The batches of the epochs ``first`` to ``last - 1``; an epoch's order depends on seed and number alone.
 
     A batch has all rows of its clips. Each clip weighs the same, however many rows it has; the weights
     of all rows have the mean 1, so that the learning rate means the same for long and short clips.
     """
-    weights = _weights(train, options, drawn=True)
-    shares = weights / train.counts * (train.counts.sum() / weights.sum())
+    weights, every = _weights(train, options, drawn=True), train.with_variants(variants)
+    shares = np.tile(weights, 1 + len(variants)) / every.counts * (train.counts.sum() / weights.sum())
 
     def draw() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        for clips in _orders(train, options, first, last):
-            counts = train.counts[clips]
+        for clips in _orders(train, options, variants, first, last):
+            counts = every.counts[clips]
             yield (
-                train.vectors[train.rows(clips)],
-                np.repeat(train.targets[clips], counts, axis=0),
+                every.vectors[every.rows(clips)],
+                np.repeat(every.targets[clips], counts, axis=0),
                 np.repeat(shares[clips], counts),
             )
 
@@ -273,14 +291,16 @@ def _batches(train: Examples, options: FitOptions, *, first: int, last: int) -> 
     return tf.data.Dataset.from_generator(draw, output_signature=spec).prefetch(4)
 
 
-def _sequence_batches(train: Examples, options: FitOptions, *, first: int, last: int) -> tf.data.Dataset:
+def _sequence_batches(
+    train: Examples, options: FitOptions, variants: Sequence[Examples], *, first: int, last: int
+) -> tf.data.Dataset:
     """As ``_batches``, a row being the sequence of a clip's patches; all have the longest one's length."""
-    weights, length = _weights(train, options, drawn=True), int(train.counts.max())
-    weights = weights * (len(train) / weights.sum())
+    weights, every = _weights(train, options, drawn=True), train.with_variants(variants)
+    weights, length = np.tile(weights * (len(train) / weights.sum()), 1 + len(variants)), int(every.counts.max())
 
     def draw() -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]]:
-        for clips in _orders(train, options, first, last):
-            yield tuple(train.sequences(clips, length)), train.targets[clips], weights[clips]
+        for clips in _orders(train, options, variants, first, last):
+            yield tuple(every.sequences(clips, length)), every.targets[clips], weights[clips]
 
     shapes = (length, train.vectors.shape[1]), (length,), train.targets.shape[1:], ()
     vectors, valid, targets, shares = (tf.TensorSpec((None, *shape), tf.float32) for shape in shapes)
@@ -297,10 +317,14 @@ def _weights(examples: Examples, options: FitOptions, *, drawn: bool = False) ->
     return examples.weights * (balanced_weights(examples.targets) if balanced else 1.0)
 
 
-def _orders(train: Examples, options: FitOptions, first: int, last: int) -> Iterator[np.ndarray]:
-    """The clips of each batch."""
+def _orders(
+    train: Examples, options: FitOptions, variants: Sequence[Examples], first: int, last: int
+) -> Iterator[np.ndarray]:
+    """The clips of each batch, by their numbers in ``train.with_variants(variants)``."""
     steps = math.ceil(len(train) / options.batch_size)
     for epoch in range(first, last):
         rng = np.random.default_rng([options.seed, epoch])
         order = balanced_draw(train.targets, rng) if options.sampling else rng.permutation(len(train))
+        if variants:
+            order = order + len(train) * rng.integers(1 + len(variants), size=len(order))
         yield from np.array_split(order, steps)

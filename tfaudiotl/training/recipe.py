@@ -130,7 +130,8 @@ def train_classifier(
         on_error: "raise" or "skip" unusable sounds.
         allow_silence: keep clips in which every sample is zero.
         augment: True, or layers of ``tfaudiotl.audio.augment``: training parts also get ``copies`` changed
-            versions of each clip, embedded once; what is held out never does.
+            versions of each clip, embedded once; each epoch hears each clip once, as it is or as one of these. What is
+            held out is never changed.
         copies: versions of each clip with ``augment``, at least 1.
         workdir: folder for state that survives a kill: embeddings and every finished epoch. If it has
             state of the same clips and settings, the training goes on from there.
@@ -280,9 +281,10 @@ class _HeadTrainer:
     ) -> Fitted:
         fitted = fit_head(
             head,
-            self.examples.take(train).with_variants([variant.take(train) for variant in self.variants]),
+            self.examples.take(train),
             None if val is None else self.examples.take(val),
             self.fit,
+            variants=[variant.take(train) for variant in self.variants],
             epochs=epochs,
             checkpoint=self.workdir / f"{run.replace(' ', '_').replace(',', '')}.npz" if self.workdir else None,
             on_epoch=lambda epoch, logs: self.progress.epoch(run, epoch, epochs or self.fit.epochs, logs),

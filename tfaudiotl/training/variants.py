@@ -48,7 +48,7 @@ def augmented_embeddings(
 
 
 def changed_waveforms(clips: Clips, augment: Augmentation, *, sample_rate: int, seed: int) -> Iterator[np.ndarray]:
-    """One changed waveform per clip, in order, each as long as the clip: the silence behind shorter ones is no sound."""
+    """One changed waveform per clip, in order, each as long as the clip: no silence behind short ones."""
     longest = float(clips.durations.max())
     dataset = make_dataset(
         clips, batch_size=16, window_seconds=longest, sample_rate=sample_rate, augment=augment, seed=seed
