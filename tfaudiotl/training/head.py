@@ -233,15 +233,16 @@ class _ClipValidation(keras.callbacks.Callback):
 
 
 def _excess_error(losses: np.ndarray, weights: np.ndarray) -> float:
-    """How much less sure the weighted mean is than a plain one: the root of the difference of their variances.
+    """How much less sure the weighted mean is than a plain one: the difference of their standard errors.
 
-    0 for equal weights. Where a rare class has one clip that counts as ten, the mean hangs on that one.
+    0 for equal weights, next to nothing for about equal ones. Where a rare class has one clip that counts as ten, the
+    mean hangs on that one.
     """
 
-    def variance(weights: np.ndarray) -> float:
-        return float(((weights * (losses - np.average(losses, weights=weights))) ** 2).sum() / weights.sum() ** 2)
+    def error(weights: np.ndarray) -> float:
+        return float(np.linalg.norm(weights * (losses - np.average(losses, weights=weights))) / weights.sum())
 
-    return math.sqrt(max(0.0, variance(weights) - variance(np.ones_like(weights))))
+    return max(0.0, error(weights) - error(np.ones_like(weights)))
 
 
 class _OnEpoch(keras.callbacks.Callback):
