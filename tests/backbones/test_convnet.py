@@ -13,7 +13,20 @@ def test_published_shapes_and_size() -> None:
     assert model.count_params() == 2_186_468
     assert model.output_shape == (None, 19, 16)  # windows of a clip of 30 s
     shapes = [tuple(model.get_layer(name).output.shape[1:]) for name in ("spectrum", "conv1", "conv_shortcut", "pool")]
-    assert shapes == [(128, 513, 1), (125, 1, 256), (125, 1, 512), (1024,)]
+    assert shapes == [(128, 513, 1), (125, 256), (125, 512), (1024,)]
+
+
+def test_filters_are_the_published_ones_over_frames_and_bins() -> None:
+    """4 x 513 over (frames, bins, 1), and 4 x 1 over what that leaves."""
+    model = ConvNet(include_top=True)
+    sound = np.random.default_rng(0).normal(0, 0.1, (2, 66_150)).astype(np.float32)
+    names = ("spectrum_bn", "conv1", "conv2")
+    spectrum, *found = keras.Model(model.input, [model.get_layer(name).output for name in names])(sound)
+    first, second = (model.get_layer(name) for name in names[1:])
+    x = keras.ops.conv(spectrum, first.kernel[:, :, None]) + first.bias
+    np.testing.assert_allclose(found[0], keras.ops.relu(x)[:, :, 0], atol=1e-4)
+    x = keras.ops.conv(keras.ops.relu(x), second.kernel[:, None], padding="same") + second.bias
+    np.testing.assert_allclose(found[1], keras.ops.relu(x)[:, :, 0], atol=1e-4)
 
 
 def test_pooled_scores_are_the_mean_of_the_windows() -> None:

@@ -17,8 +17,7 @@ def first_as_good(history: dict[str, list[float]]) -> int:
     """The first epoch, from 0, whose validation loss is within ``val_loss_error`` of the least.
 
     After the one-standard-error rule (Breiman et al. 1984, "Classification and Regression Trees"): of trainings that
-    cannot be told apart, the shortest. The error is what unequal weights of the clips add; without it in ``history``
-    this is the epoch of the least loss.
+    cannot be told apart, the shortest. Without the error in ``history`` it is the epoch of the least loss.
     """
     losses, errors = history["val_loss"], history.get("val_loss_error")
     least = int(np.argmin(losses))

@@ -18,6 +18,7 @@ from tfaudiotl.models.heads import is_sequence_head
 from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, first_as_good, restore
 
 CLIPS_AT_ONCE = 256  # whose sequences are scored together
+UNEQUAL = 4.0  # a held-out clip that weighs so many times another makes the loss hang on it
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,8 @@ def fit_head(
         epochs: instead of ``options.epochs``.
         checkpoint: file that keeps every finished epoch; if it is there already, training goes on from it.
         on_epoch: called with the epoch's number, from 1, and its metrics; "val_loss" and "val_accuracy"
-            are of whole clips, which weigh what they weigh in training; "val_loss_error" is 0 where all weigh the same.
+            are of whole clips, which weigh what they weigh in training; "val_loss_error" is 0 where they weigh about
+            the same.
     """
     total = epochs or options.epochs
     _standardise(head, train.vectors)
@@ -225,24 +227,18 @@ class _ClipValidation(keras.callbacks.Callback):
         metrics = logs if logs is not None else {}
         loss = float(np.average(losses, weights=self._weights))
         metrics["val_loss"] = loss
-        metrics["val_loss_error"] = _excess_error(losses, self._weights)
+        metrics["val_loss_error"] = _weighted_error(losses, self._weights)
         if is_multi_label(self.model):
             metrics["val_accuracy"] = float(((scores >= 0.5) == (targets >= 0.5)).mean())
         else:
             metrics["val_accuracy"] = float((scores.argmax(axis=1) == targets.argmax(axis=1)).mean())
 
 
-def _excess_error(losses: np.ndarray, weights: np.ndarray) -> float:
-    """How much less sure the weighted mean is than a plain one: the difference of their standard errors.
-
-    0 for equal weights, next to nothing for about equal ones. Where a rare class has one clip that counts as ten, the
-    mean hangs on that one.
-    """
-
-    def error(weights: np.ndarray) -> float:
-        return float(np.linalg.norm(weights * (losses - np.average(losses, weights=weights))) / weights.sum())
-
-    return max(0.0, error(weights) - error(np.ones_like(weights)))
+def _weighted_error(losses: np.ndarray, weights: np.ndarray) -> float:
+    """Standard error of the weighted mean where it hangs on a few heavy clips, those of rare classes; else 0."""
+    if weights.max() < UNEQUAL * weights[weights > 0].min():
+        return 0.0
+    return float(np.linalg.norm(weights * (losses - np.average(losses, weights=weights))) / weights.sum())
 
 
 class _OnEpoch(keras.callbacks.Callback):
