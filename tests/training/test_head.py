@@ -104,8 +104,17 @@ def test_learns_and_stops_early_with_the_best_weights() -> None:
 def test_the_first_epoch_as_good_as_the_best() -> None:
     losses = [0.9, 0.5, 0.41, 0.45, 0.4, 0.6]
     assert first_as_good({"val_loss": losses}) == 4
-    assert first_as_good({"val_loss": losses, "val_loss_error": [9.0, 0, 0, 0, 0.02, 9.0]}) == 2
-    assert first_as_good({"val_loss": losses, "val_loss_error": [0.0, 0, 0, 0, 0.2, 0.0]}) == 1
+    assert first_as_good({"val_loss": losses, "val_loss_error": [9.0, 0.1, 0.1, 0, 0.02, 9.0]}) == 2
+    assert first_as_good({"val_loss": losses, "val_loss_error": [0.0, 0.1, 0.1, 0, 0.2, 0.0]}) == 1
+
+
+def test_what_is_out_of_the_bound_stays_out_when_the_error_grows() -> None:
+    """Its weights are gone by then."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        history = {"val_loss": rng.uniform(0, 1, 20).tolist(), "val_loss_error": rng.uniform(0, 0.5, 20).tolist()}
+        firsts = [first_as_good({name: values[:n] for name, values in history.items()}) for n in range(1, 21)]
+        assert firsts == sorted(firsts)
 
 
 def test_with_a_rare_class_training_ends_as_soon_as_it_is_as_good() -> None:

@@ -17,11 +17,16 @@ def first_as_good(history: dict[str, list[float]]) -> int:
     """The first epoch, from 0, whose validation loss is within ``val_loss_error`` of the least.
 
     After the one-standard-error rule (Breiman et al. 1984, "Classification and Regression Trees"): of trainings that
-    cannot be told apart, the shortest. Without the error in ``history`` it is the epoch of the least loss.
+    cannot be told apart, the shortest. An epoch that was out of the bound of a later one stays out, should the error grow
+    afterwards. Without the error in ``history`` it is the epoch of the least loss.
     """
-    losses, errors = history["val_loss"], history.get("val_loss_error")
-    least = int(np.argmin(losses))
-    return int(np.argmax(np.asarray(losses) <= losses[least] + (errors[least] if errors else 0.0)))
+    losses = history["val_loss"]
+    errors = history.get("val_loss_error") or [0.0] * len(losses)
+    lows: list[int] = []  # each lower than all before it, so that the last is the least
+    for epoch, (loss, error) in enumerate(zip(losses, errors, strict=True)):
+        if not lows or loss < losses[lows[-1]]:
+            lows = [low for low in lows if losses[low] <= loss + error] + [epoch]
+    return lows[0]
 
 
 class BestEpoch(keras.callbacks.EarlyStopping):
