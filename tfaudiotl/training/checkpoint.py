@@ -17,8 +17,8 @@ def first_as_good(history: dict[str, list[float]]) -> int:
     """The first epoch, from 0, whose validation loss is within ``val_loss_error`` of the least.
 
     After the one-standard-error rule (Breiman et al. 1984, "Classification and Regression Trees"): of trainings that
-    cannot be told apart, the shortest. An epoch that was out of the bound of a later one stays out, should the error grow
-    afterwards. Without the error in ``history`` it is the epoch of the least loss.
+    cannot be told apart, the shortest. An epoch that was out of the bound of a later one stays out, should the error
+    grow afterwards. Without the error in ``history`` it is the epoch of the least loss.
     """
     losses = history["val_loss"]
     errors = history.get("val_loss_error") or [0.0] * len(losses)
