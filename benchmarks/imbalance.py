@@ -1,6 +1,6 @@
 """How much of a rare class's recall comes back: each class of ESC-10 in turn is cut to a tenth of its training clips.
 
-    python -m benchmarks.imbalance ESC-10 YAMNET
+    python -m benchmarks.imbalance ESC-10 YAMNET [FOLD ...]
 
 Frozen YAMNet; the five official folds; the recipe of ``train_classifier`` (number of epochs from an inner part of the
 training clips, then again on all of them). "given back" is the share of the recall lost by the cut that a remedy
@@ -74,11 +74,13 @@ class Study:
         return self.examples.take(train).with_variants(extra)
 
 
-def main(folder: str, yamnet: str) -> None:
+def main(folder: str, yamnet: str, *only: str) -> None:
     study = Study(folder, yamnet)
     names = [*REMEDIES, OVERSAMPLED]
-    found = {name: np.zeros((5, 10)) for name in ["all clips", *names]}
-    for number, (_, train, test) in enumerate(study.clips.folds()):
+    found = {name: np.full((5, 10), np.nan) for name in ["all clips", *names]}
+    for number, (fold, train, test) in enumerate(study.clips.folds()):
+        if only and fold not in only:
+            continue
         found["all clips"][number] = study.recalls(train.source, test.source, REMEDIES["nothing"])
         for rare in range(10):
             own = np.flatnonzero(study.labels[train.source] == rare)
@@ -90,6 +92,7 @@ def main(folder: str, yamnet: str) -> None:
             recalls = study.recalls(cut_rows, test.source, REMEDIES["nothing"], rare)
             found[OVERSAMPLED][number, rare] = recalls[rare]
         print(f"fold {number + 1}: " + ", ".join(f"{n} {found[n][number].mean():.3f}" for n in found), flush=True)
+    found = {name: recalls[~np.isnan(recalls[:, 0])] for name, recalls in found.items()}
     full, cut_recall = found["all clips"].mean(), found["nothing"].mean()
     print("\n| | recall of the rare class | over the folds | given back |\n|---|---|---|---|")
     for name, recalls in found.items():
@@ -98,4 +101,4 @@ def main(folder: str, yamnet: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:])
