@@ -47,7 +47,10 @@ def test_holds_out_and_scores_as_the_model_does(folder: Path, stand_in: Path, tm
 
 def test_folds_never_see_what_they_are_scored_on(folder: Path, stand_in: Path, tmp_path: Path) -> None:
     clips = Clips.from_directory(folder, fold_pattern=r"^(\d)-")
-    result = train(clips, stand_in, tmp_path / "right", folds="given")
+    runs: set[str] = set()
+    progress = Progress(epoch=lambda run, *_: runs.add(run))
+    result = train(clips, stand_in, tmp_path / "right", folds="given", progress=progress)
+    assert {"fold 1, head", "fold 1, head, refit", "final, head, refit"} <= runs  # on all clips in the end
     assert np.mean([fold.accuracy for fold in result.folds]) > 0.8
     assert len(result.held_out) == 24
     # In fold 2 the labels are turned round: a classifier trained on the others cannot know.

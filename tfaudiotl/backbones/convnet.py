@@ -106,7 +106,7 @@ def _network(x: Any) -> Any:
     x = Spectrum(name="spectrum")(x)  # (rows, 128, 513, 1)
     x = layers.BatchNormalization(name="spectrum_bn")(x)
     # A filter as high as the spectrum moves in time only: the published 4 x 513 is one of 4 frames of 513 channels.
-    # In two dimensions a training step takes 19 times as long on a CPU.
+    # In two dimensions the gradient by the spectrum is most of a training step on a CPU.
     x = layers.Reshape((-1, FFT // 2 + 1), name="frames")(x)
     x = first = layers.Conv1D(FILTERS, CONV_FRAMES, activation="relu", name="conv1")(x)
     for number in range(2, CONVS + 1):

@@ -65,13 +65,11 @@ class BestEpoch(keras.callbacks.EarlyStopping):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
-        losses = self._history["val_loss"]
-        # The first epoch below any bound is lower than all before it: no others need to be kept.
-        lower = not losses or logs["val_loss"] < min(losses)  # type: ignore[index]
         for name, values in self._history.items():
             values += [logs[name]] if name in logs else []  # type: ignore[index,operator]
-        if lower:
-            self.kept[epoch] = self.model.get_weights()
+        # The first epoch below any bound is lower than all before it, so it was the best in its time.
+        if self.best_epoch == epoch and self.best_weights is not None:
+            self.kept[epoch] = self.best_weights
         first = first_as_good(self._history)
         self.kept = {number: weights for number, weights in self.kept.items() if number >= first}
 

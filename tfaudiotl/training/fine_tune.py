@@ -206,9 +206,9 @@ class FineTuner:
     def fit(self, model: keras.Model, train: np.ndarray, val: np.ndarray | None, folder: Path | None) -> FineTuned:
         """Runs all stages on a classifier with the cache's backbone; ``folder`` keeps finished epochs."""
         done = FineTuned(seconds={"cache": self.seconds}, cached_bytes=self.cache.bytes)
-        begin = model.get_weights()
+        begin = model.get_weights() if self.options.refit and val is not None else None
         self._stages(model, train, val, folder, done)
-        if self.options.refit and val is not None:
+        if begin is not None and val is not None:
             model.set_weights(begin)
             again = FineTuned()
             self._stages(model, np.concatenate([train, val]), None, folder, again, epochs=done.best_epochs)
