@@ -104,8 +104,11 @@ def test_the_four_cases(
     assert f"blocks={blocks!r}" in advice.to_markdown()
 
 
-def test_no_errors_at_all_are_near() -> None:
-    assert advice_of(table(layer8=1.0, embedding=1.0), 30, "embedding").case == "small and near"
+@pytest.mark.parametrize(("errors", "nearness"), [(0, "near"), (2, "near"), (4, "near"), (6, "far")])
+def test_few_errors_more_than_none_say_nothing(errors: int, nearness: str) -> None:
+    advice = advice_of(table(layer8=1.0, embedding=1 - errors / 300), 30, "embedding")
+    assert advice.case == f"small and {nearness}"
+    assert f"{errors} errors against 0" in advice.reasons[1]
 
 
 def test_advice_compiles_as_code(stand_in: Path) -> None:

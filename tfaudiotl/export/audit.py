@@ -200,6 +200,13 @@ def part_of_name(name: str) -> str:
     return "head" if re.search(r"(?:^|/)(head_|class_scores|logits|scores)", name) else ""
 
 
+def short_name(name: str) -> str:
+    """Of "model/layer12_pointwise_conv_relu_1/Relu;model/layer12..." just "layer12_pointwise_conv_relu_1"."""
+    first = name.split(";")[0]
+    parts = [part for part in first.split("/") if part_of_name(part)]
+    return parts[0] if parts else first
+
+
 def stored_constants(graph: Graph) -> dict[int, int]:
     """Constants that an operator widens or fills in as the file is loaded, and the tensors that hold them."""
     kinds = ("DEQUANTIZE", "DENSIFY")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tfaudiotl.export.audit import LAYERS, part_of
+from tfaudiotl.export.audit import LAYERS, part_of, short_name
 from tfaudiotl.export.calibrate import measure_ranges
 from tfaudiotl.export.equalize import Equalized, equalize
 from tfaudiotl.export.flatbuffer import Graph, Operator
@@ -113,13 +113,7 @@ def quantize_throughout(content: bytes, patches: np.ndarray, *, goal: float = GO
         return trial.judge(with_wide(count)[0])[0] >= goal
 
     content, schemes = with_wide(_least(min(MOST_WIDE, len(layers) - 1), enough))
-    return Quantized(content, schemes, {_short(name): agreement for name, (agreement, _) in alone.items()})
-
-
-def _short(name: str) -> str:
-    """An operator's name without the path and the fused parts: "layer12_pointwise_conv_relu"."""
-    parts = [part for part in name.split(";")[0].split("/") if not part.startswith(("functional", "head_1"))]
-    return parts[0] if parts else name
+    return Quantized(content, schemes, {short_name(name): agreement for name, (agreement, _) in alone.items()})
 
 
 def _network(content: bytes) -> list[tuple[Operator, str]]:

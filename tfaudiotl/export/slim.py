@@ -7,7 +7,7 @@ import copy
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfaudiotl.export.audit import LAYERS, part_of, part_of_name, stored_constants
+from tfaudiotl.export.audit import LAYERS, part_of, short_name, stored_constants
 from tfaudiotl.export.flatbuffer import Graph
 
 LEAST_HALVED = 512  # bytes of a constant: what widening a smaller one takes in the file is as much as it saves
@@ -54,7 +54,7 @@ def drop_fill(content: bytes) -> bytes:
         if number in constants:
             tensor.name = None
         elif number not in (*graph.inputs, *graph.outputs):
-            tensor.name = _short(graph.name(number)).encode()
+            tensor.name = short_name(graph.name(number)).encode()
         if tensor.quantization is not None and tensor.quantization.scale is None:
             tensor.quantization = None
     return graph.pack()
@@ -84,10 +84,3 @@ def _like(graph: Graph, tensor: int, ending: bytes) -> schema.TensorT:
     like = copy.copy(graph.model.subgraphs[0].tensors[tensor])
     like.name += ending
     return like
-
-
-def _short(name: str) -> str:
-    """Of "model/layer12_pointwise_conv_relu_1/Relu;model/layer12..." just "layer12_pointwise_conv_relu_1"."""
-    first = name.split(";")[0]
-    parts = [part for part in first.split("/") if part_of_name(part)]
-    return parts[0] if parts else first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,10 @@ from tfaudiotl.models.info import embedding_layers
 # Clips of a class below which fine-tuning learns the clips instead of the class. A rule of thumb, between ESC-10 (32
 # per class in training) and FSDD (270), where fine-tuning pays: benchmarks/RESULTS-fine-tuning.md.
 ENOUGH_CLIPS = 100
-# A domain is near when the last embedding's probe has at most so many times the errors of the best layer's.
+# A domain is far when the last embedding's probe has more than so many times the errors of the best layer's, and more
+# than so many standard errors of the difference of two counts: no errors against two say nothing.
 NEAR_ERRORS = 2.0
+NEAR_STANDARD_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
@@ -103,15 +106,16 @@ def advice_of(table: ProbeTable, rarest: int, last: str) -> Advice:
     """
     best = max(table.rows, key=lambda row: row.accuracy)
     own = table.row(last)
-    # One error more than counted, so that no errors at all are no infinite ratio.
-    errors = ((1 - own.accuracy) * table.clips + 1) / ((1 - best.accuracy) * table.clips + 1)
-    near, large = errors <= NEAR_ERRORS, rarest >= ENOUGH_CLIPS
+    errors, least = ((1 - row.accuracy) * table.clips for row in (own, best))
+    sure = errors - least > NEAR_STANDARD_ERRORS * math.sqrt(errors + least)  # counts: their variance is their mean
+    near, large = not (sure and errors > NEAR_ERRORS * least), rarest >= ENOUGH_CLIPS
     case = f"{'large' if large else 'small'} and {'near' if near else 'far'}"
     strategy, embedding, blocks = _plan(table, near=near, large=large, last=last)
     measured = (
         f"Size: the rarest class has {rarest} clips; {ENOUGH_CLIPS} or more count as large.",
         f"Nearness: a linear probe reaches {own.accuracy:.3f} on the last embedding and {best.accuracy:.3f} on the "
-        f"best layer, {best.layer}: {errors:.1f} times the errors, up to {NEAR_ERRORS:g} count as near.",
+        f"best layer, {best.layer}: {errors:.0f} errors against {least:.0f}, near unless they are more than "
+        f"{NEAR_ERRORS:g} times as many and more than chance makes of the same.",
     )
     return Advice(case, strategy, embedding, blocks, _regularisation(large=large), (*measured, _REASONS[case]), table)
 
