@@ -1,6 +1,7 @@
-"""Time and memory of one training step on an accelerator, in float32, float16 and bfloat16, without TensorFlow.
+"""Time and memory of one training step on an accelerator, in float32, float16 and bfloat16, with or without TensorFlow.
 
-KERAS_BACKEND=jax (or torch) python -m benchmarks.device_step [--batch 256] [--seconds 0.975] [--weights WEIGHTS.h5]
+KERAS_BACKEND=jax (or torch, tensorflow) python -m benchmarks.device_step [--backbone yamnet] [--batch 256]
+    [--seconds 0.975] [--weights WEIGHTS.h5]
 
 Random waveforms, everything trains. Needs keras, the backend, numpy, wrapt and this folder's tfaudiotl, which imports
 nothing else for it. Prints a Markdown table with the chip's name.
@@ -20,6 +21,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else the peak
 import keras
 import numpy as np
 
+from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.models.builder import build_classifier
 
 
@@ -30,6 +32,12 @@ def chip() -> tuple[str, Any]:
 
         device = jax.devices()[0]
         return device.device_kind, lambda: (device.memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**20
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.config.list_physical_devices("GPU"):
+            return "CPU", lambda: 0.0
+        return "GPU", lambda: tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
     import torch
 
     if not torch.cuda.is_available():
@@ -40,9 +48,9 @@ def chip() -> tuple[str, Any]:
 def measure(precision: str, options: argparse.Namespace) -> tuple[float, float]:
     """Median milliseconds of a step, and the loss of the last one."""
     keras.config.set_dtype_policy(precision)
-    samples = round(options.seconds * 16_000)
+    samples = round(options.seconds * get_backbone(options.backbone).frontend.sample_rate)
     model = build_classifier(
-        "yamnet", classes=[f"class {n}" for n in range(50)], weights=options.weights, samples=samples,
+        options.backbone, classes=[f"class {n}" for n in range(50)], weights=options.weights, samples=samples,
         trainable="all", batch_norm="train", seed=0,
     )  # fmt: skip
     rng = np.random.default_rng(0)
@@ -68,6 +76,7 @@ def measure(precision: str, options: argparse.Namespace) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="yamnet")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=0.975)
     parser.add_argument("--repeats", type=int, default=20)

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy.signal import firwin
 
 from tests.sounds import write_folder
@@ -73,6 +74,23 @@ def test_filters_are_ideal_band_passes_under_a_hamming_window() -> None:
             assert found[(frequencies > low[i] + 60) & (frequencies < high[i] - 60)].min() > 0.7
         far = (frequencies < low[i] - 150) | (frequencies > high[i] + 150)
         assert found[far].max() < 0.01  # -40 dB
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("samples", [260, 999, 1_024])
+def test_training_computes_what_inference_does_and_its_gradients(padding: str, samples: int) -> None:
+    layer = SincConv(8, sample_rate=16_000, padding=padding)
+    rng = np.random.default_rng(0)
+    sound = tf.constant(rng.normal(size=(3, samples, 1)).astype("float32"))
+    found = []
+    for training in (False, True):
+        with tf.GradientTape() as tape:
+            tape.watch(sound)
+            heard = layer(sound, training=training)
+            loss = tf.reduce_sum(heard * tf.cos(tf.range(float(tf.size(heard)))).numpy().reshape(heard.shape))
+        found.append([heard, *tape.gradient(loss, [sound, layer.low_hz, layer.band_hz])])
+    for in_blocks, convolved in zip(found[1], found[0], strict=True):
+        np.testing.assert_allclose(in_blocks, convolved, rtol=1e-3, atol=1e-4 * np.abs(convolved).max())
 
 
 def test_loudness_does_not_matter() -> None:
