@@ -1,10 +1,10 @@
 """Small or large, near or far: what each way of training gives in the four cases, and whether advise() saw it coming.
 
-    python examples/four_cases.py ESC-10 FSDD/recordings --weights path/to/yamnet [--seeds 2] [--seconds 60]
+    python examples/four_cases.py ESC-10 FSDD/recordings --weights path/to/yamnet [--seeds 2] [--epochs 20]
 
 Near are ESC-10's sounds, which are what YAMNet was trained to tell apart; far are FSDD's spoken digits. Large near: is
-the sound a living being's? Each training has the same number of seconds at most. The test, ESC-10's fold 5 and FSDD's
-recordings 0 to 4, decides nothing; advise() hears the training clips only.
+the sound a living being's? Each training has the same number of epochs at most, and of seconds if they are given. The
+test, ESC-10's fold 5 and FSDD's recordings 0 to 4, decides nothing; advise() hears the training clips only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def main() -> None:
     parser.add_argument("far", type=Path)
     parser.add_argument("--weights", default="audioset")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seconds", type=float)
     options = parser.parse_args()
     sounds = tl.Clips.from_directory(options.near, fold_pattern=r"^(\d)-")
     living = sounds.relabel({name: "living" if name in LIVING else "other" for name in sounds.class_names})
@@ -57,8 +58,8 @@ def main() -> None:
     for case, (train, test) in cases.items():
         advice = tl.advise(train, weights=options.weights)
         budget = {
-            "weights": options.weights, "seeds": range(options.seeds), "seconds": options.seconds, "epochs": 30,
-            "window_seconds": WINDOW, "say": lambda line: print(line, flush=True),
+            "weights": options.weights, "seeds": range(options.seeds), "epochs": options.epochs,
+            "seconds": options.seconds, "window_seconds": WINDOW, "say": lambda line: print(line, flush=True),
         }  # fmt: skip
         blocks = advice.blocks if advice.strategy == "last blocks" else 2
         advised = advice.strategy
