@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 
+import keras
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -32,16 +33,18 @@ def noise(power: float, rng: np.random.Generator) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="yamnet")
-    parser.add_argument("--weights", default="audioset")
+    parser.add_argument("--weights", default="audioset", help='"none": random')
     parser.add_argument("--layers", default="log_mel,layer2,layer6,layer10,layer14")
     parser.add_argument("--shots", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
+    weights = None if options.weights == "none" else options.weights
+    keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     labels = np.repeat(list(COLOURS), CLIPS)
     sounds = [noise(COLOURS[label], rng) for label in labels]
     layers = options.layers.split(",")
-    joined = tl.embed(options.backbone, sounds, layer=layers, weights=options.weights)
+    joined = tl.embed(options.backbone, sounds, layer=layers, weights=weights)
     widths = [layer.width for layer in tl.embedding_layers(options.backbone) if layer.name in layers]
     for layer, vectors in zip(layers, np.split(joined, np.cumsum(widths)[:-1], axis=1), strict=True):
         found = [accuracy(vectors, labels, options.shots, seed) for seed in range(options.seeds)]
