@@ -77,11 +77,17 @@ def train_folder(
     settings = {**how, **options, "classes": list(clips.class_names), "clips": len(clips)}
     settings["precision"] = keras.config.dtype_policy().name
     output = Path(output)
+    fresh = not output.exists()
     work = _prepare(output, json.loads(json.dumps(settings, default=str)), overwrite=overwrite, resume=resume)
-    if fine_tune:
-        result = train_fine_tuned(clips, fine_tune=fine_tune, workdir=work, progress=progress, **options)
-    else:
-        result = train_classifier(clips, fit=fit, workdir=work, progress=progress, **options)
+    try:
+        if fine_tune:
+            result = train_fine_tuned(clips, fine_tune=fine_tune, workdir=work, progress=progress, **options)
+        else:
+            result = train_classifier(clips, fit=fit, workdir=work, progress=progress, **options)
+    except Exception:
+        if fresh and len(list(work.iterdir())) == 1:  # the settings: there is nothing to go on with
+            shutil.rmtree(output)
+        raise
     began = perf_counter()
     with new_path(output / "model.keras", overwrite=True) as path:
         result.model.save(path)

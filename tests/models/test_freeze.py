@@ -136,3 +136,8 @@ def test_a_head_for_other_classes_keeps_the_columns_of_shared_ones(stand_in: Pat
     np.testing.assert_array_equal(*(model.get_layer("layer2_pointwise_conv").kernel for model in (old, anew)))
     with pytest.raises(ValueError, match=r"\['dog'\] are there already"):
         replace_head(old, ["dog"], extend=True)
+    for wrong in ("siren", None, 5):
+        with pytest.raises(ValueError, match=f"classes={wrong!r}: a sequence of class names"):
+            replace_head(old, wrong, extend=True)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least one name"):
+        replace_head(old, [], extend=True)

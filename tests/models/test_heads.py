@@ -116,8 +116,9 @@ def test_tflite_in_built_in_operators(head: str, stand_in: Path, tmp_path: Path)
     np.testing.assert_allclose(found, model(waveform), atol=1e-4)
 
 
-def test_a_files_window_is_a_whole_clip(stand_in: Path, tmp_path: Path) -> None:
-    path = export_tflite(classifier("attention", stand_in), tmp_path / "model.tflite")
+@pytest.mark.parametrize("head", ["attention", "average"])
+def test_a_files_window_is_a_whole_clip(head: str, stand_in: Path, tmp_path: Path) -> None:
+    path = export_tflite(classifier(head, stand_in), tmp_path / "model.tflite")
     assert Interpreter(model_path=str(path)).get_input_details()[0]["shape"].tolist() == [1, 160_000]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +63,28 @@ def test_seconds_end_a_training_after_the_epoch_they_are_spent_in(stand_in: Path
     assert lines[0].startswith("head only, seed 0: accuracy")
     with pytest.raises(ValueError, match="seconds=5: a second training"):
         compare_strategies(clips(3), clips(2, 1), weights=str(stand_in), seconds=5, refit=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seconds": -1}, "seconds=-1: a positive number, or None"),
+        ({"seeds": ()}, "seeds=\\(\\): at least one"),
+        ({"blocks": "layer99"}, "trainable='layer99': allowed are"),
+    ],
+)
+def test_a_mistake_is_told_before_the_first_training(options: dict[str, Any], message: str, stand_in: Path) -> None:
+    lines: list[str] = []
+    with pytest.raises(ValueError, match=message):
+        compare_strategies(clips(3), clips(2, 1), weights=str(stand_in), say=lines.append, **options)
+    assert not lines
+
+
+def test_clips_of_other_classes_are_refused(stand_in: Path) -> None:
+    other = clips(2, 1)
+    other = other.relabel({name: f"other {name}" for name in other.class_names})
+    with pytest.raises(ValueError, match=r"val has the classes .*, train"):
+        compare_strategies(clips(3), other, weights=str(stand_in))
 
 
 def test_long_clips_score_as_the_mean_of_their_windows(stand_in: Path) -> None:

@@ -17,6 +17,7 @@ import tfaudiotl as tl
 from tests.sounds import KINDS, sound
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.masking import MixUp
+from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.training.fine_tune import FineTuned, fine_tune
@@ -64,6 +65,28 @@ def test_head_then_blocks_and_an_ordinary_model_again(stand_in: Path, tmp_path: 
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     x = train.load(0)[None]
     np.testing.assert_allclose(loaded(x), model(x), rtol=1e-5)
+
+
+def test_a_trained_head_is_not_made_worse(stand_in: Path) -> None:
+    model, val = classifier(stand_in), clips(5, 1)
+    fine_tune(model, clips(10), val, **QUICK)
+    before = tl.evaluate(model, val).scores
+    fine_tune(model, clips(3, 2), val, **{**QUICK, "head_learning_rate": 1e-9, "learning_rate": 1e-9})
+    np.testing.assert_allclose(tl.evaluate(model, val).scores, before, atol=1e-6)
+
+
+@pytest.mark.parametrize(("backbone", "more"), [("rawnet2", {"window": 2_600}), ("convnet", {}), ("mobilenetv2", {})])
+def test_other_backbones_with_their_own_dropout(backbone: str, more: dict[str, Any]) -> None:
+    """A new head is standardised by what it hears, wherever the frozen part is cut off."""
+    train = clips(2, seconds=(0.3, 0.4))
+    model = build_classifier(
+        backbone, classes=train.class_names, weights=None, trainable=0, hidden=(), backbone_options=more
+    )
+    fine_tune(model, train, **{**QUICK, "blocks": 0, "head_epochs": 1})
+    norm = model.get_layer("head_batch_norm")
+    embed, rate = keras.Model(model.input, norm.input), get_backbone(backbone).frontend.sample_rate
+    rows = np.concatenate([embed(train.load(row, sample_rate=rate)[None]) for row in range(len(train))])
+    np.testing.assert_allclose(norm.moving_mean, rows.mean(axis=0), rtol=1e-3, atol=1e-3 * np.abs(rows).max())
 
 
 @pytest.mark.parametrize("options", [{}, {"aggregate": "embeddings"}])

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfaudiotl.export.artifact import open_artifact
+from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.training import precision as precision_module
 from tfaudiotl.training.devices import Device
@@ -39,6 +41,21 @@ def test_auto_takes_what_the_device_is_good_at(device: Device, expected: str, mo
 def test_bad_precision_is_named() -> None:
     with pytest.raises(ValueError, match="precision='int4': allowed are 'auto', 'float32', 'float16', 'bfloat16'"):
         set_precision("int4")
+
+
+@pytest.mark.parametrize("policy", HALF)
+@pytest.mark.parametrize("input", ["waveform", "patches"])
+def test_files_compute_in_single_precision(policy: str, input: str, stand_in: Path, tmp_path: Path) -> None:
+    keras.config.set_dtype_policy(policy)
+    model = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in), hidden=(8,))
+    path = export_tflite(model, tmp_path / "model.tflite", input=input)
+    keras.config.set_dtype_policy("float32")
+    single = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in), hidden=(8,))
+    single.set_weights(model.get_weights())
+    wanted = export_tflite(single, tmp_path / "single.tflite", input=input)
+    shape = (1, 15_600) if input == "waveform" else (1, 96, 64)
+    x = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    np.testing.assert_allclose(open_artifact(path).scores(x), open_artifact(wanted).scores(x), atol=1e-6)
 
 
 @pytest.mark.parametrize("policy", HALF)

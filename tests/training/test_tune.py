@@ -51,6 +51,27 @@ def test_finds_settings_and_goes_on_after_a_kill(
     assert "Accuracy" in found.to_markdown()
     with pytest.raises(ValueError, match="another search \\(seed differ"):
         tune(table, tmp_path, weights=str(stand_in), seed=1, **QUICK)
+    with pytest.raises(ValueError, match="another search \\(backbone, weights differ"):
+        tune(table, tmp_path, backbone="yamnet_mini", **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"trials": 0}, ValueError, "trials=0: a whole number of at least 1"),
+        ({"epocs": 3}, TypeError, "epocs=3: tune\\(\\) takes besides its own .*epochs"),
+        ({"blocks": 3}, TypeError, "blocks=3: tune"),
+        ({"epochs": 0}, ValueError, "epochs=0: a whole number of at least 1"),
+        ({"backbone": "yamnt"}, ValueError, "yamnt"),
+        ({"space": SearchSpace(embedding=("layer99",))}, ValueError, "embedding='layer99': yamnet has the layers"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_written(
+    options: dict[str, Any], error: type[Exception], message: str, stand_in: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        tune(clips(5), tmp_path / "search", weights=str(stand_in), **{**QUICK, **options})
+    assert not (tmp_path / "search").exists()
 
 
 def test_a_folds_clips_decide_nothing(stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,11 @@ from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, WindowSpec
 from tfaudiotl.backbones.hub import HubEmbedding
 from tfaudiotl.backbones.scores import ClassScores
 from tfaudiotl.errors import ExportError
-from tfaudiotl.models.heads import is_sequence_head
+from tfaudiotl.models.heads import hears_clips, is_sequence_head
 
 INPUTS = ("waveform", "patches")
 FRONTENDS = ("fft", "matmul")
-SEQUENCE_SECONDS = 10.0  # of a file's window, where the head hears patches in their order: a clip as in training
+CLIP_SECONDS = 10.0  # of a file's window, where the head hears a clip's patches together, as in training
 
 
 def convert(function: Any, variables: list[Any], *, name: str) -> bytes:
@@ -47,6 +47,7 @@ def float_content(model: keras.Model, *, input: str, samples: int | None, fronte
             f"model {model.name!r}: the SavedModel {boxes[0].settings['handle']!r} inside is a black box without a "
             "form in .tflite; export a SavedModel, or use a backbone of list_backbones()"
         )
+    model = in_single_precision(model)
     output = "scores" if is_classifier(model) else "embedding"
     if input == "patches":
         function, name = patch_function(model), "patches"
@@ -64,6 +65,19 @@ def float_content(model: keras.Model, *, input: str, samples: int | None, fronte
 
     traced = tf.function(run, autograph=False).get_concrete_function(tf.TensorSpec((1, *shape), tf.float32, name=name))
     return convert(traced, model.variables, name=model.name)
+
+
+def in_single_precision(model: keras.Model) -> keras.Model:
+    """The same model computing in float32, as its weights are; .tflite files have no half-precision operators."""
+    if all(layer.compute_dtype == "float32" for layer in model.layers):
+        return model
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+
+    twin = keras.models.clone_model(model, clone_function=clone)
+    twin.set_weights(model.get_weights())
+    return twin
 
 
 def with_frontend(model: keras.Model, method: str) -> keras.Model:
@@ -127,7 +141,7 @@ def window_shape(model: keras.Model, samples: int | None) -> tuple[int, ...]:
         if grid_of_model(model) is None:
             raise ValueError("samples=None: this model has no fixed input length; give samples=")
         spec = frontend_spec(model)
-        return (round(SEQUENCE_SECONDS * spec.sample_rate) if is_sequence_head(model) else spec.min_samples,)
+        return (round(CLIP_SECONDS * spec.sample_rate) if hears_clips(model) else spec.min_samples,)
     if not isinstance(samples, int) or samples < 1:
         raise ValueError(f"samples={samples!r}: a positive whole number of samples, or None")
     return (samples,)

@@ -74,7 +74,7 @@ def export_tflite(
         min_agreement: least share of windows with the same best class, in [0, 1].
         frontend: "fft", or "matmul" for runtimes without RFFT2D: no complex numbers, the same result.
         samples: samples per window; None: the model's own fixed length, else the least that the
-            backbone hears at once (YAMNet: 15,600, 0.975 s), or 10 s where the head hears patches in their order.
+            backbone hears at once (YAMNet: 15,600, 0.975 s), or 10 s where the head hears a clip's patches together.
         metadata: what the file says of itself; None fills in the model's name, labels and sample rate.
         c_array: also write NAME.h and NAME.cc, the file as an array for firmware.
         overwrite: replace an existing file; it stays whole until the new one is complete.

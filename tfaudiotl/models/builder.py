@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -132,9 +133,9 @@ def build_classifier(
     class_names = check_classes(classes)
     if head not in HEADS:
         raise ValueError(f"head={head!r}: allowed are {', '.join(HEADS)}")
-    if not 0 <= dropout < 1:
+    if not isinstance(dropout, numbers.Real) or not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout!r}: allowed is 0 up to, not including, 1")
-    if any(not isinstance(units, int) or units < 1 for units in hidden):
+    if not isinstance(hidden, Sequence) or any(not isinstance(units, int) or units < 1 for units in hidden):
         raise ValueError(f"hidden={hidden!r}: a sequence of positive whole numbers")
     if aggregate not in AGGREGATES:
         raise ValueError(f"aggregate={aggregate!r}: allowed are {', '.join(AGGREGATES)}")
@@ -277,11 +278,16 @@ def clip_embedding_model(classifier: keras.Model) -> keras.Model:
     return keras.Model(classifier.inputs[0], x)
 
 
-def check_classes(classes: Sequence[str]) -> list[str]:
-    """``classes`` as a list of at least two different names, or a ValueError."""
-    if isinstance(classes, (str, int)):
+def check_classes(classes: Sequence[str], *, at_least: int = 2) -> list[str]:
+    """``classes`` as a list of different names, two or as many as ``at_least`` says, or a ValueError."""
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
         raise ValueError(f"classes={classes!r}: a sequence of class names, such as ['dog', 'rain']")
     names = list(classes)
-    if len(names) < 2 or len(set(names)) != len(names) or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"classes={names!r}: at least two different, non-empty names")
+    if (
+        len(names) < at_least
+        or len(set(names)) != len(names)
+        or not all(isinstance(name, str) and name for name in names)
+    ):
+        number = {1: "one name", 2: "two different, non-empty names"}[at_least]
+        raise ValueError(f"classes={names!r}: at least {number}")
     return names

@@ -110,6 +110,15 @@ def is_sequence_head(model: keras.Model) -> bool:
     return bool(norms) and len(norms[0].input.shape) == 3
 
 
+def hears_clips(model: keras.Model) -> bool:
+    """Whether a classifier scores a clip's patches together (their sequence or their mean), not each by itself."""
+    names = [layer.name for layer in model.layers]
+    together = {"head_batch_norm", "patch_pooling"} <= set(names) and names.index("patch_pooling") < names.index(
+        "head_batch_norm"
+    )
+    return together or is_sequence_head(model)
+
+
 def _kernel(seed: int | None) -> Any:
     return initializers.GlorotUniform(seed=seed)
 

@@ -35,12 +35,10 @@ def replace_head(
         ValueError: ``classes`` is no list of different names, or ``extend`` with a name that is there already.
     """
     old = class_names_of(model)
-    names = list(old) + list(classes) if extend else list(classes)
-    if extend and set(old) & set(classes):
-        raise ValueError(
-            f"classes={list(classes)!r}: {sorted(set(old) & set(classes))} are there already (extend=True)"
-        )
-    names = check_classes(names)
+    names = check_classes(classes, at_least=1 if extend else 2)
+    if extend and set(old) & set(names):
+        raise ValueError(f"classes={names!r}: {sorted(set(old) & set(names))} are there already (extend=True)")
+    names = [*old, *names] if extend else names
     body = {layer.name for layer in backbone_layers(model)}
 
     def clone(layer: Any) -> Any:

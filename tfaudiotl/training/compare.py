@@ -15,7 +15,9 @@ from tfaudiotl.audio.clips import Clips
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.writing import markdown_table
 from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.freeze import set_blocks
 from tfaudiotl.training.fine_tune import fine_tune, sample_rate_of
+from tfaudiotl.training.options import FineTuneOptions
 
 INNER_VAL = 0.15  # share of the training clips that decides when to stop; what is reported never does
 
@@ -182,20 +184,32 @@ def compare_strategies(
 
     Returns:
         The table.
+
+    Raises:
+        ValueError: an argument out of range; ``val`` with other classes; blocks that the backbone does not have.
     """
     if seconds and options.get("refit"):
         raise ValueError(f"seconds={seconds!r}: a second training (refit=True) would find them spent")
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"seconds={seconds!r}: a positive number, or None for no limit")
+    if len(seeds) == 0:
+        raise ValueError(f"seeds={seeds!r}: at least one")
+    if val.class_names != train.class_names:
+        raise ValueError(f"val has the classes {val.class_names}, train {train.class_names}")
+    ways, settings = which or strategies(blocks), {"multi_label": train.multi_label, **(classifier or {})}
+    trial = build_classifier(backbone, classes=train.class_names, weights=weights, **settings)
+    for way in ways:  # a mistake in the last one is told before hours of the first
+        set_blocks(trial, {**options, **way.options}.get("blocks", FineTuneOptions.blocks))
     runs = []
     for seed in seeds:
         learn, stop = train.split(val=INNER_VAL, seed=seed)
-        for way in which or strategies(blocks):
+        for way in ways:
             model = build_classifier(
                 backbone,
                 classes=train.class_names,
                 weights=weights if way.pretrained else None,
                 seed=seed,
-                multi_label=train.multi_label,
-                **(classifier or {}),
+                **settings,
             )
             start = perf_counter()
             fine_tune(

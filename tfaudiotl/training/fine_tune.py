@@ -235,7 +235,7 @@ class FineTuner:
             start = perf_counter()
             head_only = stage.blocks == 0
             if head_only:
-                _standardise(model, self.cache, head_cut[0], train)
+                _standardise(model, self.cache, tensors, head_cut, train)
             set_blocks(model, stage.blocks, batch_norm=self.options.batch_norm)
             model.get_layer("head_batch_norm").trainable = self.options.batch_norm == "train" and not head_only
             numbers = head_cut if head_only else low_cut
@@ -375,14 +375,23 @@ def _count(model: keras.Model, blocks: int | str) -> int:
     return len(names) - (names.index(blocks) if blocks in names else 0)
 
 
-def _standardise(model: keras.Model, cache: PrefixCache, tensor: int, rows: np.ndarray) -> None:
-    """Sets the head's batch norm to mean and variance of the training embeddings."""
+def _standardise(
+    model: keras.Model, cache: PrefixCache, tensors: Sequence[Any], numbers: Sequence[int], rows: np.ndarray
+) -> None:
+    """Sets a new head's batch norm to mean and variance of the training embeddings; a trained head keeps its own."""
+    norm, end = model.get_layer("head_batch_norm"), model.get_layer("patch_embedding").output
+    if np.any(norm.moving_mean) or np.any(np.asarray(norm.moving_variance) != 1):
+        return
+    # Layers that draw, such as a backbone's own dropout, lie above the cut.
+    part = None if tensors[numbers[0]] is end else upper_model(model, [tensors[n] for n in numbers], end)
     total = squares = count = 0.0
     for row in rows.tolist():
-        values = cache.read(tensor, row).astype(np.float64)
+        read = [cache.read(number, row) for number in numbers]
+        if part is not None:
+            read = [np.asarray(part([*(v[None] for v in read), np.ones((1, len(read[0])), bool)], training=False))]
+        values = read[0].astype(np.float64)
         total, squares, count = total + values.sum(axis=0), squares + (values**2).sum(axis=0), count + len(values)
     mean = total / count
-    norm = model.get_layer("head_batch_norm")
     norm.moving_mean.assign(mean)
     norm.moving_variance.assign(np.maximum(squares / count - mean**2, 0.0))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -63,17 +65,24 @@ class FineTuneOptions:
                 raise ValueError(f"{name}={value!r}: a whole number of at least {bound}")
         for name in ("head_learning_rate", "learning_rate", "block_decay"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+            if not (_is_number(value) and value > 0):
                 raise ValueError(f"{name}={value!r}: a positive number")
         for name in ("warmup", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
+            if not (_is_number(getattr(self, name)) and 0 <= getattr(self, name) < 1):
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed is 0 up to, not including, 1")
-        if not self.focal_gamma >= 0:
-            raise ValueError(f"focal_gamma={self.focal_gamma!r}: at least 0")
+        if not (_is_number(self.focal_gamma) and self.focal_gamma >= 0):
+            raise ValueError(f"focal_gamma={self.focal_gamma!r}: a number of at least 0")
+        for name in ("cache", "refit", "gradual"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r}: allowed are True and False")
         if self.class_weight not in (None, "balanced"):
             raise ValueError(f"class_weight={self.class_weight!r}: allowed are 'balanced' and None")
         if self.batch_norm not in BATCH_NORMS:
             raise ValueError(f"batch_norm={self.batch_norm!r}: allowed are {' and '.join(map(repr, BATCH_NORMS))}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def loss_of(options: FineTuneOptions, *, multi_label: bool) -> keras.losses.Loss:

@@ -58,19 +58,31 @@ def _changes(layer: Any) -> bool:
         return True
     if isinstance(layer, keras.layers.BatchNormalization):
         return bool(layer.trainable)  # its statistics do, even without a variable that trains
-    return bool(layer.trainable_variables) or any("seed" in variable.path for variable in layer.variables)
+    return bool(layer.trainable_variables) or _draws(layer)
+
+
+def _draws(layer: Any) -> bool:
+    """Whether a layer draws at random in training; recurrent layers have a seed even if they drop nothing."""
+    rates = [getattr(layer, name) for name in ("rate", "dropout", "recurrent_dropout") if hasattr(layer, name)]
+    return any("seed" in variable.path for variable in layer.variables) and (not rates or any(rates))
 
 
 def _valid_tensors(model: keras.Model) -> set[int]:
     return {id(layer.output) for layer in model.layers if isinstance(layer, ValidPatches)}
 
 
-def upper_model(model: keras.Model, tensors: Sequence[Any]) -> keras.Model:
+def upper_model(model: keras.Model, tensors: Sequence[Any], end: Any = None) -> keras.Model:
     """The part of a classifier above ``tensors``, sharing its layers.
 
+    Args:
+        model: the classifier.
+        tensors: as ``cut`` gives them.
+        end: what to compute; None: the scores ``(batch, classes)``.
+
     Returns:
-        A model of ``[(batch, patches, ...) for each tensor, (batch, patches) valid]`` to scores ``(batch, classes)``.
+        A model of ``[(batch, patches, ...) for each tensor, (batch, patches) valid]`` to ``end``.
     """
+    end = model.output if end is None else end
     inputs = [keras.Input((None, *tensor.shape[1:]), name=f"activations_{n}") for n, tensor in enumerate(tensors)]
     valid = keras.Input((None,), name="valid")
     known = {
@@ -88,7 +100,7 @@ def upper_model(model: keras.Model, tensors: Sequence[Any]) -> keras.Model:
             known[id(layer.output)] = layer([known[id(read[0])], inputs[0]])
         else:
             known[id(layer.output)] = layer(tree.map_structure(lambda tensor: known[id(tensor)], layer.input))
-    return keras.Model([*inputs, valid], known[id(model.output)], name=f"{model.name}_upper")
+    return keras.Model([*inputs, valid], known[id(end)], name=f"{model.name}_upper")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import numpy as np
 
 from tfaudiotl.audio.augment import Augmentation
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.writing import markdown_table
-from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.builder import build_classifier, layer_names
 from tfaudiotl.training.compare import INNER_VAL, window_scores
 from tfaudiotl.training.fine_tune import fine_tune
-from tfaudiotl.training.inputs import Augment
+from tfaudiotl.training.inputs import Augment, checked_augment, describe
+from tfaudiotl.training.options import FineTuneOptions
 from tfaudiotl.training.prefix import sounds_digest
 
 METHODS = ("bayesian", "random")
@@ -142,6 +145,7 @@ def tune(
     Raises:
         ImportError: KerasTuner is not installed.
         ValueError: an argument out of range; a ``directory`` of another search.
+        TypeError: an option that ``fine_tune`` does not have, or that is searched.
     """
     try:
         import keras_tuner
@@ -149,7 +153,10 @@ def tune(
         raise ImportError("tune() needs KerasTuner: pip install tfaudiotl[tune]") from error
     if method not in METHODS:
         raise ValueError(f"method={method!r}: allowed are {', '.join(map(repr, METHODS))}")
+    if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
+        raise ValueError(f"trials={trials!r}: a whole number of at least 1")
     asked = space or SearchSpace()
+    _check(asked, backbone, options)
     if not augment and any(count > 1 for count in asked.variants):
         raise ValueError(f"variants={list(asked.variants)}: needs augment=, which makes them")
     parts = [(train, test) for _, train, test in clips.folds(folds, seed=seed)]
@@ -177,7 +184,9 @@ def tune(
         return measured.accuracy
 
     directory = Path(directory)
-    _claim(directory, {"space": asdict(asked), "clips": sounds_digest(clips), "folds": folds, "seed": seed, **options})
+    asked_for = {"backbone": backbone, "weights": weights, "method": method, "folds": folds, "seed": seed, **options}
+    changed = describe(checked_augment(augment))
+    _claim(directory, {**asked_for, "space": asdict(asked), "clips": sounds_digest(clips), "augment": changed})
     objective = keras_tuner.Objective(SCORE, "max")
     oracles = {
         "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
@@ -201,6 +210,20 @@ def tune(
     search.search(verbose=0)
     best = search.oracle.get_best_trials(trials)
     return Search([TrialResult(asked.draw(trial.hyperparameters), float(trial.score)) for trial in best], len(parts))
+
+
+def _check(space: SearchSpace, backbone: str, options: dict[str, Any]) -> None:
+    """ValueError or TypeError before anything is tried or written."""
+    spec = get_backbone(backbone)
+    for names in space.embedding:
+        layer_names(spec, names)
+    known = set(inspect.signature(fine_tune).parameters) | {field.name for field in fields(FineTuneOptions)}
+    searched = {field.name for field in fields(SearchSpace)} | {"seed", "augment", "verbose"}
+    allowed = known - searched - {"model", "train", "val", "options", "workdir"}
+    for name in options:
+        if name not in allowed:
+            raise TypeError(f"{name}={options[name]!r}: tune() takes besides its own {', '.join(sorted(allowed))}")
+    FineTuneOptions(**{name: value for name, value in options.items() if name in FineTuneOptions.__dataclass_fields__})
 
 
 def _claim(directory: Path, settings: dict[str, Any]) -> None:
