@@ -71,13 +71,7 @@ def in_single_precision(model: keras.Model) -> keras.Model:
     """The same model computing in float32, as its weights are; .tflite files have no half-precision operators."""
     if all(layer.compute_dtype == "float32" for layer in model.layers):
         return model
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
-
-    twin = keras.models.clone_model(model, clone_function=clone)
-    twin.set_weights(model.get_weights())
-    return twin
+    return _changed(model, lambda layer: {"dtype": "float32"})
 
 
 def with_frontend(model: keras.Model, method: str) -> keras.Model:
@@ -87,14 +81,7 @@ def with_frontend(model: keras.Model, method: str) -> keras.Model:
     fronts = [layer for layer in model.layers if isinstance(layer, LogMel)]
     if all(layer.method == method for layer in fronts):
         return model
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
-        return type(layer).from_config({**config, "method": method} if isinstance(layer, LogMel) else config)
-
-    twin = keras.models.clone_model(model, clone_function=clone)
-    twin.set_weights(model.get_weights())
-    return twin
+    return _changed(model, lambda layer: {"method": method} if isinstance(layer, LogMel) else {})
 
 
 def unrolled(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
@@ -104,12 +91,18 @@ def unrolled(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
     """
     if not any(isinstance(layer, keras.layers.RNN) for layer in model.layers):
         return model
+    inputs = keras.Input(shape, name=model.inputs[0].name)
+    return _changed(model, lambda layer: {"unroll": True} if isinstance(layer, keras.layers.RNN) else {}, inputs)
+
+
+def _changed(
+    model: keras.Model, changes: Callable[[keras.layers.Layer], dict[str, Any]], inputs: Any = None
+) -> keras.Model:
+    """A copy of a model, weights included, with ``changes`` to each layer's config; on other inputs if given."""
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        more = {"unroll": True} if isinstance(layer, keras.layers.RNN) else {}
-        return type(layer).from_config({**layer.get_config(), **more})
+        return type(layer).from_config({**layer.get_config(), **changes(layer)})
 
-    inputs = keras.Input(shape, name=model.inputs[0].name)
     twin = keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
     twin.set_weights(model.get_weights())
     return twin

@@ -112,11 +112,8 @@ def is_sequence_head(model: keras.Model) -> bool:
 
 def hears_clips(model: keras.Model) -> bool:
     """Whether a classifier scores a clip's patches together (their sequence or their mean), not each by itself."""
-    names = [layer.name for layer in model.layers]
-    together = {"head_batch_norm", "patch_pooling"} <= set(names) and names.index("patch_pooling") < names.index(
-        "head_batch_norm"
-    )
-    return together or is_sequence_head(model)
+    order = [layer.name for layer in model.layers if layer.name in ("patch_sequence", "head_batch_norm")]
+    return order == ["patch_sequence", "head_batch_norm"]
 
 
 def _kernel(seed: int | None) -> Any:

@@ -217,13 +217,14 @@ def _check(space: SearchSpace, backbone: str, options: dict[str, Any]) -> None:
     spec = get_backbone(backbone)
     for names in space.embedding:
         layer_names(spec, names)
-    known = set(inspect.signature(fine_tune).parameters) | {field.name for field in fields(FineTuneOptions)}
+    own = {field.name for field in fields(FineTuneOptions)}
+    known = own | set(inspect.signature(fine_tune).parameters)
     searched = {field.name for field in fields(SearchSpace)} | {"seed", "augment", "verbose"}
     allowed = known - searched - {"model", "train", "val", "options", "workdir"}
     for name in options:
         if name not in allowed:
             raise TypeError(f"{name}={options[name]!r}: tune() takes besides its own {', '.join(sorted(allowed))}")
-    FineTuneOptions(**{name: value for name, value in options.items() if name in FineTuneOptions.__dataclass_fields__})
+    FineTuneOptions(**{name: options[name] for name in own & set(options)})
 
 
 def _claim(directory: Path, settings: dict[str, Any]) -> None:
