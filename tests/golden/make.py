@@ -42,7 +42,9 @@ CASES: dict[str, dict[str, Any]] = {
         "backbone": "rawnet2", "embedding": "sinc", "weights": None, "backbone_options": {"window": 4_000}
     },
     "convnet_spectrum": {"backbone": "convnet", "embedding": "spectrum", "weights": None},
-    "mobilenet_block1": {"backbone": "mobilenet", "embedding": "conv_pw_1_relu", "weights": None, "backbone_options": {"size": 32}},
+    "mobilenet_block1": {
+        "backbone": "mobilenet", "embedding": "conv_pw_1_relu", "weights": None, "backbone_options": {"size": 32}
+    },
 }  # fmt: skip
 
 
@@ -66,7 +68,7 @@ def classifier(options: dict[str, Any]) -> keras.Model:
 
 
 def scores(path: Path, sound: np.ndarray) -> list[float]:
-    """What the opened file gives for the clip, or for its first window (repeated up to its length) where it takes windows of one length."""
+    """What the opened file gives for the clip, cut or repeated to the window where the file has one of its own."""
     artifact = open_artifact(path, class_names=NAMES)
     return [float(score) for score in artifact.scores(np.resize(sound, artifact.samples or len(sound))[None])[0]]
 
@@ -84,9 +86,9 @@ def main(folder: Path) -> None:
         model = classifier(options)
         written = [folder / f"{name}.keras"]
         model.save(written[0])
-        whole = {} if options.get("head", "dense") == "dense" else {"samples": WINDOW}
-        if not whole or not options["multi_label"]:  # a window of many patches makes a large file: one of each head
-            written.append(tl.export_tflite(model, folder / f"{name}.tflite", **whole))
+        samples = None if options.get("head", "dense") == "dense" else WINDOW
+        if samples is None or not options["multi_label"]:  # long windows make large files: one for each head
+            written.append(tl.export_tflite(model, folder / f"{name}.tflite", samples=samples))
         if name in ("yamnet_mini_dense_single", "yamnet_mini_gru_multi"):
             written.append(folder / f"{name}_saved_model")
             tl.export_saved_model(model, written[-1])
