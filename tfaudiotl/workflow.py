@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shutil
@@ -15,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfaudiotl._files import new_path, sha256, write_atomic
 from tfaudiotl._version import __version__
 from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.clips import Clips
@@ -22,9 +22,8 @@ from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.weights import npz_bytes
 from tfaudiotl.card import model_card
 from tfaudiotl.evaluation.report import Section, write_report
-from tfaudiotl.evaluation.writing import escape_markdown, markdown_table, write_atomic
+from tfaudiotl.evaluation.writing import escape_markdown, markdown_table
 from tfaudiotl.export.artifact import open_artifact
-from tfaudiotl.export.atomic import new_path
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.export.verify import Check, Reference, checks_table, verify_export
@@ -239,6 +238,6 @@ def save_student(result: Distilled, folder: str | Path) -> list[Path]:
         present = {layer.name: layer for layer in result.model.layers}
         names = present["scores"].class_names if "scores" in present else ()
         content = npz_bytes(result.model, class_names=names)
-        report["sha256"] = hashlib.sha256(content).hexdigest()
+        report["sha256"] = sha256(content)
         files = [write_atomic(folder / "student.npz", content)]
     return [*files, write_atomic(folder / "distill.json", json.dumps(report, indent=2) + "\n")]

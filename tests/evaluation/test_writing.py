@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import re
-import stat
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tfaudiotl.evaluation.writing import MISSING, escape_markdown, format_cell, markdown_table, write_atomic
+from tfaudiotl.evaluation.writing import MISSING, escape_markdown, format_cell, markdown_table
 
 
 def parse(table: str) -> list[list[str]]:
@@ -85,32 +83,3 @@ def test_tables_without_rows_or_columns() -> None:
 def test_underscores_inside_words_stay_readable() -> None:
     assert escape_markdown("crying_baby") == "crying_baby"
     assert escape_markdown("_x") == "\\_x"
-
-
-def test_write_atomic_replaces_as_a_whole(tmp_path: Path) -> None:
-    path = tmp_path / "report.md"
-    assert write_atomic(path, "old\n") == path
-    write_atomic(str(path), "Geräusch\n")
-    assert path.read_bytes() == "Geräusch\n".encode()
-    assert [p.name for p in tmp_path.iterdir()] == ["report.md"]
-
-
-def test_write_atomic_honours_the_umask(tmp_path: Path) -> None:
-    (tmp_path / "usual").write_text("x")
-    write_atomic(tmp_path / "atomic", "x")
-    assert stat.S_IMODE((tmp_path / "atomic").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
-
-
-@pytest.mark.parametrize("moment", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
-    path = tmp_path / "report.md"
-    write_atomic(path, "old")
-
-    def full(*_: object) -> None:
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(f"tfaudiotl.evaluation.writing.os.{moment}", full)
-    with pytest.raises(OSError, match="No space"):
-        write_atomic(path, "new")
-    assert path.read_text() == "old"
-    assert len(list(tmp_path.iterdir())) == 1

@@ -15,7 +15,6 @@ from tfaudiotl.backbones.scores import ClassScores, class_names_of
 from tfaudiotl.backbones.yamnet import YAMNet
 from tfaudiotl.errors import ExportError, WeightsError
 from tfaudiotl.export.artifact import Artifact, load_model, open_artifact
-from tfaudiotl.export.atomic import new_path
 from tfaudiotl.export.convert import float_content
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
@@ -194,33 +193,19 @@ def test_cut_windows_loses_nothing(length: int, samples: int, hop: int, shape: t
     assert cut_windows(np.arange(length), None).shape == (1, length)
 
 
-def test_existing_files_need_overwrite_and_stay_whole_on_failure(tmp_path: Path, model: keras.Model) -> None:
+def test_existing_files_need_overwrite_and_folders_of_others_stay(tmp_path: Path, model: keras.Model) -> None:
     path = tmp_path / "model.tflite"
     path.write_text("precious")
     with pytest.raises(FileExistsError, match="overwrite=True"):
         export_tflite(model, path)
-
-    def fail_halfway() -> None:
-        with new_path(path, overwrite=True) as target:
-            target.write_text("half")
-            raise RuntimeError("halfway")
-
-    with pytest.raises(RuntimeError, match="halfway"):
-        fail_halfway()
     assert path.read_text() == "precious"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["model.tflite"]
-    folder = tmp_path / "saved"
-    for content in ("one", "two"):
-        with new_path(folder, overwrite=True) as target:
-            target.mkdir()
-            (target / content).touch()
-    assert [entry.name for entry in folder.iterdir()] == ["two"]
-
-
-def test_a_place_that_cannot_be_written_is_an_export_error(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ExportError, match="cannot be written"), new_path(tmp_path / "file" / "x", overwrite=False):
-        pass
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").touch()
+    with pytest.raises(FileExistsError, match="is a folder"):
+        export_tflite(model, tmp_path / "thesis", overwrite=True)
+    with pytest.raises(FileExistsError, match=r"it holds chapter\.txt"):
+        export_saved_model(model, tmp_path / "thesis", overwrite=True)
+    assert (tmp_path / "thesis" / "chapter.txt").exists()
 
 
 def test_what_cannot_be_opened_says_why(tmp_path: Path, model: keras.Model) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfaudiotl._files import write_atomic
 from tfaudiotl.audio import splits
 from tfaudiotl.audio.sources import Rows, clean_class_names, listed
 from tfaudiotl.audio.table import Clip, ClipTable
@@ -198,12 +198,7 @@ class ClipEdits(ClipTable):
         rows = [json.dumps(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
         head = {"format": _SAVED, "class_names": list(self.class_names), "multi_label": self.multi_label}
         text = json.dumps(head)[:-1] + ', "rows": [\n' + ",\n".join(rows) + "\n]}\n"
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomic(target, text)
 
 
 def read_saved(path: str | os.PathLike[str]) -> tuple[Rows, list[str], bool]:

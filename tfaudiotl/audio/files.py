@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import stat
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import soundfile
 
+from tfaudiotl._files import new_file
 from tfaudiotl.audio.arrays import (
     SAMPLE_RATE,
     check_rate,
@@ -237,17 +237,16 @@ def write_audio(path: Path_, waveform: ArrayLike, *, sample_rate: int = SAMPLE_R
     check_samples("waveform", scaled)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target.parent}: no such folder, so {target.name} cannot be written there")
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     channels = scaled.shape[1] if scaled.ndim == 2 else 1
     try:
-        with soundfile.SoundFile(os.fspath(temporary), "w", rate, channels, subtype, format=container) as sound:
+        with (
+            new_file(target) as partial,
+            soundfile.SoundFile(os.fspath(partial), "w", rate, channels, subtype, format=container) as sound,
+        ):
             for block in range(0, len(scaled), _BLOCK):  # libsndfile's Vorbis writer overflows on one long write
                 sound.write(scaled[block : block + _BLOCK])
-        os.replace(temporary, target)
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         raise AudioError(str(target), f"cannot be written at {rate} Hz, {channels} channels: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class _Stream(soundfile.SoundFile):

@@ -48,7 +48,7 @@ def export(
                 frontend="matmul" if matmul else "fft",
                 c_array=c_array,
             )
-            from tfaudiotl.evaluation.writing import write_atomic
+            from tfaudiotl._files import write_atomic
 
             write_atomic(output.with_suffix(".txt"), "".join(f"{name}\n" for name in class_names_of(loaded)))
         elif quantize or samples:

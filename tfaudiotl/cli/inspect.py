@@ -30,10 +30,10 @@ def inspect(
 ) -> None:
     """Listen to every recording: counts, hours, formats, silence, clipping, copies, leaks, broken files."""
     with errors(inspect):
+        from tfaudiotl._files import write_atomic
         from tfaudiotl.audio.clips import Clips
         from tfaudiotl.evaluation.description import spectrogram_page
         from tfaudiotl.evaluation.plots import save_figure
-        from tfaudiotl.evaluation.writing import write_atomic
 
         if sounds.is_dir():
             clips = Clips.from_directory(

@@ -8,7 +8,6 @@ run leaves whole shards and one folder that the next run removes. No pickle anyw
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,14 +15,16 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from time import time_ns
 from typing import Any
 
 import numpy as np
 
+from tfaudiotl._files import file_digest, sha256, write_atomic
+
 FORMAT = 1
-_BLOCK = 1 << 22  # bytes read at a time for checksums
 
 
 class StoreError(ValueError):
@@ -98,7 +99,7 @@ class EmbeddingStore:
             if self.folder.is_dir() and any(not entry.name.startswith(".") for entry in self.folder.iterdir()):
                 raise StoreError(f"store={str(self.folder)!r}: a folder of other things; name a new or empty one")
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write_atomic(path, json.dumps({"format": FORMAT, **config}, indent=2).encode())
+            write_atomic(path, json.dumps({"format": FORMAT, **config}, indent=2).encode())
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -225,35 +226,14 @@ class EmbeddingStore:
         work.mkdir()
         sums = {}
         for layer, array in arrays.items():
-            with (work / f"{layer}.npy").open("wb") as out:
-                np.save(out, array, allow_pickle=False)
-                out.flush()
-                os.fsync(out.fileno())
+            write_atomic(work / f"{layer}.npy", partial(np.save, arr=array, allow_pickle=False))
             sums[layer] = file_digest(work / f"{layer}.npy")
         listed = [asdict(unit) for unit in units]
         index = {"units": listed, "arrays": sums, "sum": _index_sum(listed, sums)}
-        _write_atomic(work / "index.json", json.dumps(index).encode())
+        write_atomic(work / "index.json", json.dumps(index).encode())
         work.rename(target)
         self._add(target)
 
 
-def file_digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _index_sum(units: Sequence[Mapping[str, Any]], arrays: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps([list(units), dict(arrays)], sort_keys=True).encode()).hexdigest()
-
-
-def _write_atomic(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with temporary.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.replace(path)
+    return sha256(json.dumps([list(units), dict(arrays)], sort_keys=True))

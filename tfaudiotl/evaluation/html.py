@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from markdown_it import MarkdownIt
 
+from tfaudiotl._files import write_atomic
 from tfaudiotl.errors import AudioError
 from tfaudiotl.evaluation.metrics import Evaluation, Mistake
 from tfaudiotl.evaluation.plots import figure_bytes, spectrogram_figure
-from tfaudiotl.evaluation.writing import write_atomic
 
 Sound = Callable[[int], tuple[np.ndarray, int]]  # a clip's row -> its waveform and rate
 

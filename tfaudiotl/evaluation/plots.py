@@ -19,9 +19,9 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tfaudiotl._files import write_atomic
 from tfaudiotl.evaluation.calibration import Calibration
 from tfaudiotl.evaluation.metrics import ClassMetrics, Evaluation
-from tfaudiotl.evaluation.writing import write_atomic
 
 History = Mapping[str, Sequence[float]]
 

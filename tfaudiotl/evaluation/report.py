@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from tfaudiotl._files import write_atomic
 from tfaudiotl.evaluation.bootstrap import bootstrap_interval
 from tfaudiotl.evaluation.calibration import calibration
 from tfaudiotl.evaluation.html import Sound, write_html
@@ -22,7 +23,7 @@ from tfaudiotl.evaluation.plots import (
     training_curves_figure,
 )
 from tfaudiotl.evaluation.ranking import AVERAGES, averages, top_k_accuracy
-from tfaudiotl.evaluation.writing import escape_markdown, format_score, markdown_table, write_atomic
+from tfaudiotl.evaluation.writing import escape_markdown, format_score, markdown_table
 
 __all__ = ["Section", "markdown_table", "write_report"]
 

@@ -1,15 +1,11 @@
-"""Markdown tables, and files that appear whole or not at all: what every report is made of."""
+"""Markdown tables: what every report is made of."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import re
-import secrets
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
-from pathlib import Path
 
 import numpy as np
 
@@ -99,32 +95,3 @@ def _escape_pipes(text: str) -> str:
 def _is_numeric(cells: Sequence[str]) -> bool:
     values = [cell for cell in cells if cell not in ("", MISSING)]
     return bool(values) and all(_NUMERIC.fullmatch(cell) for cell in values)
-
-
-def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
-    """Writes a file so that readers see the old content or the new, never a part.
-
-    Args:
-        path: the file to write or replace; its folder must exist.
-        content: text, written as UTF-8 with its line ends as they are, or bytes.
-
-    Returns:
-        The path.
-
-    Raises:
-        OSError: the file cannot be written; what stood there before is untouched.
-    """
-    path = Path(path)
-    # Not tempfile: its files are readable by their owner only, and a report is for showing.
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with open(partial, "xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
-    return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tfaudiotl.evaluation.writing import write_atomic
+from tfaudiotl._files import write_atomic
 from tfaudiotl.export.audit import MICRO_OPERATORS, audit_tflite
 from tfaudiotl.export.metadata import read_metadata
 

@@ -15,10 +15,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfaudiotl._files import write_atomic
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.errors import ExportError
 from tfaudiotl.evaluation.metrics import evaluate_scores
-from tfaudiotl.evaluation.writing import escape_markdown, markdown_table, write_atomic
+from tfaudiotl.evaluation.writing import escape_markdown, markdown_table
 from tfaudiotl.export.artifact import Artifact, open_artifact
 from tfaudiotl.export.audit import Audit
 from tfaudiotl.export.quantize import encode

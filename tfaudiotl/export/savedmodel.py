@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfaudiotl._files import SAVED_MODEL, new_path
 from tfaudiotl.backbones.hub import HubEmbedding
 from tfaudiotl.backbones.scores import class_names_of
-from tfaudiotl.export.atomic import new_path
 from tfaudiotl.export.convert import frontend_spec
 from tfaudiotl.models.builder import clip_embedding_model
 from tfaudiotl.models.fold import fold_batch_norm
@@ -74,16 +74,17 @@ def export_saved_model(model: keras.Model, path: str | Path, *, overwrite: bool 
     Args:
         model: a classifier from ``build_classifier``.
         path: the folder to write.
-        overwrite: replace an existing one; it stays whole until the new one is complete.
+        overwrite: replace an existing SavedModel; it stays whole until the new one is complete. A folder that
+            holds anything else is never replaced.
 
     Returns:
         ``path``.
 
     Raises:
-        FileExistsError: ``path`` exists and ``overwrite`` is false.
+        FileExistsError: ``path`` exists and ``overwrite`` is false, or it holds anything but a SavedModel.
         ExportError: ``path`` cannot be written.
     """
-    with tempfile.TemporaryDirectory() as scratch, new_path(path, overwrite=overwrite) as target:
+    with tempfile.TemporaryDirectory() as scratch, new_path(path, overwrite=overwrite, folder=SAVED_MODEL) as target:
         labels = Path(scratch) / "labels.txt"
         rate = Path(scratch) / RATE_ASSET
         rate.write_text(f"{frontend_spec(model).sample_rate}\n", encoding="utf-8")

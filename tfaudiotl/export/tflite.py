@@ -9,11 +9,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from tfaudiotl._files import check_replaceable, new_path
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.errors import ExportError
-from tfaudiotl.export.atomic import new_path
 from tfaudiotl.export.audit import audit_content, check_audit
 from tfaudiotl.export.convert import (
     FRONTENDS,
@@ -83,15 +83,14 @@ def export_tflite(
         ``path``.
 
     Raises:
-        FileExistsError: ``path`` exists and ``overwrite`` is false.
+        FileExistsError: ``path`` exists and ``overwrite`` is false, or it is a folder.
         ValueError: an argument outside what is allowed; calibration missing, silent or of other classes.
         ExportError: the model needs more than built-in operators, the file is not what it should be or
             agrees less than ``min_agreement``, or ``path`` cannot be written.
     """
     _check(model, quantize, input, calibrate, frontend, min_agreement)
     input = "patches" if takes_patches(model) else input
-    if Path(path).exists() and not overwrite:
-        raise FileExistsError(f"path={str(path)!r} exists already; pass overwrite=True to replace it")
+    check_replaceable(path, overwrite=overwrite)
     plain = float_content(model, input=input, samples=samples, frontend=frontend)
     done = _quantized(model, plain, quantize, input, calibrate, samples)
     slim = plain if quantize is None else drop_fill(done.content)

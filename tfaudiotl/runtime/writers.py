@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tfaudiotl.evaluation.writing import write_atomic
+from tfaudiotl._files import write_atomic
 from tfaudiotl.runtime.events import Event
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -11,6 +10,8 @@ from typing import Any
 
 import keras
 import numpy as np
+
+from tfaudiotl._files import write_atomic
 
 
 def first_as_good(history: dict[str, list[float]]) -> int:
@@ -98,12 +99,8 @@ class Checkpoint(keras.callbacks.Callback):
         arrays: dict[str, Any] = {f"variable_{i}": np.asarray(v) for i, v in enumerate(_state(self.model))}
         for number, weights in self.best.kept.items() if self.best is not None else ():
             arrays |= {f"epoch_{number}_{i}": values for i, values in enumerate(weights)}
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            np.savez(file, history=np.array(json.dumps(self.history)), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        history = np.array(json.dumps(self.history))
+        write_atomic(self.path, lambda file: np.savez(file, history=history, **arrays))
 
 
 class EpochLines(keras.callbacks.Callback):

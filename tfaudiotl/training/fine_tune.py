@@ -17,11 +17,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfaudiotl._files import write_atomic
 from tfaudiotl.audio.augment import Augmentation
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.errors import AudioErrors
-from tfaudiotl.evaluation.writing import write_atomic
 from tfaudiotl.models.builder import compile_classifier
 from tfaudiotl.models.freeze import block_names, set_blocks
 from tfaudiotl.training.batches import BatchPlan

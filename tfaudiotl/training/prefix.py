@@ -20,11 +20,11 @@ import keras
 import numpy as np
 from keras import tree
 
+from tfaudiotl._files import write_atomic
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.frontend import PatchSequence, ValidPatches
 from tfaudiotl.embeddings.engine import PatchNetwork
 from tfaudiotl.errors import AudioError
-from tfaudiotl.evaluation.writing import write_atomic
 
 SHARD_BYTES = 256 * 2**20  # finished work that a kill can cost, and what is written at a time
 

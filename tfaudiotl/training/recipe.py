@@ -6,7 +6,6 @@ final model all train small heads on those embeddings.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfaudiotl._files import sha256, write_atomic
 from tfaudiotl.audio.arrays import is_silent
 from tfaudiotl.audio.augment import Augmentation, as_augmentation
 from tfaudiotl.audio.clips import Clips
@@ -367,20 +367,16 @@ def _embed(
     embedded = embed_clips(PatchNetwork(model, [vectors]), windows, on_error=on_error, check=keeper, progress=count)
     if saved:
         saved.parent.mkdir(parents=True, exist_ok=True)
-        temporary = saved.with_suffix(".tmp")
-        with temporary.open("wb") as out:
-            skipped_text = np.array([(e.path, e.reason) for e in embedded.skipped], np.str_).reshape(-1, 2)
-            np.savez(
-                out,
-                vectors=embedded.vectors,
-                kept=embedded.kept,
-                counts=embedded.counts,
-                skipped=skipped_text,
-            )
-        temporary.replace(saved)
+        arrays: dict[str, Any] = {
+            "vectors": embedded.vectors,
+            "kept": embedded.kept,
+            "counts": embedded.counts,
+            "skipped": np.array([(e.path, e.reason) for e in embedded.skipped], np.str_).reshape(-1, 2),
+        }
+        write_atomic(saved, lambda file: np.savez(file, **arrays))
     return embedded
 
 
 def _fingerprint(model: keras.Model, vectors: Any, windows: Clips) -> str:
     """Changes with the files (path, size, time), the spans, the backbone's weights and the embedding."""
-    return hashlib.sha256(f"{prefix_digest(model, [vectors])} {sounds_digest(windows)}".encode()).hexdigest()[:16]
+    return sha256(f"{prefix_digest(model, [vectors])} {sounds_digest(windows)}")[:16]

@@ -1,0 +1,224 @@
+"""Files and folders are there whole or not at all, and only what is recognised as ours is removed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tfaudiotl import _files
+from tfaudiotl._files import claim, file_digest, fingerprint, new_path, sha256, show_name, write_atomic
+from tfaudiotl.errors import ExportError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def fail_from(monkeypatch: pytest.MonkeyPatch, function: str, call: int) -> None:
+    """Makes os.``function`` fail at its ``call``-th call, from 1, and at no other."""
+    real, calls = getattr(os, function), [0]
+
+    def wrapped(*args: object, **named: object) -> object:
+        calls[0] += 1
+        if calls[0] == call:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*args, **named)
+
+    monkeypatch.setattr(_files.os, function, wrapped)
+
+
+@pytest.mark.parametrize(
+    "content", ["Geräusch\n", "Geräusch\n".encode(), lambda file: file.write("Geräusch\n".encode())]
+)
+def test_write_atomic_replaces_as_a_whole(tmp_path: Path, content: str | bytes | Callable[..., object]) -> None:
+    path = tmp_path / "report.md"
+    assert write_atomic(path, "old\n") == path
+    write_atomic(str(path), content)
+    assert path.read_bytes() == "Geräusch\n".encode()
+    assert names(tmp_path) == ["report.md"]
+
+
+def test_write_atomic_honours_the_umask(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_text("x")
+    write_atomic(tmp_path / "atomic", "x")
+    assert stat.S_IMODE((tmp_path / "atomic").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+
+
+def test_a_name_of_the_greatest_length_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 251 + ".csv")
+    assert write_atomic(path, "1\n").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    path = tmp_path / "report.md"
+    write_atomic(path, "old")
+    fail_from(monkeypatch, moment, 1)
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["report.md"]
+
+
+def test_a_name_that_is_no_utf8_is_shown_and_can_be_written(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.wav")
+    assert show_name(name) == "caf\N{REPLACEMENT CHARACTER}.wav"
+    assert show_name("Geräusch \ud800") == "Geräusch \N{REPLACEMENT CHARACTER}"
+    assert write_atomic(tmp_path / "a", name).read_text(encoding="utf-8") == show_name(name)
+
+
+def write_folder(path: Path, content: str) -> None:
+    with new_path(path, overwrite=True, folder=("one", "two")) as target:
+        target.mkdir()
+        (target / content).touch()
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    for content in ("one", "two"):
+        write_folder(tmp_path / "deep" / "saved", content)
+    assert names(tmp_path / "deep") == ["saved"]
+    assert names(tmp_path / "deep" / "saved") == ["two"]
+
+
+@pytest.mark.parametrize("call", [1, 2], ids=["moving the old one away", "the last step"])
+def test_the_old_folder_is_there_after_a_failed_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    write_folder(tmp_path / "saved", "one")
+    fail_from(monkeypatch, "rename", call)
+    with pytest.raises(ExportError, match="could not be written"):
+        write_folder(tmp_path / "saved", "two")
+    assert names(tmp_path) == ["saved"]
+    assert names(tmp_path / "saved") == ["one"]
+
+
+def test_an_old_folder_that_cannot_be_put_back_is_kept_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "saved", "one")
+    real = os.rename
+
+    def only_away(source: Path, target: Path) -> None:
+        if "old-" not in str(target):
+            raise OSError(errno.EIO, "no more")
+        real(source, target)
+
+    monkeypatch.setattr(_files.os, "rename", only_away)
+    with pytest.raises(ExportError, match="no more"):
+        write_folder(tmp_path / "saved", "two")
+    assert [path.parent.name[:4] for path in tmp_path.glob("*/*/one")] == ["old-"]
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("halfway"), OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_failing_block_leaves_what_was_there(tmp_path: Path, failure: BaseException, kind: str) -> None:
+    path = tmp_path / "saved"
+    if kind == "file":
+        path.write_text("one")
+    else:
+        write_folder(path, "one")
+
+    def fail_halfway() -> None:
+        with new_path(path, overwrite=True, folder=() if kind == "file" else ("one",)) as target:
+            target.write_text("half")
+            raise failure
+
+    with pytest.raises((RuntimeError, KeyboardInterrupt)):
+        fail_halfway()
+    assert names(tmp_path) == ["saved"]
+    assert path.read_text() == "one" if kind == "file" else names(path) == ["one"]
+
+
+def test_a_block_that_writes_nothing_is_an_error_and_removes_nothing(tmp_path: Path) -> None:
+    write_folder(tmp_path / "saved", "one")
+    with pytest.raises(ExportError), new_path(tmp_path / "saved", overwrite=True, folder=("one",)):
+        pass
+    assert names(tmp_path / "saved") == ["one"]
+
+
+def test_what_is_not_ours_is_not_replaced(tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    for name in ("one", "a.txt", "b.txt", "c.txt", "d.txt"):
+        (thesis / name).touch()
+    with pytest.raises(FileExistsError, match=r"it holds a\.txt, b\.txt, c\.txt and 1 more"):
+        write_folder(thesis, "two")
+    with pytest.raises(FileExistsError, match="is a folder"), new_path(thesis, overwrite=True):
+        pass
+    with pytest.raises(FileExistsError, match="overwrite=True"), new_path(thesis, overwrite=False, folder=("one",)):
+        pass
+    assert names(thesis) == ["a.txt", "b.txt", "c.txt", "d.txt", "one"]
+
+
+def test_a_link_is_replaced_and_its_target_stays(tmp_path: Path) -> None:
+    write_folder(tmp_path / "real", "one")
+    (tmp_path / "saved").symlink_to(tmp_path / "real")
+    write_folder(tmp_path / "saved", "two")
+    assert names(tmp_path / "real") == ["one"]
+    assert names(tmp_path / "saved") == ["two"]
+
+
+def test_a_place_that_cannot_be_written_is_an_export_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match="cannot be written"), new_path(tmp_path / "file" / "x", overwrite=False):
+        pass
+
+
+def test_a_claimed_folder_loses_only_what_is_ours(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+
+    def take(content: str) -> bool:
+        return claim(folder, "cache.json", content, ours=r"shard-\d{5}|unfinished")
+
+    assert not take("a")
+    for name in ("shard-00000", "shard-00001.bak", "unfinished"):
+        (folder / name).mkdir()
+    assert take("a")
+    assert names(folder) == ["cache.json", "shard-00000", "shard-00001.bak", "unfinished"]
+    assert not take("b")
+    assert names(folder) == ["cache.json", "shard-00001.bak"]
+    assert take("b")
+
+
+def test_a_folder_of_somebody_else_is_not_claimed(tmp_path: Path) -> None:
+    (tmp_path / "shard-00000").mkdir()
+    with pytest.raises(FileExistsError, match=r"holds shard-00000 and no cache\.json"):
+        claim(tmp_path, "cache.json", "a", ours=r"shard-\d{5}")
+    assert names(tmp_path) == ["shard-00000"]
+
+
+def test_a_claim_that_was_cut_short_is_taken_up_as_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim(tmp_path, "cache.json", "a", ours=r"shard-\d{5}")
+    (tmp_path / "shard-00000").mkdir()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_files, "remove_ours", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            claim(tmp_path, "cache.json", "b", ours=r"shard-\d{5}")
+    for content in ("a", "b"):
+        assert not claim(tmp_path, "cache.json", content, ours=r"shard-\d{5}")
+    assert names(tmp_path) == ["cache.json"]
+
+
+def test_digests(tmp_path: Path) -> None:
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc", FIPS 180-2
+    assert sha256("abc") == sha256(b"abc") == known
+    (tmp_path / "x").write_bytes(b"abc")
+    assert file_digest(tmp_path / "x") == known
+    assert fingerprint(a="x", b="y z") != fingerprint(a="x y", b="z")
+    assert fingerprint(a=1, b=[2.5, None]) == fingerprint(b=(2.5, None), a=1)
+    with pytest.raises(TypeError):
+        fingerprint(a=object())
+
+
+def test_neither_numpy_nor_tensorflow_is_needed() -> None:
+    code = "import sys, tfaudiotl._files; assert not {'numpy', 'tensorflow', 'keras'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
