@@ -23,9 +23,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import tfaudiotl as tl
+from tfaudiotl.audio.sources import sound_files
 from tfaudiotl.backbones.frontend import LogMel
 from tfaudiotl.backbones.registry import get_backbone
-from tfaudiotl.embeddings.extract import sound_files
 from tfaudiotl.embeddings.logmel import FastLogMel
 from tfaudiotl.embeddings.runners import LiteRTRunner, to_litert
 from tfaudiotl.evaluation.writing import markdown_table

@@ -15,8 +15,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from tests.sounds import sound, write_folder
+from tfaudiotl.audio.sources import sound_files
 from tfaudiotl.embeddings import hear
-from tfaudiotl.embeddings.extract import EngineOptions, embed, sound_files
+from tfaudiotl.embeddings.extract import EngineOptions, embed
 from tfaudiotl.embeddings.transformer import AudioEmbedding
 from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.models.builder import build_classifier, embedding_model

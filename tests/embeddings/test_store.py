@@ -10,8 +10,9 @@ import pytest
 import soundfile
 
 from tests.sounds import sound, write_folder
+from tfaudiotl.audio.sources import sound_files
 from tfaudiotl.embeddings import extract
-from tfaudiotl.embeddings.extract import EngineOptions, Extractor, embed, embed_to_store, sound_files
+from tfaudiotl.embeddings.extract import EngineOptions, Extractor, embed, embed_to_store
 from tfaudiotl.embeddings.store import EmbeddingStore, StoreError
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.builder import embedding_model

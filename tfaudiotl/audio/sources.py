@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tfaudiotl.audio.files import audio_info, check_span
+from tfaudiotl._files import show_name
+from tfaudiotl.audio.files import AUDIO_EXTENSIONS, audio_info, check_span
 from tfaudiotl.errors import AudioError
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def scan_directory(directory: str | os.PathLike[str], extensions: Collection[str
         )
     rows = Rows(ignored=len(loose))
     for folder in folders:
-        files = files_below(folder)
+        files = files_below(folder, inside=root)
         sounds = [file for file in files if Path(file).suffix.lower() in suffixes]
         if not sounds:
             raise ValueError(
@@ -90,9 +91,12 @@ def scan_directory(directory: str | os.PathLike[str], extensions: Collection[str
     return rows
 
 
-def files_below(folder: Path) -> list[str]:
-    """Files at any depth, links followed once, hidden ones passed over; sorted by path."""
+def files_below(folder: Path, *, inside: Path | None = None) -> list[str]:
+    """Files at any depth, links followed once (none back to ``inside``), hidden ones passed over; sorted by path."""
     found, visited = [], set()
+    if inside is not None:
+        status = os.stat(inside)
+        visited.add((status.st_dev, status.st_ino))
     for parent, folders, names in os.walk(folder, followlinks=True):
         status = os.stat(parent)
         if (status.st_dev, status.st_ino) in visited:  # a link back into the tree
@@ -102,6 +106,33 @@ def files_below(folder: Path) -> list[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [os.path.join(parent, name) for name in names if not name.startswith(".")]
     return sorted(found, key=lambda path: Path(path).parts)
+
+
+def sound_files(folder: str | os.PathLike[str], extensions: Collection[str] = AUDIO_EXTENSIONS) -> list[Path]:
+    """All sound files in a folder and below: the one rule for every command and function that takes a folder.
+
+    Links are followed, each folder once; what begins with a dot is passed over, such as the "._a.wav" that macOS leaves
+    beside "a.wav" on other file systems; so are folders that are called like sounds.
+
+    Args:
+        folder: The folder.
+        extensions: Suffixes of sound files, in any case.
+
+    Returns:
+        The files, sorted by path.
+
+    Raises:
+        ValueError: It is no folder, or has no sound file.
+    """
+    root, suffixes = Path(folder), {suffix.lower() for suffix in extensions}
+    if not root.is_dir():
+        raise ValueError(f"{show_name(root)} {'is not a folder' if root.exists() else 'does not exist'}")
+    found = [path for path in map(Path, files_below(root)) if path.suffix.lower() in suffixes]
+    if not found:
+        raise ValueError(
+            f"{show_name(root)}: no sound file in this folder; sound files end in {' '.join(sorted(suffixes))}"
+        )
+    return found
 
 
 def from_names(paths: Sequence[str], argument: str, pattern: str) -> list[str]:

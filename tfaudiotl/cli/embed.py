@@ -38,7 +38,8 @@ def embed(
     """Compute embeddings of recordings into a store; what is there is not computed again."""
     backbone, weights = pretrained(backbone, weights)
     with errors(embed):
-        from tfaudiotl.embeddings.extract import EngineOptions, Extractor, embed_to_store, sound_files
+        from tfaudiotl.audio.sources import sound_files
+        from tfaudiotl.embeddings.extract import EngineOptions, Extractor, embed_to_store
 
         files = sound_files(folder)
         engine = EngineOptions(runtime=runtime, quantize=quantize)
@@ -115,8 +116,7 @@ def _clips_by_name(
     folder: Path, label_pattern: str, fold_pattern: str | None, group_pattern: str | None, on_error: OnError
 ) -> Any:
     from tfaudiotl.audio.clips import Clips
-    from tfaudiotl.audio.sources import from_names
-    from tfaudiotl.embeddings.extract import sound_files
+    from tfaudiotl.audio.sources import from_names, sound_files
 
     paths = [str(path) for path in sound_files(folder)]
     return Clips.from_files(

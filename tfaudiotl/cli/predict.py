@@ -66,15 +66,9 @@ def predict(
 
 
 def _sound_files(paths: list[Path]) -> list[Path]:
-    from tfaudiotl.audio.files import AUDIO_EXTENSIONS
+    from tfaudiotl.audio.sources import sound_files
 
-    files: list[Path] = []
-    for path in paths:
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_EXTENSIONS) if path.is_dir() else [path]
-        if not found:
-            raise ValueError(f"{path}: no sound file in this folder")
-        files += found
-    return files
+    return [file for path in paths for file in (sound_files(path) if path.is_dir() else [path])]
 
 
 def _print_rows(rows: list[dict[str, Any]], style: Format, columns: list[str]) -> None:

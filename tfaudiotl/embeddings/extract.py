@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -377,13 +376,3 @@ def _run_stored(
 def _check_on_error(on_error: str) -> None:
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
-
-
-def sound_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """All sound files in a folder and below, by path."""
-    from tfaudiotl.audio.files import AUDIO_EXTENSIONS
-
-    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in AUDIO_EXTENSIONS)
-    if not found:
-        raise ValueError(f"{os.fspath(folder)}: no sound file in this folder")
-    return found

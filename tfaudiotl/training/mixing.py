@@ -18,7 +18,7 @@ import scipy.fft
 
 from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.files import load_audio
-from tfaudiotl.embeddings.extract import sound_files
+from tfaudiotl.audio.sources import sound_files
 from tfaudiotl.embeddings.runners import cores
 from tfaudiotl.errors import AudioError, AudioErrors
 
