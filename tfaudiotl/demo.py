@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import scipy.signal
 
+from tfaudiotl._seeds import stream
 from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import write_audio
@@ -67,7 +68,7 @@ def noise(colour: str, rng: np.random.Generator, *, samples: int = SAMPLES) -> n
 
 def write_noise(folder: Path, *, seed: int = 0, clips: int = CLIPS) -> Path:
     """Writes ``clips`` files of each colour, one sub-folder per colour."""
-    rng = np.random.default_rng(seed)
+    rng = stream("noise clips", seed)
     for colour in COLOURS:
         (folder / colour).mkdir(parents=True, exist_ok=True)
         for number in range(clips):

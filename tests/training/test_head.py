@@ -140,7 +140,7 @@ def test_each_epoch_hears_each_clip_once_as_it_is_or_changed() -> None:
         model, options = head(), FitOptions(epochs=60, learning_rate=0.02, batch_size=20)
         fit_head(model, deaf, None, options, variants=variants)
         steps.append(int(model.optimizer.iterations))
-        assert (accuracy(model, val) > 0.7) == bool(variants)
+        assert (accuracy(model, val) > 0.6) == bool(variants)
     assert steps == [180, 180]
 
 

@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfaudiotl._seeds import derived_seed
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -230,7 +232,8 @@ def augment_dataset(
         changed = layer.augment_batch(waveforms, targets, weights, SeededDraws(number))
         return tuple(part for part in changed if part is not None)
 
-    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
+    drawn = derived_seed("dataset augmentation", seed)
+    seeds = tf.data.Dataset.random(seed=drawn, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
     zipped = tf.data.Dataset.zip((dataset, seeds))
     return zipped.map(change, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfaudiotl._seeds import stream
 from tfaudiotl.audio.arrays import SAMPLE_RATE, check_rate
 from tfaudiotl.audio.augment import Augmentation, Draws, Range, Tensor, check_range, gather, level, sounding
 from tfaudiotl.audio.files import load_audio
@@ -166,7 +167,7 @@ class _Sounds:
 
 def coloured_noise(colour: str, samples: int, *, seed: int = _BANK_SEED) -> np.ndarray:
     """Gaussian noise (samples,) of root mean square 1, its power going with frequency as ``COLOURS`` says."""
-    spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(samples))
+    spectrum = np.fft.rfft(stream("noise bank", seed, colour).standard_normal(samples))
     frequency = np.fft.rfftfreq(samples)
     frequency[0] = frequency[1] if len(frequency) > 1 else 1.0
     noise = np.fft.irfft(spectrum * frequency ** (COLOURS[colour] / 2), samples)
@@ -299,7 +300,7 @@ class RandomReverb(Augmentation):
             found = [load_audio(file, sample_rate=self.sample_rate) for file in self.files]
             found = [response[np.abs(response).argmax() :] for response in found]
         else:
-            rng = np.random.default_rng(_BANK_SEED)
+            rng = stream("room bank", _BANK_SEED)
             found = []
             for seconds in np.geomspace(*self.seconds, _ROOMS):
                 time = np.arange(int(seconds * self.sample_rate)) / self.sample_rate

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfaudiotl._files import write_atomic
+from tfaudiotl._seeds import stream
 from tfaudiotl.audio import splits
 from tfaudiotl.audio.sources import Rows, clean_class_names, listed
 from tfaudiotl.audio.table import Clip, ClipTable
@@ -158,7 +159,7 @@ class ClipEdits(ClipTable):
         number = named.get(per_class, 0) if isinstance(per_class, str) else per_class
         if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
             raise ValueError(f'per_class={per_class!r}: expected "largest", "smallest" or a number of at least 1')
-        rows = splits.balanced_draw(self.targets, np.random.default_rng(seed), int(number) * len(counts))
+        rows = splits.balanced_draw(self.targets, stream("balance", seed), int(number) * len(counts))
         return self[np.sort(rows)]
 
     def describe(self, *, against: Sequence[Self] = (), progress: Callable[[int], None] | None = None) -> Description:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from tfaudiotl._seeds import derived_seed
 from tfaudiotl.audio.augment import Augmentation, as_augmentation, augment_dataset
 from tfaudiotl.audio.clips import Clips, OnError
 from tfaudiotl.audio.files import SAMPLE_RATE, check_rate
@@ -140,14 +141,18 @@ def _order(rows: Clips, shuffle: bool, seed: int, balance: bool, repeat: bool = 
         classes = rarest_class(rows.targets)
         members = [np.flatnonzero(classes == label) for label in np.unique(classes)]
         each = [
-            tf.data.Dataset.from_tensor_slices(m).shuffle(len(m), seed=seed + n, reshuffle_each_iteration=True).repeat()
+            tf.data.Dataset.from_tensor_slices(m)
+            .shuffle(len(m), seed=derived_seed("dataset balance", seed, n), reshuffle_each_iteration=True)
+            .repeat()
             for n, m in enumerate(members)
         ]
-        dataset = tf.data.Dataset.sample_from_datasets(each, seed=seed, rerandomize_each_iteration=True).take(count)
+        dataset = tf.data.Dataset.sample_from_datasets(
+            each, seed=derived_seed("dataset balance", seed), rerandomize_each_iteration=True
+        ).take(count)
     else:
         dataset = tf.data.Dataset.range(count)
         if shuffle:
-            dataset = dataset.shuffle(count, seed=seed, reshuffle_each_iteration=True)
+            dataset = dataset.shuffle(count, seed=derived_seed("dataset shuffle", seed), reshuffle_each_iteration=True)
     return dataset.repeat() if repeat else dataset
 
 
@@ -180,7 +185,7 @@ def _row_by_row(
     if cache:
         dataset = dataset.cache("" if cache is True else os.fspath(cache))
         if shuffle:
-            dataset = dataset.shuffle(count, seed=seed, reshuffle_each_iteration=True)
+            dataset = dataset.shuffle(count, seed=derived_seed("dataset shuffle", seed), reshuffle_each_iteration=True)
     return dataset
 
 

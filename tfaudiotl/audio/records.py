@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from tfaudiotl._seeds import derived_seed
 from tfaudiotl.audio.augment import Augmentation, augment_dataset
 from tfaudiotl.audio.clips import Clips, OnError
 from tfaudiotl.audio.files import SAMPLE_RATE
@@ -195,13 +196,17 @@ def read_records(
         names = names[number::count]
     files = tf.data.Dataset.from_tensor_slices([_join(root, name) for name in names])
     if shuffle:
-        files = files.shuffle(len(names), seed=seed, reshuffle_each_iteration=True)
+        files = files.shuffle(
+            len(names), seed=derived_seed("records shuffle", seed, "files"), reshuffle_each_iteration=True
+        )
     parallel = min(os.cpu_count() or 1, len(names))
     dataset = files.interleave(
         tf.data.TFRecordDataset, cycle_length=len(names), num_parallel_calls=parallel, deterministic=True
     )
     if shuffle:
-        dataset = dataset.shuffle(buffer, seed=seed, reshuffle_each_iteration=True)
+        dataset = dataset.shuffle(
+            buffer, seed=derived_seed("records shuffle", seed, "rows"), reshuffle_each_iteration=True
+        )
     if repeat:
         dataset = dataset.repeat()
     features = {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tfaudiotl._seeds import stream
 from tfaudiotl.audio.sources import listed
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def split_mask(clips: Clips, *, val: float, stratify: bool, groups: Groups, seed
     targets = clips.targets if stratify else np.ones((len(clips), 1))
     if stratify:
         _check_spread(clips, targets, together, 2, "a split", "leave it out, record more, or pass stratify=False")
-    held_out: NDArray[np.bool_] = assign(targets, together, [1 - val, val], seed=seed) == 1
+    held_out: NDArray[np.bool_] = assign(targets, together, [1 - val, val], purpose="held-out part", seed=seed) == 1
     missing = np.flatnonzero(targets.any(axis=0) & ~(targets[held_out].any(axis=0) & targets[~held_out].any(axis=0)))
     if len(missing):
         names = listed(repr(clips.class_names[label]) for label in missing)
@@ -61,7 +62,7 @@ def fold_numbers(clips: Clips, k: int | None, *, groups: Groups, seed: int) -> t
             raise ValueError(f"k={k}: there are only {len(np.unique(together))} groups (or files) to share out")
         names, fold = (
             [str(number + 1) for number in range(k)],
-            assign(targets, together, [1 / k] * k, seed=seed),
+            assign(targets, together, [1 / k] * k, purpose="folds", seed=seed),
         )
     for number, name in enumerate(names):
         lost = targets.any(axis=0) & ~targets[fold != number].any(axis=0)
@@ -172,7 +173,7 @@ def connected(*columns: Iterable[Hashable]) -> NDArray[np.int64]:
 
 
 def assign(
-    targets: NDArray[Any], groups: NDArray[np.int64], fractions: Sequence[float], *, seed: int
+    targets: NDArray[Any], groups: NDArray[np.int64], fractions: Sequence[float], *, purpose: str, seed: int
 ) -> NDArray[np.int64]:
     """Gives every group to one side, so that each side has its fraction of every class.
 
@@ -180,6 +181,7 @@ def assign(
         targets: (rows, classes), nonzero where the row has the class.
         groups: int (rows,): rows of one number stay together.
         fractions: Share of the rows that each side is to have; they sum to 1.
+        purpose: What the sides are for: each purpose has its own stream of random numbers.
         seed: Same seed, same sides.
 
     Returns:
@@ -193,7 +195,7 @@ def assign(
     spread = np.minimum((counts > 0).sum(axis=0), len(fractions))  # sides that a class can be on
     best, fewest = np.zeros(len(sizes), np.int64), np.inf
     for attempt in range(_ATTEMPTS):
-        sides = _iterate(counts, sizes, np.asarray(fractions, float), np.random.default_rng([seed, attempt]))
+        sides = _iterate(counts, sizes, np.asarray(fractions, float), stream(purpose, seed, attempt))
         reached = np.stack([(counts[sides == side] > 0).any(axis=0) for side in range(len(fractions))])
         missing = (spread - reached.sum(axis=0)).sum() + (np.bincount(sides, minlength=len(fractions)) == 0).sum()
         if missing < fewest:

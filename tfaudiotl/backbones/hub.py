@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfaudiotl._seeds import stream
 from tfaudiotl.backbones.assembly import assemble
 from tfaudiotl.backbones.frontend import WindowSpec
 from tfaudiotl.backbones.registry import BackboneSpec, EmbeddingLayer
@@ -109,7 +110,7 @@ class HubModule:
         return fixed or window or round(DEFAULT_SECONDS * self.sample_rate)
 
     def _find_output(self, output: str | int | None) -> None:
-        noise = np.random.default_rng(0).normal(0, 0.1, self.window).astype(np.float32)
+        noise = stream("network check", 0, "hub").normal(0, 0.1, self.window).astype(np.float32)
         found = self._named(self._call(noise if self._sound.shape.rank == 1 else noise[None]))
         shown = ", ".join(f"{key} {tuple(value.shape)}" for key, value in sorted(found.items()))
         if output is None:

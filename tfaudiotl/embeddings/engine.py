@@ -19,6 +19,7 @@ import keras
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from tfaudiotl._seeds import stream
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.embeddings.logmel import fast_frontend
 from tfaudiotl.embeddings.runners import KerasRunner, Runner, check_runtime, cores, make_runner
@@ -89,7 +90,7 @@ class PatchNetwork:
 
     def _sample(self) -> np.ndarray:
         """A batch of patches of noise and tones at different loudness, to check a conversion on."""
-        rng, spec = np.random.default_rng(0), self.frontend.spec
+        rng, spec = stream("network check", 0, "patches"), self.frontend.spec
         time = np.arange(spec.min_samples) / spec.sample_rate
         pictures = []
         for row in range(self.batch_size):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from tfaudiotl._seeds import stream
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.embeddings.extract import ADVICE, EngineOptions, Extractor, pool_patches
 from tfaudiotl.embeddings.runners import cores
@@ -251,7 +252,7 @@ def _splits(used: Clips, kept: np.ndarray, cv: int | str | Sequence[Split], seed
 
 def _shots(splits: Sequence[Split], labels: np.ndarray, k: int, repeats: int, seed: int) -> list[Split]:
     """``repeats`` draws of k clips per class; each split has its turn."""
-    rng = np.random.default_rng(seed)
+    rng = stream("few-shot draw", seed)
     shots = []
     for repeat in range(repeats):
         train, test = splits[repeat % len(splits)]

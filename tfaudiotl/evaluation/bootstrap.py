@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tfaudiotl._seeds import stream
 from tfaudiotl.evaluation.metrics import Evaluation
 
 Measure = str | Callable[[Evaluation], float]
@@ -76,7 +77,7 @@ def bootstrap_interval(
         np.arange(clips) if groups is None else np.unique(np.array([str(g) for g in groups]), return_inverse=True)[1]
     )
     rows = [np.flatnonzero(named == group) for group in range(named.max() + 1)]
-    rng = np.random.default_rng(seed)
+    rng = stream("bootstrap", seed)
     values = []
     for _ in range(draws):
         drawn = np.concatenate([rows[group] for group in rng.integers(len(rows), size=len(rows))])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from tfaudiotl._seeds import stream
 from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.errors import AudioError
 from tfaudiotl.evaluation.writing import escape_markdown, markdown_table
@@ -65,7 +66,7 @@ def spectrogram_page(clips: Clips, *, per_class: int = 3, classes: int = 12, see
         A figure, one row per class; what cannot be read is named in its place.
     """
     names = clips.class_names[:classes]
-    rng, targets = np.random.default_rng(seed), clips.targets > 0
+    rng, targets = stream("shown clips", seed), clips.targets > 0
     figure = Figure(figsize=(3.4 * per_class, 1.7 * len(names) + 0.6), layout="constrained")
     grid = figure.subplots(len(names), per_class, squeeze=False, sharey=True)
     for number, name in enumerate(names):

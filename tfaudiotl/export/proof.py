@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from tfaudiotl._files import write_atomic
+from tfaudiotl._seeds import stream
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.errors import ExportError
 from tfaudiotl.evaluation.metrics import evaluate_scores
@@ -265,7 +266,7 @@ def _stepper(path: Path, threads: int) -> Any:
     interpreter = Interpreter(model_path=str(path), num_threads=threads)
     interpreter.allocate_tensors()
     (taken,) = interpreter.get_input_details()
-    window = np.random.default_rng(0).uniform(-0.5, 0.5, taken["shape"])
+    window = stream("network check", 0, "window").uniform(-0.5, 0.5, taken["shape"])
     interpreter.set_tensor(taken["index"], encode(window, taken))
     return interpreter.invoke
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfaudiotl._seeds import stream
 from tfaudiotl.audio.arrays import SAMPLE_RATE, is_silent
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, Patches
@@ -69,7 +70,7 @@ def calibration_windows(
     windows = windows[[not is_silent(window) for window in windows]]
     if len(windows) < min(LEAST, len(cut)) or not len(windows):
         raise ValueError(f"calibrate has {len(windows)} windows that are not silent: nothing to take ranges from")
-    chosen = np.random.default_rng(seed).permutation(len(windows))[:limit]
+    chosen = stream("calibration", seed).permutation(len(windows))[:limit]
     return np.ascontiguousarray(windows[np.sort(chosen)])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import initializers, layers, ops
 
+from tfaudiotl._seeds import derived_seed
 from tfaudiotl.backbones.frontend import PatchPooling
 from tfaudiotl.backbones.scores import ClassScores
 
@@ -79,27 +80,25 @@ def sequence_head(
         raise ValueError(f"hidden=(): head={kind!r} needs at least one width, such as (128,)")
     x = _standardised(sequence)
     if kind == "attention":
-        judged = layers.Dense(
-            ATTENTION_UNITS, activation="tanh", kernel_initializer=_kernel(seed), name="head_attention_1"
-        )(x)
-        judged = layers.Dense(1, kernel_initializer=_kernel(seed), name="head_attention_2")(judged)
+        judged = layers.Dense(ATTENTION_UNITS, activation="tanh", **_named("head_attention_1", seed))(x)
+        judged = layers.Dense(1, **_named("head_attention_2", seed))(judged)
         x = AttentionPooling(name="head_attention")([x, judged, valid])
         rest = hidden
     elif kind == "conv":
         for number, units in enumerate(hidden, start=1):
             x = MaskPatches(name=f"head_mask_{number}")([x, valid])
-            x = layers.Dropout(dropout, seed=seed, name=f"head_conv_dropout_{number}")(x)
-            x = layers.Conv1D(
-                units, CONV_PATCHES, padding="same", activation="relu", kernel_initializer=_kernel(seed),
-                name=f"head_conv_{number}",
-            )(x)  # fmt: skip
+            x = _dropout(f"head_conv_dropout_{number}", dropout, seed)(x)
+            conv = _named(f"head_conv_{number}", seed)
+            x = layers.Conv1D(units, CONV_PATCHES, padding="same", activation="relu", **conv)(x)
         x, rest = PatchPooling("max", name="head_pooling")([x, valid]), ()
     else:
-        x = layers.Dropout(dropout, seed=seed, name="head_recurrent_dropout")(x)
+        x = _dropout("head_recurrent_dropout", dropout, seed)(x)
         recurrent = {"gru": layers.GRU, "lstm": layers.LSTM}[kind](
-            hidden[0], return_sequences=True, kernel_initializer=_kernel(seed),
-            recurrent_initializer=initializers.Orthogonal(seed=seed), name=f"head_{kind}",
-        )  # fmt: skip
+            hidden[0],
+            return_sequences=True,
+            recurrent_initializer=initializers.Orthogonal(seed=layer_seed(seed, f"head_{kind} recurrent")),
+            **_named(f"head_{kind}", seed),
+        )
         x, rest = LastPatch(name="head_last")([recurrent(x), valid]), hidden[1:]
     return _dense(x, class_names, rest, dropout=dropout, multi_label=multi_label, seed=seed)
 
@@ -116,8 +115,17 @@ def hears_clips(model: keras.Model) -> bool:
     return order == ["patch_sequence", "head_batch_norm"]
 
 
-def _kernel(seed: int | None) -> Any:
-    return initializers.GlorotUniform(seed=seed)
+def layer_seed(seed: int | None, layer: str) -> int | None:
+    """The seed of one layer's weights or dropout: layers of one shape would else start with the same weights."""
+    return None if seed is None else derived_seed("classifier", seed, layer)
+
+
+def _named(name: str, seed: int | None) -> dict[str, Any]:
+    return {"name": name, "kernel_initializer": initializers.GlorotUniform(seed=layer_seed(seed, name))}
+
+
+def _dropout(name: str, rate: float, seed: int | None) -> keras.layers.Dropout:
+    return layers.Dropout(rate, seed=layer_seed(seed, name), name=name)
 
 
 def _standardised(x: Any) -> Any:
@@ -128,10 +136,10 @@ def _dense(
     x: Any, class_names: Sequence[str], hidden: Sequence[int], *, dropout: float, multi_label: bool, seed: int | None
 ) -> Any:
     for number, units in enumerate(hidden, start=1):
-        x = layers.Dropout(dropout, seed=seed, name=f"head_dropout_{number}")(x)
-        x = layers.Dense(units, activation="relu", kernel_initializer=_kernel(seed), name=f"head_dense_{number}")(x)
-    x = layers.Dropout(dropout, seed=seed, name="head_dropout")(x)
-    x = layers.Dense(len(class_names), kernel_initializer=_kernel(seed), name="head_logits")(x)
+        x = _dropout(f"head_dropout_{number}", dropout, seed)(x)
+        x = layers.Dense(units, activation="relu", **_named(f"head_dense_{number}", seed))(x)
+    x = _dropout("head_dropout", dropout, seed)(x)
+    x = layers.Dense(len(class_names), **_named("head_logits", seed))(x)
     activation = "sigmoid" if multi_label else "softmax"
     return ClassScores(activation, class_names=class_names, name="class_scores")(x)
 

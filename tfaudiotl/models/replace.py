@@ -11,6 +11,7 @@ import numpy as np
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.models.builder import check_classes, compile_classifier
 from tfaudiotl.models.freeze import backbone_layers
+from tfaudiotl.models.heads import layer_seed
 
 
 def replace_head(
@@ -48,7 +49,7 @@ def replace_head(
         if layer.name == "class_scores":
             config["class_names"] = names
         if layer.name not in body and "kernel_initializer" in config:
-            config["kernel_initializer"] = keras.initializers.GlorotUniform(seed=seed)
+            config["kernel_initializer"] = keras.initializers.GlorotUniform(seed=layer_seed(seed, layer.name))
         return type(layer).from_config(config)
 
     new = keras.models.clone_model(model, clone_function=clone)

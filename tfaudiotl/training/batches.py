@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from tfaudiotl._seeds import stream
 from tfaudiotl.training.head import balanced_weights
 
 
@@ -62,7 +63,7 @@ class BatchPlan:
 
         def draw() -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
             for epoch in range(first, last):
-                rng = np.random.default_rng([self.seed, epoch])
+                rng = stream("batches", self.seed, epoch)
                 order = rng.permutation(len(rows))
                 stands_in = rows
                 if self.variants is not None:

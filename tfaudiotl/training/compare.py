@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfaudiotl._seeds import derived_seed
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.writing import markdown_table
@@ -202,7 +203,7 @@ def compare_strategies(
         set_blocks(trial, {**options, **way.options}.get("blocks", FineTuneOptions.blocks))
     runs = []
     for seed in seeds:
-        learn, stop = train.split(val=INNER_VAL, seed=seed)
+        learn, stop = train.split(val=INNER_VAL, seed=derived_seed("inner part", seed))
         for way in ways:
             model = build_classifier(
                 backbone,

@@ -11,22 +11,24 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfaudiotl._seeds import derived_seed
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.replace import replace_head
 from tfaudiotl.training.fine_tune import FineTuned, FineTuner, sample_rate_of
 from tfaudiotl.training.options import FineTuneOptions
-from tfaudiotl.training.prefix import Sounds
+from tfaudiotl.training.prefix import Job, Sounds
 from tfaudiotl.training.recipe import (
     INNER_VAL,
     FoldResult,
-    Keeper,
     Progress,
     TrainingResult,
     by_clip,
     check_splits,
+    check_windows,
     evaluate_clips,
+    refuse_silence,
 )
 
 
@@ -72,9 +74,10 @@ def train_fine_tuned(
     seconds = {"build": perf_counter() - start}
     windows = clips.windows(window_seconds)
     rate = sample_rate_of(model)
-    keeper = Keeper(len(clips), windows.source, sample_rate=rate, allow_silence=allow_silence, seed=seed)
     sounds = Sounds.of([windows], sample_rate=rate)
-    jobs = [partial(_checked, job, keeper, row, windows.paths[row]) for row, job in enumerate(sounds.jobs)]
+    jobs = sounds.jobs
+    if not allow_silence:
+        jobs = [partial(_sounding, job, row, windows.paths[row]) for row, job in enumerate(jobs)]
     fine_tune = replace(fine_tune, refit=folds is not None)
     tuner = FineTuner(model, replace(sounds, jobs=jobs), fine_tune, workdir, progress=progress.clips)
     try:
@@ -100,7 +103,7 @@ def train_fine_tuned(
     parents = windows.source[kept]
     rows, scores = by_clip(trainer.scores, parents)
     held_out = clips[rows]
-    chosen = [row for row in keeper.chosen if row in set(rows.tolist())]
+    chosen = check_windows(rows, parents, seed)
     return TrainingResult(
         model=model,
         evaluation=evaluate_clips(held_out, scores),
@@ -109,17 +112,17 @@ def train_fine_tuned(
         epochs=trainer.epochs,
         clips=clips[np.unique(parents)],
         held_out=held_out,
-        kept=clips[chosen],
-        kept_waveforms=[keeper.waveform(row, windows) for row in chosen],
+        kept=clips[parents[chosen]],
+        kept_waveforms=[usable.load(row, sample_rate=rate) for row in chosen.tolist()],
         skipped=[*clips.skipped, *skipped],
         seconds=seconds,
         patches=sum(tuner.cache.counts.values()),
     )
 
 
-def _checked(job: Any, keeper: Keeper, row: int, path: str) -> np.ndarray:
-    waveform: np.ndarray = job()
-    keeper(row, path, waveform)
+def _sounding(job: Job, row: int, path: str) -> np.ndarray:
+    waveform = job()
+    refuse_silence(row, path, waveform)
     return waveform
 
 
@@ -148,11 +151,11 @@ class _Trainer:
         seed = self.tuner.options.seed
         for name, train, test in usable.folds(k, seed=seed):
             model = replace_head(self.model, self.clips.class_names, keep=False, seed=seed)
-            learn, stop = train.split(val=INNER_VAL, seed=seed)
+            learn, stop = train.split(val=INNER_VAL, seed=derived_seed("inner part", seed))
             epochs = self._fit(f"fold {name}", model, learn.source, stop.source)
             self._score(model, test.source)
             self.folds[name] = (test.source, epochs)
-        learn, stop = usable.split(val=INNER_VAL, seed=seed)
+        learn, stop = usable.split(val=INNER_VAL, seed=derived_seed("inner part", seed))
         self.epochs = self._fit("final", self.model, learn.source, stop.source)
 
     def fold_result(self, name: str, parents: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> FoldResult:

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
+from tfaudiotl._seeds import derived_seed, stream
 from tfaudiotl.backbones.registry import get_backbone, list_backbones
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.embeddings.engine import PatchNetwork
@@ -231,7 +232,7 @@ def _build_student(teacher: Teacher, student: str, weights: str | None, *, input
 
 def initialise(model: keras.Model, seed: int) -> None:
     """Gives every kernel He's normal initialisation, for ReLUs, from a seed of its own."""
-    rng = np.random.default_rng([seed, 1])
+    rng = stream("distillation student", seed)
     for layer in model.layers:
         if hasattr(layer, "kernel"):
             shape = layer.kernel.shape
@@ -286,7 +287,7 @@ def _batches(
 ) -> tf.data.Dataset:
     """Batches in an order that depends on the seed and the epoch alone; what does not fill one is left out."""
     size = min(options.batch_size, len(rows))
-    orders = [np.random.default_rng([options.seed, 2, epoch]).permutation(rows) for epoch in range(epochs)]
+    orders = [stream("distillation batches", options.seed, epoch).permutation(rows) for epoch in range(epochs)]
     order = np.concatenate([order[: len(rows) // size * size] for order in orders])
     kept = [tf.constant(array) for array in (pictures, *targets)]
 
@@ -323,7 +324,7 @@ def _fit(
         many = len(teacher.class_names) if teacher.multi_label else 2.0
         weights.append(options.scores_weight * many * options.temperature**2)
     for name, target in zip(teacher.embeddings, targets[len(outputs) :], strict=True):
-        seed = keras.initializers.GlorotUniform(seed=options.seed)
+        seed = keras.initializers.GlorotUniform(seed=derived_seed("distillation classifier", options.seed, name))
         outputs.append(keras.layers.Dense(target.shape[1], kernel_initializer=seed, name=f"to_{name}")(embedding))
         losses.append(keras.losses.MeanSquaredError())
         weights.append(1.0)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfaudiotl._seeds import stream
 from tfaudiotl.audio.splits import balanced_draw
 from tfaudiotl.models.builder import LOSSES, compile_classifier
 from tfaudiotl.models.heads import is_sequence_head
@@ -320,7 +321,7 @@ def _orders(
     """The clips of each batch, by their numbers in ``train.with_variants(variants)``."""
     steps = math.ceil(len(train) / options.batch_size)
     for epoch in range(first, last):
-        rng = np.random.default_rng([options.seed, epoch])
+        rng = stream("head batches", options.seed, epoch)
         order = balanced_draw(train.targets, rng) if options.sampling else rng.permutation(len(train))
         if variants:
             order = order + len(train) * rng.integers(1 + len(variants), size=len(order))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tfaudiotl._seeds import stream
 from tfaudiotl.audio.augment import Augmentation, SeededDraws, as_augmentation
 from tfaudiotl.training.prefix import Job, PrefixCache
 
@@ -80,13 +81,13 @@ class ChangedInputs(WaveformInputs):
         (waveforms,) = super().batch(rows)
         if draw is None:
             return (waveforms,)
-        rng = np.random.default_rng(draw)
+        rng = stream("changed batch", *draw)
         return (np.stack([self._change(waveform, rng)[: self.shapes[0][0]] for waveform in waveforms]),)
 
 
 def changed(change: Augment, job: Job, seed: tuple[int, ...]) -> np.ndarray:
     """The job's waveform, changed in the way of ``seed``."""
-    return np.asarray(change(job(), np.random.default_rng(seed)), np.float32)
+    return np.asarray(change(job(), stream("changed copy", *seed)), np.float32)
 
 
 def checked_augment(augment: Any) -> Any:

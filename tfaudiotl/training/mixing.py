@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import scipy.fft
 
+from tfaudiotl._seeds import stream
 from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.files import load_audio
 from tfaudiotl.audio.sources import sound_files
@@ -117,7 +118,7 @@ class Mixer:
 
     def __call__(self, number: int) -> np.ndarray:
         """float32 ``(samples,)`` in [-1, 1]."""
-        rng, options = np.random.default_rng([self.seed, number]), self.options
+        rng, options = stream("distillation sound", self.seed, number), self.options
         wave = self._sound(rng)
         if rng.random() < options.mix:
             other = self._sound(rng)

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from tfaudiotl._files import sha256, write_atomic
+from tfaudiotl._seeds import derived_seed, stream
 from tfaudiotl.audio.arrays import is_silent
 from tfaudiotl.audio.augment import Augmentation, as_augmentation
 from tfaudiotl.audio.clips import Clips
@@ -29,7 +30,7 @@ from tfaudiotl.training.prefix import prefix_digest, sounds_digest
 from tfaudiotl.training.variants import augmented_embeddings
 
 INNER_VAL = 0.15  # share of a fold's training clips that decides when to stop
-KEPT_WAVEFORMS = 100  # clips whose sound is kept, to check exported files without decoding again
+KEPT_WAVEFORMS = 100  # held-out clips that exported files are compared on, at most
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class TrainingResult:
         epochs: epochs the final head was trained.
         clips: the clips that were used, after skipping.
         held_out: the clips that ``evaluation`` is about, in its order.
-        kept: up to 100 of them, and
-        kept_waveforms: their sound, to check exported files with.
+        kept: up to 100 of them, drawn, to check exported files with, and
+        kept_waveforms: their sound, of a long one its first window.
         skipped: sounds left out, with reasons.
         seconds: where the time went, by stage.
         patches: patches that went through the backbone.
@@ -162,10 +163,7 @@ def train_classifier(
     if grid is None:
         raise ValueError("input='patches': training takes a model of waveforms")
     layer = as_augmentation(augment, sample_rate=grid.sample_rate)
-    keeper = Keeper(
-        len(clips), windows.source, sample_rate=grid.sample_rate, allow_silence=allow_silence, seed=fit.seed
-    )
-    embedded = _embed(model, windows, keeper, on_error, workdir, progress)
+    embedded = _embed(model, windows, None if allow_silence else refuse_silence, on_error, workdir, progress)
     seconds |= embedded.seconds
     usable = replace(windows[embedded.kept], source=np.arange(len(embedded.kept)))  # splits then name its rows
     parents = windows.source[embedded.kept]
@@ -187,7 +185,7 @@ def train_classifier(
     seconds["train"] = perf_counter() - start
     rows, scores = by_clip(trainer.scores, parents)
     held_out = clips[rows]
-    kept = [row for row in keeper.chosen if row in set(rows.tolist())]
+    kept = check_windows(rows, parents, fit.seed)
     return TrainingResult(
         model=model,
         evaluation=evaluate_clips(held_out, scores),
@@ -196,8 +194,8 @@ def train_classifier(
         epochs=trainer.epochs,
         clips=clips[np.unique(parents)],
         held_out=held_out,
-        kept=clips[kept],
-        kept_waveforms=[keeper.waveform(row, windows) for row in kept],
+        kept=clips[parents[kept]],
+        kept_waveforms=[usable.load(row, sample_rate=grid.sample_rate) for row in kept.tolist()],
         skipped=[*clips.skipped, *embedded.skipped],
         seconds=seconds,
         patches=len(embedded.vectors),
@@ -266,7 +264,7 @@ class _HeadTrainer:
 
     def _choose_epochs(self, run: str, train: Clips) -> int:
         """The number of epochs that is best on an inner part of the training clips, never on the fold itself."""
-        inner, stop = train.split(val=INNER_VAL, seed=self.fit.seed)
+        inner, stop = train.split(val=INNER_VAL, seed=derived_seed("inner part", self.fit.seed))
         head = new_head(self.head)
         return self._run(run, head, inner.source, stop.source).best_epochs
 
@@ -313,37 +311,36 @@ def by_clip(scores: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.nda
     return rows, sums / np.bincount(place)[:, None]
 
 
-class Keeper:
-    """Looks at every waveform that passes: refuses silence, and keeps some for the checks of exports."""
+def check_windows(rows: np.ndarray, parents: np.ndarray, seed: int) -> np.ndarray:
+    """The windows that exported files are compared on: the first usable one of up to 100 clips.
 
-    def __init__(self, clips: int, parents: np.ndarray, *, sample_rate: int, allow_silence: bool, seed: int):
-        self.sample_rate = sample_rate
-        self.chosen: list[int] = sorted(np.random.default_rng(seed).permutation(clips)[:KEPT_WAVEFORMS].tolist())
-        first = {int(parent): row for row, parent in reversed(list(enumerate(parents)))}
-        self._first = {parent: first[parent] for parent in self.chosen}  # clip -> its first window
-        self._allow_silence = allow_silence
-        self._waveforms: dict[int, np.ndarray] = {}  # first window -> its samples
+    Args:
+        rows: the clips to choose from, those with scores.
+        parents: the clip of each usable window.
+        seed: of the choice.
 
-    def __call__(self, row: int, path: str, waveform: np.ndarray) -> None:
-        if not self._allow_silence and is_silent(waveform):
-            raise AudioError(
-                path,
-                "silent: every sample is zero; if that is a class of yours, allow it "
-                "(allow_silence=True, --allow-silence)",
-            )
-        if row in self._first.values():
-            self._waveforms[row] = waveform
+    Returns:
+        Window numbers, in the order of the clips.
+    """
+    chosen = np.sort(stream("export check", seed).permutation(rows)[:KEPT_WAVEFORMS])
+    present, first = np.unique(parents, return_index=True)
+    windows: np.ndarray = first[np.searchsorted(present, chosen)]
+    return windows
 
-    def waveform(self, clip: int, windows: Clips) -> np.ndarray:
-        """The clip's (first window's) samples; decoded again only after a restart."""
-        row = self._first[clip]
-        return self._waveforms[row] if row in self._waveforms else windows.load(row, sample_rate=self.sample_rate)
+
+def refuse_silence(row: int, path: str, waveform: np.ndarray) -> None:
+    """AudioError for a sound in which every sample is zero."""
+    if is_silent(waveform):
+        raise AudioError(
+            path,
+            "silent: every sample is zero; if that is a class of yours, allow it (allow_silence=True, --allow-silence)",
+        )
 
 
 def _embed(
     model: keras.Model,
     windows: Clips,
-    keeper: Keeper,
+    check: Callable[[int, str, np.ndarray], None] | None,
     on_error: str,
     workdir: Path | None,
     progress: Progress,
@@ -364,7 +361,7 @@ def _embed(
         done += clips
         progress.clips(done, len(windows))
 
-    embedded = embed_clips(PatchNetwork(model, [vectors]), windows, on_error=on_error, check=keeper, progress=count)
+    embedded = embed_clips(PatchNetwork(model, [vectors]), windows, on_error=on_error, check=check, progress=count)
     if saved:
         saved.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {

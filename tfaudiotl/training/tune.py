@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfaudiotl._seeds import derived_seed
 from tfaudiotl.audio.augment import Augmentation
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.registry import get_backbone
@@ -166,7 +167,7 @@ def tune(
         return float(np.mean([_fold_score(train, test, settings) for train, test in parts]))
 
     def _fold_score(train: Clips, test: Clips, settings: dict[str, dict[str, Any]]) -> float:
-        learn, stop = train.split(val=INNER_VAL, seed=seed)
+        learn, stop = train.split(val=INNER_VAL, seed=derived_seed("inner part", seed))
         model = build_classifier(
             backbone,
             classes=clips.class_names,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
+from tfaudiotl._seeds import derived_seed
 from tfaudiotl.audio.augment import Augmentation
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.pipeline import make_dataset
@@ -40,8 +41,7 @@ def augmented_embeddings(
     network = PatchNetwork(model, [model.get_layer("patch_embedding").output])
     found, rate = [], sample_rate_of(model)
     for copy in range(copies):
-        # 7,919 is a prime: other runs' seeds are near 0
-        changed = changed_waveforms(clips, augment, sample_rate=rate, seed=seed + 7_919 * copy)
+        changed = changed_waveforms(clips, augment, sample_rate=rate, seed=derived_seed("changed copy", seed, copy))
         outputs = [rows[0] for rows in network.run(changed)]
         found.append((np.concatenate(outputs), np.array([len(output) for output in outputs])))
     return found
