@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_records_give_what_the_clips_give(clips: Clips, tmp_path: Path, place: s
     assert spec == (tf.TensorSpec((4, 1_600)), tf.TensorSpec((4, 2)))
     with pytest.raises(FileExistsError, match="overwrite=True"):
         write_records(clips, folder)
-    assert write_records(clips[:4], folder, shards=1, overwrite=True).shards == ["part-00000-of-00001.tfrecord"]
+    assert len(write_records(clips[:4], folder, shards=1, overwrite=True).shards) == 1
     assert len(together(read_records(folder))[0]) == 4
     assert len(tf.io.gfile.listdir(folder)) == 2
 
@@ -86,3 +87,61 @@ def test_bad_files_are_left_out_and_listed_or_stop_it(clips: Clips, tmp_path: Pa
     for options, message in [({"dtype": "int8"}, "dtype='int8'"), ({"shards": 0}, "shards=0")]:
         with pytest.raises(ValueError, match=message):
             write_records(clips, tmp_path / "r", **options)  # type: ignore[arg-type]
+
+
+def test_what_an_index_says_cannot_remove_or_read_other_files(clips: Clips, tmp_path: Path) -> None:
+    folder, victim = tmp_path / "r", tmp_path / "victim.txt"
+    info = write_records(clips, folder, shards=2)
+    victim.write_text("precious")
+    (folder / "notes.txt").write_text("mine")
+    index = folder / "records.json"
+    index.write_text(index.read_text().replace(info.shards[0], "../victim.txt"))
+    with pytest.raises(ValueError, match=r"names '\.\./victim\.txt'"):
+        read_records(folder)
+    again = write_records(clips, folder, shards=1, overwrite=True)
+    assert victim.read_text() == "precious"
+    assert sorted(path.name for path in folder.iterdir()) == ["notes.txt", *again.shards, "records.json"]
+    index.write_text("[1]")
+    with pytest.raises(ValueError, match="not what write_records wrote"):
+        read_records(folder)
+
+
+@pytest.mark.parametrize("moment", ["a bad clip", "a full disk", "the last rename", "interrupted"])
+def test_the_old_records_stay_until_the_new_are_whole(
+    clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    folder = tmp_path / "r"
+    before = write_records(clips, folder, shards=2)
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    failure: type[BaseException] = tf.errors.OpError
+    progress: bool | Callable[[int, int], None] = False
+    if moment == "a bad clip":
+        Path(clips.paths[8]).write_bytes(b"")
+    elif moment == "interrupted":
+        failure = KeyboardInterrupt
+
+        def progress(done: int, total: int) -> None:
+            raise KeyboardInterrupt
+    else:
+        real, call, failing = tf.io.gfile.rename, [0], 3 if moment == "the last rename" else 1
+
+        def rename(source: str, target: str, overwrite: bool = False) -> None:
+            call[0] += 1
+            if call[0] == failing:
+                raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+            real(source, target, overwrite=overwrite)
+
+        monkeypatch.setattr(tf.io.gfile, "rename", rename)
+    with pytest.raises(failure):
+        write_records(clips, folder, shards=2, overwrite=True, progress=progress)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+    assert read_info(folder) == before
+
+
+def test_what_a_killed_run_left_is_cleared(clips: Clips, tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "part-00000-of-00002-0123abcd.tfrecord.tmp").touch()
+    (tmp_path / "r" / "part-00000-of-00002.tfrecord").touch()  # of another program
+    info = write_records(clips, tmp_path / "r", shards=1)
+    names = {path.name for path in (tmp_path / "r").iterdir()}
+    assert names == {"part-00000-of-00002.tfrecord", *info.shards, "records.json"}

@@ -1,14 +1,17 @@
 """Decoded clips in TFRecord files, for TPUs, several hosts and cloud buckets (``gs://``, by way of tf.io.gfile).
 
 A folder holds ``records.json``, written last, so that its presence says that the folder is whole, and its shards.
+The shards of every writing have names of their own: those that are there are removed once the new index is in place.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 INDEX = "records.json"
 SHARD_BYTES = 128 << 20  # of a shard: TensorFlow's guide asks for 100 MB to 200 MB
 _READ_BATCH = 32
+_SHARD = re.compile(r"part-\d{5}-of-\d{5}-[0-9a-f]{8}\.tfrecord(\.tmp)?")  # every file that is ours beside the index
 _DTYPES = {"float32": 4, "int16": 2}  # bytes of a sample
 Step = Callable[[int, int], None]
 
@@ -82,7 +86,7 @@ def write_records(
         sample_rate: As in ``Clips.dataset``.
         dtype: "float32", or "int16": half the size, 16 bits, clipped to [-1, 1].
         on_error: As in ``Clips.dataset``; what is left out is listed in the result.
-        overwrite: Whether to replace records that are there.
+        overwrite: Whether to replace records that are there; they stay until the new ones are whole.
         progress: True shows a progress bar; or a function of rows done and in all.
 
     Returns:
@@ -91,7 +95,8 @@ def write_records(
     Raises:
         FileExistsError: There are records, and ``overwrite`` is False.
         ValueError: An argument is out of range.
-        tf.errors.OpError: A sound cannot be used (``on_error="raise"``), or the place cannot be written to.
+        tf.errors.OpError: A sound cannot be used (``on_error="raise"``), or the place cannot be written to. What was
+            there is untouched, as after any other error.
     """
     if dtype not in _DTYPES:
         raise ValueError(f"dtype={dtype!r}: allowed are {', '.join(_DTYPES)}")
@@ -99,12 +104,8 @@ def write_records(
         raise ValueError(f"shards={shards!r}: a whole number of at least 1, or None")
     root, log = os.fspath(folder), list[AudioError]()
     index = _join(root, INDEX)
-    if tf.io.gfile.exists(index):
-        if not overwrite:
-            raise FileExistsError(f"{root} holds records; overwrite=True replaces them")
-        for name in read_info(root).shards:
-            tf.io.gfile.remove(_join(root, name))
-        tf.io.gfile.remove(index)
+    if tf.io.gfile.exists(index) and not overwrite:
+        raise FileExistsError(f"{root} holds records; overwrite=True replaces them")
     dataset = make_dataset(
         clips,
         batch_size=_READ_BATCH,
@@ -117,46 +118,68 @@ def write_records(
     total = len(clips.windows(window_seconds if window_seconds is not None else samples / sample_rate))
     count = shards or max(os.cpu_count() or 1, -(-total * samples * _DTYPES[dtype] // SHARD_BYTES))
     count = min(count, total) if shards is None else count
-    names = [f"part-{number:05d}-of-{count:05d}.tfrecord" for number in range(count)]
+    run = secrets.token_hex(4)
+    names = [f"part-{number:05d}-of-{count:05d}-{run}.tfrecord" for number in range(count)]
     tf.io.gfile.makedirs(root)
     written = 0
-    with _bar(progress) as step, ExitStack() as stack:
-        writers = [stack.enter_context(tf.io.TFRecordWriter(_join(root, f"{name}.tmp"))) for name in names]
-        for batch in dataset.as_numpy_iterator():
-            for row in zip(*batch, strict=True):
-                writers[written % count].write(_encode(row, dtype))
-                written += 1
-            step(written, total)
-    for name in names:
-        tf.io.gfile.rename(_join(root, f"{name}.tmp"), _join(root, name), overwrite=True)
-    info = RecordsInfo(
-        rows=written,
-        samples=samples,
-        sample_rate=sample_rate,
-        dtype=dtype,
-        class_names=list(clips.class_names),
-        multi_label=clips.multi_label,
-        weighted=len(dataset.element_spec) == 3,
-        shards=names,
-        skipped=[(error.path, error.reason) for error in [*clips.skipped, *log]],
-    )
-    with tf.io.gfile.GFile(index, "w") as file:
-        file.write(json.dumps(asdict(info), indent=1))
+    try:
+        with _bar(progress) as step, ExitStack() as stack:
+            writers = [stack.enter_context(tf.io.TFRecordWriter(_join(root, f"{name}.tmp"))) for name in names]
+            for batch in dataset.as_numpy_iterator():
+                for row in zip(*batch, strict=True):
+                    writers[written % count].write(_encode(row, dtype))
+                    written += 1
+                step(written, total)
+        for name in names:
+            tf.io.gfile.rename(_join(root, f"{name}.tmp"), _join(root, name), overwrite=True)
+        info = RecordsInfo(
+            rows=written,
+            samples=samples,
+            sample_rate=sample_rate,
+            dtype=dtype,
+            class_names=list(clips.class_names),
+            multi_label=clips.multi_label,
+            weighted=len(dataset.element_spec) == 3,
+            shards=names,
+            skipped=[(error.path, error.reason) for error in [*clips.skipped, *log]],
+        )
+        with tf.io.gfile.GFile(f"{index}.tmp", "w") as file:
+            file.write(json.dumps(asdict(info), indent=1))
+        tf.io.gfile.rename(f"{index}.tmp", index, overwrite=True)
+    except BaseException:
+        _remove(root, [*names, *(f"{name}.tmp" for name in names), f"{INDEX}.tmp"])
+        raise
+    # What the folder still has of earlier writings, finished or killed. By its name: an index may say anything.
+    _remove(root, [name for name in tf.io.gfile.listdir(root) if _SHARD.fullmatch(name) and name not in names])
     return info
+
+
+def _remove(root: str, names: Sequence[str]) -> None:
+    for name in names:
+        with suppress(tf.errors.NotFoundError):
+            tf.io.gfile.remove(_join(root, name))
 
 
 def read_info(folder: str | os.PathLike[str]) -> RecordsInfo:
     """What a folder of records holds.
 
     Raises:
-        ValueError: It holds none, or they were not finished.
+        ValueError: It holds none, they were not finished, or the index is damaged.
     """
     index = _join(os.fspath(folder), INDEX)
     if not tf.io.gfile.exists(index):
         raise ValueError(f"folder={os.fspath(folder)!r} has no {INDEX}: no records, or their writing did not finish")
     with tf.io.gfile.GFile(index) as file:
-        content = json.loads(file.read())
-    return RecordsInfo(**{**content, "skipped": [tuple(pair) for pair in content["skipped"]]})
+        text = file.read()
+    try:
+        content = json.loads(text)
+        info = RecordsInfo(**{**content, "skipped": [tuple(pair) for pair in content["skipped"]]})
+        foreign = [name for name in info.shards if not _SHARD.fullmatch(name)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"folder={os.fspath(folder)!r}: {INDEX} is not what write_records wrote: {error!r}") from None
+    if foreign:
+        raise ValueError(f"folder={os.fspath(folder)!r}: {INDEX} names {foreign[0]!r}, which is no file of records")
+    return info
 
 
 def read_records(
