@@ -22,7 +22,7 @@ from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.weights import npz_bytes
 from tfaudiotl.card import model_card
 from tfaudiotl.evaluation.report import Section, write_report
-from tfaudiotl.evaluation.writing import escape_markdown, markdown_table
+from tfaudiotl.evaluation.writing import escape_markdown, json_text, markdown_table
 from tfaudiotl.export.artifact import open_artifact
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
@@ -112,7 +112,7 @@ def train_folder(
     result.seconds["report"] = perf_counter() - began
     result.seconds["total"] = perf_counter() - start
     metrics = _metrics(result, checks, settings)
-    write_atomic(output / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    write_atomic(output / "metrics.json", json_text(metrics))
     shutil.rmtree(work)
     return metrics
 
@@ -240,4 +240,4 @@ def save_student(result: Distilled, folder: str | Path) -> list[Path]:
         content = npz_bytes(result.model, class_names=names)
         report["sha256"] = sha256(content)
         files = [write_atomic(folder / "student.npz", content)]
-    return [*files, write_atomic(folder / "distill.json", json.dumps(report, indent=2) + "\n")]
+    return [*files, write_atomic(folder / "distill.json", json_text(report))]

@@ -39,7 +39,7 @@ def read_marks(path: str | os.PathLike[str], *, label_column: str | None = None)
     """
     name = os.fspath(path)
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")  # no other character ends a line here
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{name} cannot be read: {error}") from None
     header = lines[0].split("\t") if lines else []

@@ -82,6 +82,7 @@ def probe(
         raise typer.BadParameter("give --test-pattern or --fold-pattern, not both")
     backbone, weights = pretrained(backbone, weights)
     with errors(probe):
+        from tfaudiotl._files import write_atomic
         from tfaudiotl.embeddings.probe import probe_layers
 
         if label_pattern:
@@ -107,7 +108,7 @@ def probe(
         list_left_out([*clips.skipped, *table.skipped])
         if output:
             output.mkdir(parents=True, exist_ok=True)
-            (output / "probe.md").write_text(table.to_markdown() + "\n", encoding="utf-8")
+            write_atomic(output / "probe.md", table.to_markdown() + "\n")
             table.plot(output / "probe.png")
         typer.echo("Seconds: " + ", ".join(f"{stage} {taken:.1f}" for stage, taken in table.seconds.items()))
 

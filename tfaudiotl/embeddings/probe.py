@@ -95,6 +95,8 @@ class ProbeTable:
         """Accuracy by layer as a matplotlib figure; also written to ``path`` if one is given."""
         from matplotlib.figure import Figure
 
+        from tfaudiotl.evaluation.plots import save_figure
+
         figure = Figure(figsize=(max(5.0, 0.55 * len(self.rows)), 4), layout="constrained")
         axes = figure.subplots()
         places = np.arange(len(self.rows))
@@ -108,10 +110,11 @@ class ProbeTable:
             axes.legend()
         chosen = [row.layer for row in self.rows].index(self.recommended)
         axes.axvline(chosen, color="0.8", zorder=0)
-        axes.set_xticks(places, [row.layer for row in self.rows], rotation=60, ha="right")
-        axes.set(ylabel="accuracy of a linear probe", title=f"{self.backbone}: {self.recommended} recommended")
+        axes.set_xticks(places, [row.layer for row in self.rows], rotation=60, ha="right", parse_math=False)
+        axes.set_ylabel("accuracy of a linear probe")
+        axes.set_title(f"{self.backbone}: {self.recommended} recommended", parse_math=False)
         if path is not None:
-            figure.savefig(path)
+            save_figure(figure, path)
         return figure
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from tfaudiotl._files import show_name
 from tfaudiotl._seeds import stream
 from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.errors import AudioError
@@ -74,15 +75,16 @@ def spectrogram_page(clips: Clips, *, per_class: int = 3, classes: int = 12, see
         for place, axes in enumerate(grid[number]):
             axes.tick_params(labelsize=6)
             if place == 0:
-                axes.set_ylabel(f"{name[:24]}\nkHz", fontsize=8)
+                axes.set_ylabel(f"{show_name(name)[:24]}\nkHz", fontsize=8, parse_math=False)
             if place >= len(rows):
                 axes.set_axis_off() if place else axes.set_xticks([])
                 continue
-            axes.set_title(Path(clips.paths[rows[place]]).name[-36:], fontsize=6, parse_math=False)
+            title = show_name(Path(clips.paths[rows[place]]).name)[-36:]
+            axes.set_title(title, fontsize=6, parse_math=False)
             try:
                 picture, seconds = _decibels(clips.load(int(rows[place])))
             except AudioError as error:
-                axes.text(0.02, 0.5, error.reason[:40], fontsize=6, transform=axes.transAxes)
+                axes.text(0.02, 0.5, error.reason[:40], fontsize=6, transform=axes.transAxes, parse_math=False)
                 continue
             extent = (0.0, seconds, 0.0, SAMPLE_RATE / 2_000)
             axes.imshow(picture, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-_RANGE, vmax=0)

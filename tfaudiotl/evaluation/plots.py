@@ -1,6 +1,6 @@
 """Figures of an evaluation and of its training, drawn without pyplot: safe in threads and servers.
 
-In a notebook a returned figure shows itself; ``save_figure`` writes it as PNG.
+In a notebook a returned figure shows itself; ``save_figure`` writes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tfaudiotl._files import write_atomic
+from tfaudiotl._files import show_name, write_atomic
 from tfaudiotl.evaluation.calibration import Calibration
 from tfaudiotl.evaluation.metrics import ClassMetrics, Evaluation
 
@@ -219,7 +219,8 @@ def spectrograms_figure(waveforms: Sequence[np.ndarray], names: Sequence[str], s
     axes = figure.subplots(1, len(waveforms), sharey=True, squeeze=False)[0]
     for place, waveform, name in zip(axes, waveforms, names, strict=True):
         *_, image = place.specgram(waveform, NFFT=512, Fs=sample_rate, noverlap=256, vmin=-120, vmax=-30)
-        place.set(title=name, xlabel="Seconds")
+        place.set_title(show_name(name), parse_math=False)
+        place.set_xlabel("Seconds")
     axes[0].set_ylabel("Hz")
     figure.colorbar(image, ax=axes, label="dB per Hz")
     return figure
@@ -278,11 +279,11 @@ def spectrogram_figure(waveform: np.ndarray, rate: int) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = DPI) -> Path:
-    """Writes a figure as PNG, whole or not at all.
+    """Writes a figure, whole or not at all.
 
     Args:
         figure: any matplotlib figure.
-        path: the file to write or replace; its folder must exist.
+        path: the file to write or replace; its suffix is the format, PNG without one. Its folder must exist.
         dpi: dots per inch.
 
     Returns:
@@ -290,18 +291,19 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = DPI)
 
     Raises:
         OSError: the file cannot be written; what stood there before is untouched.
+        ValueError: matplotlib writes no such format; the message lists those that it does.
     """
-    return write_atomic(path, figure_bytes(figure, dpi=dpi))
+    return write_atomic(path, figure_bytes(figure, dpi=dpi, format=Path(path).suffix[1:] or "png"))
 
 
-def figure_bytes(figure: Figure, *, dpi: int = DPI) -> bytes:
-    """A figure as the content of a PNG file."""
+def figure_bytes(figure: Figure, *, dpi: int = DPI, format: str = "png") -> bytes:
+    """A figure as the content of a file, PNG or another of matplotlib's formats."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Class names in scripts that matplotlib's own font lacks are drawn as boxes: nothing to act on.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         # "tight" follows what was drawn: the layout plans labels beside square axes a little too closely
-        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", bbox_inches="tight")
+        figure.savefig(buffer, format=format, dpi=dpi, facecolor="white", bbox_inches="tight")
     return buffer.getvalue()
 
 
@@ -313,7 +315,7 @@ def _figure(width: float, height: float) -> Figure:
 
 def _shorten(name: str) -> str:
     # both ends stay: names that differ often do so at the end ("engine, idling", "engine, starting")
-    name = " ".join(name.split())
+    name = " ".join(show_name(name).split())
     if len(name) <= _LABEL_LENGTH:
         return name
     tail = _LABEL_LENGTH // 3

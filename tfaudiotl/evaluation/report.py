@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -23,7 +20,7 @@ from tfaudiotl.evaluation.plots import (
     training_curves_figure,
 )
 from tfaudiotl.evaluation.ranking import AVERAGES, averages, top_k_accuracy
-from tfaudiotl.evaluation.writing import escape_markdown, format_score, markdown_table
+from tfaudiotl.evaluation.writing import csv_line, escape_markdown, format_score, markdown_table
 
 __all__ = ["Section", "markdown_table", "write_report"]
 
@@ -126,7 +123,7 @@ def _reliability(directory: Path, evaluation: Evaluation) -> list[Section]:
 def _per_class(directory: Path, evaluation: Evaluation) -> Section:
     write_atomic(directory / "per_class.csv", _csv(evaluation.per_class))
     save_figure(per_class_figure(evaluation), directory / "per_class.png")
-    note = "The numbers in full are in [per_class.csv](per_class.csv)."
+    note = "The numbers with six digits are in [per_class.csv](per_class.csv)."
     picture = "![F1, precision and recall of each class](per_class.png)"
     return Section("Per class", f"{evaluation.per_class_table()}\n\n{note}\n\n{picture}")
 
@@ -161,14 +158,7 @@ def _mistakes(evaluation: Evaluation) -> Section:
 
 def _csv(metrics: Sequence[ClassMetrics]) -> str:
     names = [field.name for field in fields(ClassMetrics)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    for row in metrics:
-        values = [getattr(row, name) for name in names]
-        # an empty field is what spreadsheets and pandas take for "no value"
-        writer.writerow(["" if isinstance(v, float) and math.isnan(v) else v for v in values])
-    return text.getvalue()
+    return "".join(map(csv_line, [names, *([getattr(row, name) for name in names] for row in metrics)]))
 
 
 def _heading(text: str) -> str:

@@ -1,18 +1,26 @@
-"""Markdown tables: what every report is made of."""
+"""Markdown tables, rows of CSV and JSON: how everything that is reported is written."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+
+from tfaudiotl._files import show_name
 
 MISSING = "\N{EN DASH}"  # a cell without a value: None and NaN
 
 # "1,234", "-0.5", "1e-05", "97.5 %": text that a reader compares by its digits
 _NUMERIC = re.compile(r"[-+\u2212±]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?\s?%?", re.IGNORECASE)
+DIGITS = 6  # significant ones of what is written: a float32 has seven
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets begin a formula with
 _SPECIAL = re.compile(r"[\\`*<\[\]&$~]|(?<![^\W_])_|_(?![^\W_])")
 
 
@@ -33,7 +41,7 @@ def format_cell(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, Real) and not isinstance(value, Integral):
         return f"{float(value):.4g}"
-    return " ".join(str(value).split())
+    return " ".join(show_name(str(value)).split())
 
 
 def format_score(value: float) -> str:
@@ -95,3 +103,56 @@ def _escape_pipes(text: str) -> str:
 def _is_numeric(cells: Sequence[str]) -> bool:
     values = [cell for cell in cells if cell not in ("", MISSING)]
     return bool(values) and all(_NUMERIC.fullmatch(cell) for cell in values)
+
+
+def rounded(value: Any) -> Any:
+    """A value for CSV or JSON, with as many digits as mean something.
+
+    Args:
+        value: a number, text, None, or sequences and mappings of them.
+
+    Returns:
+        Python's own types: floats with ``DIGITS`` significant digits, of which at least three are decimals (seconds
+        of a long recording keep their milliseconds); text as ``show_name`` gives it; NaN and infinity as None;
+        sequences as lists.
+    """
+    if isinstance(value, str):
+        return show_name(value)
+    if value is None or isinstance(value, (bool, np.bool_)):
+        return None if value is None else bool(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        number = float(value)
+        if not math.isfinite(number):
+            return None
+        return round(number, max(3, DIGITS - 1 - math.floor(math.log10(abs(number))))) if number else 0.0
+    if isinstance(value, Mapping):
+        return {show_name(str(key)): rounded(each) for key, each in value.items()}
+    if isinstance(value, (Sequence, np.ndarray, set, frozenset)):
+        return [rounded(each) for each in value]
+    return show_name(str(value))
+
+
+def json_text(value: Any, *, indent: int = 2) -> str:
+    """``rounded`` values as JSON, with a final line break."""
+    return json.dumps(rounded(value), indent=indent, allow_nan=False) + "\n"
+
+
+def csv_line(cells: Iterable[object]) -> str:
+    """One row of CSV, with its line break.
+
+    Args:
+        cells: as ``rounded`` takes them; None and NaN become empty cells, which spreadsheets and pandas take for "no
+            value". Text that a spreadsheet would compute (it begins with =, +, -, @, a tab or a carriage return) gets
+            an apostrophe before it, which spreadsheets do not show.
+
+    Returns:
+        The line.
+    """
+    line = io.StringIO()
+    values = (rounded(cell) for cell in cells)
+    csv.writer(line, lineterminator="\r\n").writerow(  # with which it quotes either sign where a cell has one
+        f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value for value in values
+    )
+    return line.getvalue()[:-2] + "\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from tfaudiotl._seeds import stream
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.errors import ExportError
 from tfaudiotl.evaluation.metrics import evaluate_scores
-from tfaudiotl.evaluation.writing import escape_markdown, markdown_table
+from tfaudiotl.evaluation.writing import escape_markdown, json_text, markdown_table
 from tfaudiotl.export.artifact import Artifact, open_artifact
 from tfaudiotl.export.audit import Audit
 from tfaudiotl.export.quantize import encode
@@ -96,10 +95,10 @@ class Proof:
 
     def save(self, path: Path) -> tuple[Path, Path]:
         """Writes NAME.report.md and NAME.report.json beside ``path``."""
-        content = json.dumps(asdict(self) | {"audit": self.audit.to_dict()}, indent=1, allow_nan=False)
+        content = json_text(asdict(self) | {"audit": self.audit.to_dict()}, indent=1)
         return (
             write_atomic(path.with_suffix(".report.md"), self.to_markdown(path.name)),
-            write_atomic(path.with_suffix(".report.json"), content + "\n"),
+            write_atomic(path.with_suffix(".report.json"), content),
         )
 
     def to_markdown(self, name: str) -> str:

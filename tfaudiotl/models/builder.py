@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -278,6 +279,10 @@ def clip_embedding_model(classifier: keras.Model) -> keras.Model:
     return keras.Model(classifier.inputs[0], x)
 
 
+# Control characters, bytes that are no UTF-8, separators of lines and paragraphs: most of them end a line of labels.
+_UNFIT = ("Cc", "Cs", "Zl", "Zp")
+
+
 def check_classes(classes: Sequence[str], *, at_least: int = 2) -> list[str]:
     """``classes`` as a list of different names, two or as many as ``at_least`` says, or a ValueError."""
     if isinstance(classes, str) or not isinstance(classes, Iterable):
@@ -290,4 +295,11 @@ def check_classes(classes: Sequence[str], *, at_least: int = 2) -> list[str]:
     ):
         number = {1: "one name", 2: "two different, non-empty names"}[at_least]
         raise ValueError(f"classes={names!r}: at least {number}")
+    for place, name in enumerate(names):
+        bad = next((letter for letter in name if unicodedata.category(letter) in _UNFIT), None)
+        if bad is not None:
+            raise ValueError(
+                f"classes[{place}]={name!r} has the character {bad!r}: a name is one line of text without control "
+                "characters, since exported files hold one name a line; rename the folder, or relabel the clips"
+            )
     return names

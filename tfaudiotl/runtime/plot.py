@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfaudiotl._files import show_name
+
 if TYPE_CHECKING:
     from tfaudiotl.runtime.predictor import Prediction
 
@@ -25,6 +27,8 @@ def plot_prediction(prediction: Prediction, path: str | Path, *, classes: int = 
         raise ValueError(f"classes={classes!r}: a positive whole number")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
+    from tfaudiotl.evaluation.plots import save_figure
 
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -50,9 +54,9 @@ def plot_prediction(prediction: Prediction, path: str | Path, *, classes: int = 
         if event.label in places:
             row = places[event.label]
             timeline.plot([event.start, event.end], [row + 0.5] * 2, color="tab:red", linewidth=3)
-    timeline.set_yticks(np.arange(len(columns)) + 0.5, [prediction.class_names[column] for column in columns])
+    names = [show_name(prediction.class_names[column]) for column in columns]
+    timeline.set_yticks(np.arange(len(columns)) + 0.5, names, parse_math=False)
     timeline.invert_yaxis()
     timeline.set(xlabel="Seconds", xlim=(0, max(prediction.duration, hop)))
     figure.colorbar(shown, ax=timeline, label="Score (red: event)")
-    figure.savefig(path, dpi=110)
-    return Path(path)
+    return save_figure(figure, path, dpi=110)

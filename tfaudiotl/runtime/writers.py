@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tfaudiotl._files import write_atomic
+from tfaudiotl.evaluation.writing import csv_line, json_text
 from tfaudiotl.runtime.events import Event
 
 
@@ -19,16 +17,13 @@ def events_table(events: Sequence[Event]) -> str:
 
 def events_csv(events: Sequence[Event]) -> str:
     """Comma-separated, with a header."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, ["start", "end", "label", "score"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(event.to_dict() for event in events)
-    return out.getvalue()
+    header = ["start", "end", "label", "score"]
+    return "".join(map(csv_line, [header, *([event.to_dict()[name] for name in header] for event in events)]))
 
 
 def events_json(events: Sequence[Event]) -> str:
     """A list of objects."""
-    return json.dumps([event.to_dict() for event in events], indent=2) + "\n"
+    return json_text([event.to_dict() for event in events])
 
 
 def events_audacity(events: Sequence[Event]) -> str:

@@ -123,6 +123,8 @@ class Comparison:
         """Accuracy against seconds as a matplotlib figure; also written to ``path`` if one is given."""
         from matplotlib.figure import Figure
 
+        from tfaudiotl.evaluation.plots import save_figure
+
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.subplots()
         for name in self.names:
@@ -131,9 +133,10 @@ class Comparison:
                 seconds.mean(), accuracy.mean(), accuracy.std(), seconds.std(), marker="o", capsize=3, label=name
             )
         axes.set(xscale="log", xlabel="seconds of training", ylabel="accuracy", title="Mean and spread over the seeds")
-        axes.legend()
+        for text in axes.legend().get_texts():
+            text.set_parse_math(False)
         if path is not None:
-            figure.savefig(path)
+            save_figure(figure, path)
         return figure
 
 

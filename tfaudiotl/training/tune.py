@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfaudiotl._files import write_atomic
 from tfaudiotl._seeds import derived_seed
 from tfaudiotl.audio.augment import Augmentation
 from tfaudiotl.audio.clips import Clips
@@ -239,7 +240,7 @@ def _claim(directory: Path, settings: dict[str, Any]) -> None:
                 f"directory={str(directory)!r} holds another search ({', '.join(changed)} differ); give another folder"
             )
     directory.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(wanted), encoding="utf-8")
+    write_atomic(path, json.dumps(wanted))
 
 
 def _short(value: Any) -> str:
