@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import soxr
@@ -13,10 +13,14 @@ from tfaudiotl.errors import AudioError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+Channels = Literal["mean", "first", "all"] | int
+
 SAMPLE_RATE = 16_000  # Hz: what YAMNet and VGGish listen at
 
-_MAX_RATE = 10_000_000  # Hz; beyond ultrasound recorders, so a larger "rate" is another number
+MIN_RATE = 100  # Hz; below what records infrasound: at 1 Hz a file of 60 kB would become 1.9 GB at 16 kHz
+MAX_RATE = 10_000_000  # Hz; beyond ultrasound recorders, so a larger "rate" is another number
 _PEAK_LIMIT = 8.0  # 18 dB over full scale; float samples above it are integers that were never scaled
+_FULL_SCALES = {8: 2.0**7, 16: 2.0**15, 24: 2.0**23, 32: 2.0**31}  # of integers, by their bits
 
 
 def check_waveform(
@@ -87,14 +91,16 @@ def check_rate(name: str, value: Any) -> int:
 
     Args:
         name: What the message calls it.
-        value: A whole number of Hz from 1 to 10 000 000.
+        value: A whole number of Hz from 100 to 10 000 000.
 
     Raises:
         ValueError: It is not.
     """
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not 1 <= value <= _MAX_RATE or int(value) != value:
-        raise ValueError(f"{name}={value!r}: expected a whole number of Hz from 1 to {_MAX_RATE}, such as 16000")
+    if not number or not MIN_RATE <= value <= MAX_RATE or int(value) != value:
+        raise ValueError(
+            f"{name}={value!r}: expected a whole number of Hz from {MIN_RATE} to {MAX_RATE}, such as 16000"
+        )
     return int(value)
 
 
@@ -110,6 +116,30 @@ def mix(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     channels = samples.shape[1]
     mixed: NDArray[np.float32] = samples @ np.full(channels, 1 / channels, np.float32)
     return mixed
+
+
+def pick_channels(name: str, samples: NDArray[np.float32], channels: Channels) -> NDArray[np.float32]:
+    """What ``load_audio(channels=...)`` asks for.
+
+    Args:
+        name: What messages call the recording.
+        samples: (frames,) or (frames, channels).
+        channels: "mean", "first", "all" or the number of one, from 0.
+
+    Returns:
+        (frames,), or (frames, channels) for "all".
+
+    Raises:
+        AudioError: There is no channel of that number.
+    """
+    if channels == "all":
+        return samples.reshape(len(samples), -1)
+    if channels == "mean":
+        return mix(samples)
+    number, count = 0 if isinstance(channels, str) else channels, 1 if samples.ndim == 1 else samples.shape[1]
+    if number >= count:
+        raise AudioError(name, f"has {count} channels, so none of number {number} (counted from 0)")
+    return samples if samples.ndim == 1 else samples[:, number]
 
 
 def check_samples(name: str, samples: NDArray[np.float32], *, first: int = 0) -> None:
@@ -129,10 +159,17 @@ def check_samples(name: str, samples: NDArray[np.float32], *, first: int = 0) ->
         raise AudioError(name, f"{len(bad)} samples are NaN or infinite, the first is number {first + bad[0]}")
     peak = max(-low, high)
     if peak > _PEAK_LIMIT:
+        bits = next((bits for bits, full in _FULL_SCALES.items() if peak <= full), None)
+        if bits:
+            full = f"divide them by their full scale, {_FULL_SCALES[bits]:.0f}"
+            scaling = f"look like {bits}-bit integers that were not scaled: {full}"
+        else:
+            scaling = f"are larger than any integers' full scale: divide them by their peak, {peak:g}"
         raise AudioError(
             name,
-            f"float samples reach {peak:g}, expected about [-1, 1]: they look like integers that were not "
-            "scaled; divide them by their full scale (32768 for 16 bits)",
+            f"float samples reach {peak:g}, expected about [-1, 1]: they {scaling}, and write the result where they "
+            "came from a file (samples, rate = soundfile.read(path); tfaudiotl.write_audio(path, samples / ..., "
+            "sample_rate=rate))",
         )
 
 

@@ -6,14 +6,20 @@ Nothing is linked or installed: ``ffprobe`` says what is in the file, ``ffmpeg``
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
+import tempfile
+import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfaudiotl.audio.arrays import Channels, pick_channels
 from tfaudiotl.errors import AudioError
 
 if TYPE_CHECKING:
@@ -37,6 +43,8 @@ _MAGIC = (
 _HEAD = 16  # bytes that the longest of them needs
 _TIMEOUT = 600.0  # s: a damaged file must not hold everything up
 _PACKET = 8192  # frames by which a header and the sound may differ: priming and the last packet
+_NO_LENGTH = ("AAC", "AC3", "EAC3", "AMR")  # no container: ffprobe guesses a length from the bit rate
+_CUT_SHORT = re.compile(r"prematurely|partial file|Invalid data found|truncat", re.IGNORECASE)
 
 
 def is_ffmpegs(head: bytes) -> bool:
@@ -56,40 +64,38 @@ class FfmpegSound:
 
     Attributes:
         name: The file.
+        modified: When it was changed last.
         samplerate: Hz.
         channels: Their number.
-        frames: Samples per channel, from the length that the header gives.
+        frames: Samples per channel: from the length that the header gives, or counted.
         format: Name of the container.
         subtype: Name of the codec.
+        counted: Whether the frames were counted.
     """
 
     name: str
+    modified: int
     samplerate: int
     channels: int
     frames: int
     format: str
     subtype: str
+    counted: bool
 
-    def decode(self, first: int, last: int) -> NDArray[np.float32]:
-        """Frames from ``first`` to before ``last``: float32 (frames, channels)."""
-        command = ["ffmpeg", "-v", "error", "-nostdin", "-threads", "1"]
-        # Matroska's times are whole milliseconds, so a seek there would miss by up to 22 frames of 44.1 kHz.
-        skipped = 0 if self.format == "MATROSKA" else first
-        if skipped:
-            command += ["-ss", f"{skipped / self.samplerate:.9f}"]
-        command += ["-i", f"file:{self.name}", "-map", "0:a:0"]
-        if last < self.frames:
-            command += ["-t", f"{(last - skipped) / self.samplerate:.9f}"]
-        done = _run([*command, "-f", "f32le", "-c:a", "pcm_f32le", "-"], self.name)
-        width = 4 * self.channels
-        samples = np.frombuffer(done[: len(done) // width * width], "<f4").reshape(-1, self.channels)
-        samples = samples[first - skipped :]
+    def decode(self, first: int, last: int, channels: Channels) -> NDArray[np.float32]:
+        """Frames from ``first`` to before ``last``: (frames,), or (frames, channels) for all channels."""
+        if self.counted or first or last < self.frames:
+            # Not by seeking: many containers count whole milliseconds, up to 22 frames of 44.1 kHz off, and AAC fills
+            # bands with noise that depends on where decoding began.
+            samples = _decoded(self.name, self.modified, self.channels)[first:last]
+        else:
+            samples = _samples(_run(["ffmpeg", *_QUIET, *_input(self.name), *_OUTPUT], self.name), self.channels)[:last]
         missing = last - first - len(samples)
         if not len(samples) or missing > _PACKET:
             raise AudioError(
                 self.name, f"truncated: decoding stops {missing} frames before {last / self.samplerate:g} s"
             )
-        return samples[: last - first].astype(np.float32, copy=False)
+        return np.array(pick_channels(self.name, samples, channels))
 
     def __enter__(self) -> Self:
         return self
@@ -98,7 +104,43 @@ class FfmpegSound:
         """Nothing stays open between calls."""
 
 
-def open_ffmpeg(name: str) -> FfmpegSound:
+_QUIET = ("-v", "error", "-nostdin", "-threads", "1")
+_OUTPUT = ("-f", "f32le", "-c:a", "pcm_f32le", "-")
+
+
+def _input(name: str) -> tuple[str, ...]:
+    return "-i", f"file:{name}", "-map", "0:a:0"
+
+
+def _samples(content: bytes, channels: int) -> NDArray[np.float32]:
+    width = 4 * channels
+    return np.frombuffer(content[: len(content) // width * width], "<f4").reshape(-1, channels)
+
+
+def _decoded(name: str, modified: int, channels: int) -> NDArray[np.float32]:
+    """All samples of a file (frames, channels), from a temporary file: a long recording does not fit into memory."""
+    with _lock(name):  # else every thread that wants a span of the file would decode it
+        return _to_disk(name, modified, channels)
+
+
+@lru_cache(maxsize=64)
+def _lock(name: str) -> threading.Lock:
+    return threading.Lock()
+
+
+@lru_cache(maxsize=2)  # the windows of a recording follow each other
+def _to_disk(name: str, modified: int, channels: int) -> NDArray[np.float32]:
+    with tempfile.TemporaryFile() as out:  # it goes with the last array that shows it
+        said = _run_into(["ffmpeg", *_QUIET, *_input(name), *_OUTPUT], name, out)
+        size = os.fstat(out.fileno()).st_size // (4 * channels)
+        if _CUT_SHORT.search(said):
+            raise AudioError(name, f"damaged or truncated: ffmpeg says {said.strip().splitlines()[-1]!r}")
+        if not size:
+            raise AudioError(name, "its sound track has no samples")
+        return np.memmap(out, "<f4", "r", shape=(size, channels))
+
+
+def open_ffmpeg(name: str, status: os.stat_result) -> FfmpegSound:
     """Looks at a file with ffprobe.
 
     Raises:
@@ -112,23 +154,37 @@ def open_ffmpeg(name: str) -> FfmpegSound:
     if not found.get("streams"):
         raise AudioError(name, "holds no sound track")
     stream, container = found["streams"][0], found.get("format", {})
+    kind = container.get("format_name", "?").split(",")[0].upper()
     try:
         rate, channels = int(stream["sample_rate"]), int(stream["channels"])
-        frames = round(float(stream.get("duration") or container["duration"]) * rate)
     except (KeyError, ValueError):
-        raise AudioError(name, "its sound track has no rate, channels or length") from None
+        raise AudioError(name, "its sound track has no rate or no channels") from None
     if not (rate > 0 and channels > 0):
         raise AudioError(name, "its sound track has no rate or no channels")
-    kind = container.get("format_name", "?").split(",")[0]
-    return FfmpegSound(name, rate, channels, frames, kind.upper(), stream.get("codec_name", "?").upper())
+    length = stream.get("duration") or container.get("duration")
+    counted = length is None or kind in _NO_LENGTH  # as of a WebM that was written to a pipe
+    frames = len(_decoded(name, status.st_mtime_ns, channels)) if counted else round(float(length) * rate)
+    codec = stream.get("codec_name", "?").upper()
+    return FfmpegSound(name, status.st_mtime_ns, rate, channels, frames, kind, codec, counted)
 
 
 def _run(command: list[str], name: str) -> bytes:
+    with tempfile.TemporaryFile() as out:
+        _run_into(command, name, out)
+        out.seek(0)
+        return out.read()
+
+
+def _run_into(command: list[str], name: str, out: IO[bytes]) -> str:
+    """Writes what a program puts out into a file; returns what it says."""
     try:
-        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_TIMEOUT, check=False)
+        done = subprocess.run(
+            command, stdout=out, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=_TIMEOUT, check=False
+        )
     except subprocess.TimeoutExpired:
         raise AudioError(name, f"{command[0]} did not finish within {_TIMEOUT:g} s") from None
+    said = done.stderr.decode(errors="replace")
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise AudioError(name, f"{command[0]} cannot read it ({said[-1].removeprefix(f'file:{name}: ')})")
-    return done.stdout
+        lines = said.strip().splitlines() or ["no message"]
+        raise AudioError(name, f"{command[0]} cannot read it ({lines[-1].removeprefix(f'file:{name}: ')})")
+    return said

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
@@ -19,19 +18,18 @@ import soundfile
 from tfaudiotl._files import new_file
 from tfaudiotl.audio.arrays import (
     SAMPLE_RATE,
+    Channels,
     check_rate,
     check_samples,
     check_shape,
     check_waveform,
     is_silent,
-    mix,
     resample,
     resampled_length,
     scale,
 )
-from tfaudiotl.audio.containers import UNKNOWN_FRAMES, check_complete, last_ogg_page
-from tfaudiotl.audio.ffmpeg import FFMPEG_EXTENSIONS, FfmpegSound, is_ffmpegs, open_ffmpeg, read_head
-from tfaudiotl.audio.mpeg import CountedMp3, with_length
+from tfaudiotl.audio.decoders import open_sound
+from tfaudiotl.audio.ffmpeg import FFMPEG_EXTENSIONS
 from tfaudiotl.errors import AudioError
 
 if TYPE_CHECKING:
@@ -61,14 +59,10 @@ AUDIO_EXTENSIONS = (
 )  # fmt: skip
 
 _SPAN_SLACK = 0.01  # s; label tables round to hundredths, so a span may end that much after its file
-_BLOCK = 1 << 20  # frames decoded at a time: a long many-channel file is mixed down as it is read
+_BLOCK = 1 << 20  # frames written at a time
 _CONTEXT = 0.05  # s decoded on either side of a span, so that the resampling filter sees what was there
-_VORBIS_LEAD = 4096  # frames; what follows a seek at once may be wrong by a block (libsndfile issue 885)
-_MP3_LEAD = 16 * 1152  # frames; the bits of an MP3 frame may lie in those before it, up to 511 bytes back
-_MP3_FRAME = 1152  # frames; encoders disagree on a last partial MP3 frame, so that much may be missing
 
 Path_ = str | os.PathLike[str]
-Channels = Literal["mean", "first", "all"] | int
 
 
 @dataclass(frozen=True)
@@ -104,17 +98,16 @@ def audio_info(path: Path_) -> AudioInfo:
         Its length, rate, channels and format.
 
     Raises:
-        AudioError: The file is missing, not a file, empty, not audio, holds no samples, or is
-            shorter than its header says.
+        AudioError: The file is missing, not a file, empty, not audio, holds no samples, is shorter than
+            its header says, or its sample rate is not one of 100 Hz to 10 MHz.
     """
-    with _open(path) as sound:
-        frames = _frames(sound, os.fspath(path))
+    with open_sound(os.fspath(path)) as sound:
         return AudioInfo(
             path=os.fspath(path),
-            duration=frames / sound.samplerate,
+            duration=sound.frames / sound.samplerate,
             sample_rate=sound.samplerate,
             channels=sound.channels,
-            frames=frames,
+            frames=sound.frames,
             format=sound.format,
             subtype=sound.subtype,
         )
@@ -154,10 +147,10 @@ def load_audio(
     name = os.fspath(path)
     to_rate = check_rate("sample_rate", sample_rate)
     check_channels(channels)
-    with _open(path) as sound:
-        frames, rate = _frames(sound, name), sound.samplerate
-        first, last, lead, stop = span_frames(name, start, end, frames, rate, to_rate)
-        waveform = _decode(sound, name, first - lead, stop, channels)
+    with open_sound(name) as sound:
+        rate = sound.samplerate
+        first, last, lead, stop = span_frames(name, start, end, sound.frames, rate, to_rate)
+        waveform = sound.decode(first - lead, stop, channels)
     check_samples(name, waveform, first=first - lead)
     if lead == 0 and stop == last:
         return resample(waveform, rate, to_rate)
@@ -247,145 +240,6 @@ def write_audio(path: Path_, waveform: ArrayLike, *, sample_rate: int = SAMPLE_R
                 sound.write(scaled[block : block + _BLOCK])
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         raise AudioError(str(target), f"cannot be written at {rate} Hz, {channels} channels: {error}") from error
-
-
-class _Stream(soundfile.SoundFile):
-    """A SoundFile that only moves when told to.
-
-    soundfile seeks after every read to where it already is, which costs time and fails at the end
-    of a FLAC stream whose header gives no length.
-    """
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        super().close()
-        if isinstance(self.name, CountedMp3):
-            self.name.close()
-
-
-def _open(path: Path_) -> _Stream | FfmpegSound:
-    """Opens a sound file for reading; every reason not to becomes an AudioError."""
-    name = os.fspath(path)
-    try:
-        status = os.stat(name)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        reason = getattr(error, "strerror", None) or str(error)
-        raise AudioError(name, "no such file" if isinstance(error, FileNotFoundError) else reason) from None
-    if stat.S_ISDIR(status.st_mode):
-        raise AudioError(name, "is a directory, expected a sound file")
-    if not stat.S_ISREG(status.st_mode):
-        raise AudioError(name, "is not a regular file")  # a pipe would be waited for without end
-    if status.st_size == 0:
-        raise AudioError(name, "the file is empty (0 bytes)")
-    try:
-        head = read_head(name)
-    except PermissionError:
-        raise AudioError(name, "permission to read it is denied") from None
-    except OSError as error:
-        raise AudioError(name, error.strerror or str(error)) from None
-    if is_ffmpegs(head):
-        return open_ffmpeg(name)
-    try:
-        # As bytes, a name that is not valid UTF-8 opens too (on Windows names are UTF-16 anyway).
-        sound = _Stream(name if os.name == "nt" else os.fsencode(name))
-    except soundfile.SoundFileError as error:
-        raise AudioError(name, f"not a sound file that libsndfile can read ({_said(error)})") from None
-    except TypeError:  # soundfile asks for the rate of .raw files
-        raise AudioError(name, "has no header that says its rate and sample format") from None
-    try:
-        if sound.format == "MP3" and (counted := with_length(name, status)):
-            sound.close()
-            return _Stream(counted)
-        check_complete(sound, name, status.st_size)
-    except AudioError:
-        sound.close()
-        raise
-    except soundfile.SoundFileError as error:
-        raise AudioError(name, f"not an MP3 file that libsndfile can read ({_said(error)})") from None
-    return sound
-
-
-def _frames(sound: _Stream | FfmpegSound, name: str) -> int:
-    """Number of frames; a stream that does not say is decoded once to count them."""
-    frames = int(sound.frames)
-    if frames >= UNKNOWN_FRAMES:
-        with _Stream(sound.name) as counted:
-            frames = _skip(counted, name, UNKNOWN_FRAMES)
-    if frames <= 0:
-        raise AudioError(name, "has a header but no samples")
-    return frames
-
-
-def _skip(sound: _Stream, name: str, frames: int) -> int:
-    """Decodes up to ``frames`` frames and drops them; returns how many there were."""
-    skipped = 0
-    while skipped < frames and (block := len(_read_block(sound, name, min(frames - skipped, _BLOCK)))):
-        skipped += block
-    return skipped
-
-
-def _decode(sound: _Stream | FfmpegSound, name: str, first: int, last: int, channels: Channels) -> NDArray[np.float32]:
-    """Frames from ``first`` to before ``last``: (frames,), or (frames, channels) for all channels."""
-    if not isinstance(channels, str) and channels >= sound.channels:
-        raise AudioError(name, f"has {sound.channels} channels, so none of number {channels} (counted from 0)")
-    if isinstance(sound, FfmpegSound):
-        return _chosen(sound.decode(first, last), channels)
-    # twice the lead: the first frames after a mark are not whole
-    if isinstance(sound.name, CountedMp3) and (later := sound.name.later(first - 2 * _MP3_LEAD)):
-        rest, before = later
-        with _Stream(rest) as stream:
-            return _decode(stream, name, first - before, last - before, channels)
-    if sound.frames >= UNKNOWN_FRAMES:
-        _skip(sound, name, first)  # without a length libsndfile cannot seek in FLAC
-    elif first:
-        near = first
-        if sound.subtype == "VORBIS":
-            near = max(0, min(first, last_ogg_page(name)) - _VORBIS_LEAD)
-        elif sound.format == "MP3":
-            near = max(0, first - _MP3_LEAD)
-        _seek(sound, name, near)
-        _skip(sound, name, first - near)
-    blocks, wanted = [], last - first
-    while wanted > 0:
-        block = _chosen(_read_block(sound, name, min(wanted, _BLOCK)), channels)
-        if not len(block):
-            break
-        blocks.append(block)
-        wanted -= len(block)
-    if not blocks or wanted > (_MP3_FRAME if sound.format == "MP3" else 0):
-        raise AudioError(name, f"truncated: decoding stops {wanted} frames before {last / sound.samplerate:g} s")
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-
-
-def _chosen(block: NDArray[np.float32], channels: Channels) -> NDArray[np.float32]:
-    """(frames,) or (frames, channels) as read -> what ``load_audio(channels=...)`` asks for."""
-    if channels == "all":
-        return block.reshape(len(block), -1)
-    if channels == "mean":
-        return mix(block)
-    return block if block.ndim == 1 else block[:, 0 if channels == "first" else channels]
-
-
-def _seek(sound: _Stream, name: str, frame: int) -> None:
-    try:
-        sound.seek(frame)
-    except soundfile.SoundFileError as error:
-        raise AudioError(name, f"damaged or truncated: cannot seek to frame {frame} ({_said(error)})") from None
-
-
-def _read_block(sound: _Stream, name: str, frames: int) -> NDArray[np.float32]:
-    try:
-        block: NDArray[np.float32] = sound.read(frames, dtype="float32")
-    except soundfile.SoundFileError as error:
-        raise AudioError(name, f"damaged or truncated: {_said(error)}") from None
-    return block
-
-
-def _said(error: Exception) -> str:
-    """Libsndfile's own words, without soundfile's prefix (which repeats the path)."""
-    return str(getattr(error, "error_string", error)).strip().rstrip(".")
 
 
 def _format_of(path: Path) -> tuple[str, str]:

@@ -1,0 +1,346 @@
+"""Opening sound files and decoding stretches of them: libsndfile, the ffmpeg programs, and several sounds in one file.
+
+What is opened has one form, ``Sound``: a rate, channels, a length, and ``decode``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import soundfile
+
+from tfaudiotl.audio.arrays import MAX_RATE, MIN_RATE, Channels, pick_channels
+from tfaudiotl.audio.containers import APPLE_DOUBLE, UNKNOWN_FRAMES, last_ogg_page, layout
+from tfaudiotl.audio.ffmpeg import is_ffmpegs, open_ffmpeg, read_head
+from tfaudiotl.audio.filepart import FilePart, Part
+from tfaudiotl.audio.mpeg import Mp3Part, mp3_parts
+from tfaudiotl.errors import AudioError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+_BLOCK = 1 << 20  # frames decoded at a time: a long many-channel file is mixed down as it is read
+_VORBIS_LEAD = 4096  # frames; what follows a seek at once may be wrong by a block (libsndfile issue 885)
+_MP3_LEAD = 16 * 1152  # frames; the bits of an MP3 frame may lie in those before it, up to 511 bytes back
+_MP3_FRAME = 1152  # frames; encoders disagree on a last partial MP3 frame, so that much may be missing
+# Sample formats in which libsndfile's seeking was found right; others are decoded from the beginning, since each
+# sample of theirs depends on those before it, and libsndfile refuses to seek.
+_SEEKABLE = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW", "ALAC", "VORBIS", "OPUS", "MPEG", "IMA_ADPCM", "MS_ADPCM")
+
+
+class Sound(Protocol):
+    """An open sound file."""
+
+    @property
+    def samplerate(self) -> int:
+        """Hz."""
+
+    @property
+    def channels(self) -> int:
+        """Their number."""
+
+    @property
+    def frames(self) -> int:
+        """Samples per channel, over 0."""
+
+    @property
+    def format(self) -> str:
+        """Name of the container."""
+
+    @property
+    def subtype(self) -> str:
+        """Name of the sample format."""
+
+    def decode(self, first: int, last: int, channels: Channels) -> NDArray[np.float32]:
+        """Frames from ``first`` to before ``last``: (frames,), or (frames, channels) for all channels."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
+
+
+def open_sound(name: str) -> Sound:
+    """Opens a sound file for reading; every reason not to becomes an AudioError."""
+    status = _status(name)
+    try:
+        head = read_head(name)
+        if head.startswith(APPLE_DOUBLE):
+            raise AudioError(name, "holds what macOS notes about another file (AppleDouble), no sound")
+        if is_ffmpegs(head):
+            return _checked(open_ffmpeg(name, status), name)
+        found = layout(name, status)
+        if found.note:
+            _note(name, found.note, status.st_mtime_ns)
+        sound = _open_parts(name, found.parts, status) if found.parts else _open_whole(name, status)
+    except PermissionError:
+        raise AudioError(name, "permission to read it is denied") from None
+    except OSError as error:
+        raise AudioError(name, error.strerror or str(error)) from None
+    return _checked(sound, name)
+
+
+def _status(name: str) -> os.stat_result:
+    try:
+        status = os.stat(name)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AudioError(name, "no such file" if isinstance(error, FileNotFoundError) else reason) from None
+    if stat.S_ISDIR(status.st_mode):
+        raise AudioError(name, "is a directory, expected a sound file")
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError(name, "is not a regular file")  # a pipe would be waited for without end
+    if status.st_size == 0:
+        raise AudioError(name, "the file is empty (0 bytes)")
+    return status
+
+
+def _checked(sound: Sound, name: str) -> Sound:
+    """The same, if its rate and length can be; else it is closed."""
+    reason = ""
+    if not MIN_RATE <= sound.samplerate <= MAX_RATE:
+        reason = f"its header says {sound.samplerate} Hz: sample rates of {MIN_RATE} to {MAX_RATE} Hz are read"
+    elif sound.frames <= 0:
+        reason = "has a header but no samples"
+    if reason:
+        sound.__exit__(None, None, None)
+        raise AudioError(name, reason)
+    return sound
+
+
+@lru_cache(maxsize=4096)  # once for each state of a file, not for every span of every epoch
+def _note(name: str, note: str, modified: int) -> None:
+    logger.warning("%s: was not closed when it was written: %s; it is read to its end", name, note)
+
+
+def _open_whole(name: str, status: os.stat_result) -> Sound:
+    sound = _SndfileSound.of_file(name, status.st_size)
+    if sound.format != "MP3":
+        return sound
+    try:
+        parts = mp3_parts(name, status.st_size, status.st_mtime_ns)
+    except BaseException:
+        sound.close()
+        raise
+    if not parts:
+        return sound
+    sound.close()
+    return _open_parts(name, parts, status)
+
+
+def _open_parts(name: str, parts: tuple[Part | Mp3Part, ...], status: os.stat_result) -> Sound:
+    if len(parts) == 1:
+        return _SndfileSound.of_part(name, parts[0])
+    return _joined(name, parts, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _joined(name: str, parts: tuple[Part | Mp3Part, ...], modified: int) -> _JoinedSound:
+    """Opens every part once, for its length."""
+    sounds = []
+    for part in parts:
+        with _SndfileSound.of_part(name, part) as sound:
+            sounds.append((sound.frames, sound.samplerate, sound.channels, sound.format, sound.subtype))
+    kinds = [(rate, channels) for _, rate, channels, *_ in sounds]
+    other = next((kind for kind in kinds if kind != kinds[0]), None)
+    if other is not None:
+        (rate, channels), (rate2, channels2) = kinds[0], other
+        raise AudioError(
+            name,
+            f"holds {len(kinds)} sounds end to end, of {rate} Hz with {channels} channels and of {rate2} Hz with "
+            f"{channels2}: expected one rate and one number of channels; store them in files of their own",
+        )
+    lengths = tuple(frames for frames, *_ in sounds)
+    _, rate, channels, container, subtype = sounds[0]
+    return _JoinedSound(name, parts, lengths, rate, channels, container, subtype)
+
+
+@dataclass(frozen=True)
+class _JoinedSound:
+    """Several sounds of one rate and width in one file, which are opened when they are read."""
+
+    name: str
+    parts: tuple[Part | Mp3Part, ...]
+    lengths: tuple[int, ...]
+    samplerate: int
+    channels: int
+    format: str
+    subtype: str
+
+    @property
+    def frames(self) -> int:
+        return sum(self.lengths)
+
+    def decode(self, first: int, last: int, channels: Channels) -> NDArray[np.float32]:
+        pieces, begin = [], 0
+        for part, length in zip(self.parts, self.lengths, strict=True):
+            start, stop = max(first - begin, 0), min(last - begin, length)
+            if start < stop:
+                with _SndfileSound.of_part(self.name, part) as sound:
+                    piece = sound.decode(start, stop, channels)
+                # An MP3 may end a little before its header says: the next one keeps its place.
+                pieces.append(np.pad(piece, [(0, stop - start - len(piece))] + [(0, 0)] * (piece.ndim - 1)))
+            begin += length
+        return np.concatenate(pieces)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Nothing stays open between calls."""
+
+
+class _Stream(soundfile.SoundFile):
+    """A SoundFile that only moves when told to.
+
+    soundfile seeks after every read to where it already is, which costs time and fails at the end
+    of a FLAC stream whose header gives no length.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+class _SndfileSound:
+    """A sound that libsndfile reads.
+
+    Args:
+        name: The file.
+        part: Where in the file it is.
+        mp3: What was counted in it, if it is an MP3.
+        whole: Whether the part is the whole file, which libsndfile then reads itself.
+    """
+
+    def __init__(self, name: str, part: Part, mp3: Mp3Part | None = None, *, whole: bool = False):
+        self.name, self._part, self._mp3, self._whole = name, part, mp3, whole
+        self._source: int | FilePart | bytes = self._reader()
+        try:
+            self._stream = _Stream(self._source, closefd=False) if whole and os.name != "nt" else _Stream(self._source)
+        except soundfile.SoundFileError as error:
+            self._close_source()
+            if os.path.splitext(name)[1].lower() == ".raw":
+                raise AudioError(name, "has no header that says its rate and sample format") from None
+            raise AudioError(name, f"not a sound file that libsndfile can read ({_said(error)})") from None
+        except TypeError:  # soundfile asks for the rate of .raw files
+            self._close_source()
+            raise AudioError(name, "has no header that says its rate and sample format") from None
+        self.samplerate, self.channels = int(self._stream.samplerate), int(self._stream.channels)
+        self.format, self.subtype = self._stream.format, self._stream.subtype
+        self._counted = int(self._stream.frames) < UNKNOWN_FRAMES
+        self._frames: int | None = int(self._stream.frames) if self._counted else None
+
+    @classmethod
+    def of_file(cls, name: str, size: int) -> _SndfileSound:
+        """A file that is one sound, right as it is."""
+        return cls(name, Part(0, size), whole=True)
+
+    @classmethod
+    def of_part(cls, name: str, part: Part | Mp3Part) -> _SndfileSound:
+        """One of the sounds of a file, or one whose header was put right."""
+        return cls(name, part) if isinstance(part, Part) else cls(name, part.part(), part)
+
+    def _reader(self) -> int | FilePart | bytes:
+        if not self._whole:
+            return FilePart(self.name, self._part)
+        if os.name == "nt":
+            return self.name  # type: ignore[return-value]  # names are UTF-16
+        # As a descriptor: given a name, libsndfile looks for "._name" beside it, and takes that for a part of an MP3.
+        return os.open(self.name, os.O_RDONLY)
+
+    def _close_source(self) -> None:
+        if isinstance(self._source, FilePart):
+            self._source.close()
+        elif isinstance(self._source, int):
+            with suppress(OSError):
+                os.close(self._source)
+
+    @property
+    def frames(self) -> int:
+        """Their number; a stream that does not say is decoded once to count them."""
+        if self._frames is None:
+            with _SndfileSound(self.name, self._part, self._mp3, whole=self._whole) as counted:
+                self._frames = counted._skip(UNKNOWN_FRAMES)
+        return self._frames
+
+    def decode(self, first: int, last: int, channels: Channels) -> NDArray[np.float32]:
+        # twice the lead: the first frames after a mark are not whole
+        if self._mp3 and (later := self._mp3.later(first - 2 * _MP3_LEAD)):
+            part, before = later
+            with _SndfileSound(self.name, part) as sound:
+                return sound.decode(first - before, last - before, channels)
+        self._go_to(first)
+        blocks, wanted = [], last - first
+        while wanted > 0:
+            block = pick_channels(self.name, self._read_block(min(wanted, _BLOCK)), channels)
+            if not len(block):
+                break
+            blocks.append(block)
+            wanted -= len(block)
+        if not blocks or wanted > (_MP3_FRAME if self.format == "MP3" else 0):
+            raise AudioError(
+                self.name, f"truncated: decoding stops {wanted} frames before {last / self.samplerate:g} s"
+            )
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+    def _go_to(self, first: int) -> None:
+        # Without a length libsndfile cannot seek in FLAC.
+        if not self._counted or not self.subtype.startswith(_SEEKABLE):
+            self._skip(first)
+        elif first:
+            near = first
+            if self.subtype == "VORBIS":
+                near = max(0, min(first, last_ogg_page(self.name, self._part)) - _VORBIS_LEAD)
+            elif self.format == "MP3":
+                near = max(0, first - _MP3_LEAD)
+            self._seek(near)
+            self._skip(first - near)
+
+    def _skip(self, frames: int) -> int:
+        """Decodes up to ``frames`` frames and drops them; returns how many there were."""
+        skipped = 0
+        while skipped < frames and (block := len(self._read_block(min(frames - skipped, _BLOCK)))):
+            skipped += block
+        return skipped
+
+    def _seek(self, frame: int) -> None:
+        try:
+            self._stream.seek(frame)
+        except soundfile.SoundFileError as error:
+            raise AudioError(
+                self.name, f"damaged or truncated: cannot seek to frame {frame} ({_said(error)})"
+            ) from None
+
+    def _read_block(self, frames: int) -> NDArray[np.float32]:
+        try:
+            block: NDArray[np.float32] = self._stream.read(frames, dtype="float32")
+        except soundfile.SoundFileError as error:
+            raise AudioError(self.name, f"damaged or truncated: {_said(error)}") from None
+        return block
+
+    def close(self) -> None:
+        self._stream.close()
+        self._close_source()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def _said(error: Exception) -> str:
+    """Libsndfile's own words, without soundfile's prefix (which repeats the path)."""
+    return str(getattr(error, "error_string", error)).strip().rstrip(".")
