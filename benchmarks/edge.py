@@ -20,11 +20,12 @@ import numpy as np
 
 import tfaudiotl as tl
 from benchmarks import memory
+from tfaudiotl.audio.waveform import pieces_of
+from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.evaluation.writing import markdown_table
 from tfaudiotl.export.artifact import open_artifact
 from tfaudiotl.export.proof import measure_latency
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.export.verify import cut_windows
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.runtime.stream import StreamingClassifier
 
@@ -57,10 +58,8 @@ def main() -> None:
 
 
 def windows_of(waveforms: Iterable[np.ndarray]) -> np.ndarray:
-    """Windows of the clips without silence at their ends."""
-    from tfaudiotl.embeddings.engine import trim_padding
-
-    return np.concatenate([cut_windows(trim_padding(waveform), WINDOW) for waveform in waveforms])
+    """Windows of the clips, as a file of one patch takes them."""
+    return np.array([window for wave in waveforms for window, _ in pieces_of(wave, LogMelSpec(), WINDOW)])
 
 
 def show(rows: list[tuple[object, ...]]) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from tests.sounds import write_folder
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips, map_ahead, trim_padding
+from tfaudiotl.audio.waveform import trim_padding
+from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips, map_ahead
 from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.models.builder import embedding_model
 

@@ -18,7 +18,7 @@ from tfaudiotl.export.artifact import Artifact, load_model, open_artifact
 from tfaudiotl.export.convert import float_content
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.export.verify import Reference, checks_table, cut_windows, verify_export
+from tfaudiotl.export.verify import Reference, checks_table, verify_export
 from tfaudiotl.models.builder import build_classifier, clip_embedding_model
 
 CLASSES = ["dog", "rain", "sea waves"]
@@ -180,17 +180,6 @@ def test_a_file_that_disagrees_is_refused(tmp_path: Path) -> None:
         verify_export(reference, artifact([0.9, 0.1], ("a", "c")))
     with pytest.raises(ValueError, match="waveforms is empty"):
         Reference(artifact([0.9, 0.1]), [], np.zeros((0, 2)))
-
-
-@pytest.mark.parametrize(
-    ("length", "samples", "hop", "shape", "last"),
-    [(25, 10, None, (3, 10), 24), (20, 10, None, (2, 10), 19), (3, 10, None, (1, 10), 2), (25, 10, 5, (4, 10), 24)],
-)
-def test_cut_windows_loses_nothing(length: int, samples: int, hop: int, shape: tuple[int, int], last: int) -> None:
-    windows = cut_windows(np.arange(length), samples, hop)
-    assert windows.shape == shape
-    assert windows.max() == last
-    assert cut_windows(np.arange(length), None).shape == (1, length)
 
 
 def test_existing_files_need_overwrite_and_folders_of_others_stay(tmp_path: Path, model: keras.Model) -> None:

@@ -119,7 +119,7 @@ def test_tflite_in_built_in_operators(head: str, stand_in: Path, tmp_path: Path)
 @pytest.mark.parametrize("head", ["attention", "average"])
 def test_a_files_window_is_a_whole_clip(head: str, stand_in: Path, tmp_path: Path) -> None:
     path = export_tflite(classifier(head, stand_in), tmp_path / "model.tflite")
-    assert Interpreter(model_path=str(path)).get_input_details()[0]["shape"].tolist() == [1, 160_000]
+    assert Interpreter(model_path=str(path)).get_input_details()[0]["shape"].tolist() == [1, 161_520]  # 20 patches
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import layers
 
 from tfaudiotl.backbones.frontend import (
+    GivenPatches,
     LogMel,
     LogMelSpec,
     PatchBatch,
@@ -59,7 +59,7 @@ def assemble(
         if isinstance(spec, WindowSpec):
             raise ValueError(f"input='patches': {name} takes sound itself; use samples={spec.window} for one window")
         inputs = keras.Input(spec.patch_shape, name="patches")
-        x = layers.Reshape((*spec.patch_shape, 1), name="patch_batch")(inputs)
+        x = GivenPatches(spec, name="patch_batch")(inputs)
         return keras.Model(inputs, network(x), name=name)
     inputs = keras.Input((samples,), name="waveform")
     patches = _patches(inputs, spec)
@@ -81,6 +81,12 @@ def _patches(waveform: Any, spec: LogMelSpec | WindowSpec) -> Any:
 def patches_of_model(model: keras.Model) -> Any:
     """The tensor ``(batch, patches, ...)`` of a model of waveforms."""
     return model.get_layer("patch_batch").input
+
+
+def frontend_of_model(model: keras.Model) -> LogMelSpec | WindowSpec | None:
+    """The front-end that a model has, or of which it takes patches; None if it does not say."""
+    given = [layer.spec for layer in model.layers if isinstance(layer, GivenPatches)]
+    return given[0] if given else grid_of_model(model)
 
 
 def grid_of_model(model: keras.Model) -> LogMelSpec | WindowSpec | None:

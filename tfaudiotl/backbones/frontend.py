@@ -326,6 +326,29 @@ class PatchBatch(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="tfaudiotl")
+class GivenPatches(keras.layers.Layer):
+    """Takes patches that were made elsewhere: ``(batch, frames, bands)`` to ``(batch, frames, bands, 1)``.
+
+    Args:
+        spec: of the front-end that the patches must come from, so that a model of patches still knows it.
+    """
+
+    def __init__(self, spec: LogMelSpec | dict[str, Any], **kwargs: Any):
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+        self.spec = spec if isinstance(spec, LogMelSpec) else LogMelSpec(**spec)
+
+    def call(self, patches: Tensor) -> Tensor:
+        return ops.expand_dims(patches, -1)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (*input_shape, 1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "spec": asdict(self.spec)}
+
+
+@keras.saving.register_keras_serializable(package="tfaudiotl")
 class PatchSequence(keras.layers.Layer):
     """The inverse of ``PatchBatch``: ``[(batch * patches, ...), like]`` to ``(batch, patches, ...)``.
 

@@ -66,7 +66,9 @@ def events(
 def listen(
     model: ModelPath,
     sample_rate: Annotated[int, typer.Option(help="Of the samples on standard input, Hz.")] = 16_000,
-    hop_seconds: Annotated[float, typer.Option(help="From one window's start to the next's.")] = 0.48,
+    hop_seconds: Annotated[
+        float | None, typer.Option(help="From one window's start to the next's; as for events if not given.")
+    ] = None,
     threshold: Threshold = None,
     release: Release = None,
     smoothing: Smoothing = 1,

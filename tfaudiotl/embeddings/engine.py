@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from tfaudiotl._seeds import stream
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.waveform import trim_padding
 from tfaudiotl.embeddings.logmel import fast_frontend
 from tfaudiotl.embeddings.runners import KerasRunner, Runner, check_runtime, cores, make_runner
 from tfaudiotl.errors import AudioError, AudioErrors
@@ -235,12 +236,6 @@ class _Pass:
             count -= min(rows, count)
         # A copy even of one part, or a short clip would keep its whole batch alive.
         return [np.concatenate(parts) for parts in zip(*taken, strict=True)]
-
-
-def trim_padding(waveform: np.ndarray) -> np.ndarray:
-    """The waveform without the zeros at its end; at least one sample stays."""
-    sounding = np.flatnonzero(waveform)
-    return waveform[: max(1, sounding[-1] + 1 if len(sounding) else 1)]
 
 
 @dataclass

@@ -16,9 +16,10 @@ import numpy as np
 from tfaudiotl._files import file_digest
 from tfaudiotl.audio.arrays import SAMPLE_RATE, check_waveform, resampled_length
 from tfaudiotl.audio.files import audio_info, load_audio
+from tfaudiotl.audio.waveform import trim_padding
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
-from tfaudiotl.embeddings.engine import Job, PatchNetwork, map_ahead, trim_padding
+from tfaudiotl.embeddings.engine import Job, PatchNetwork, map_ahead
 from tfaudiotl.embeddings.store import EmbeddingStore, Unit
 from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.models.builder import cut_backbone, layer_names, pooled_layers

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfaudiotl.audio.files import SAMPLE_RATE
+from tfaudiotl.audio.waveform import trim_padding
 from tfaudiotl.backbones.assembly import grid_of_model
-from tfaudiotl.backbones.frontend import LogMelSpec
+from tfaudiotl.backbones.frontend import LogMelSpec, PatchGrid, WindowSpec, spec_from
 from tfaudiotl.backbones.scores import ClassScores, class_names_of
 from tfaudiotl.errors import WeightsError
+from tfaudiotl.export.convert import known_frontend, takes_patches, timeline_window
 from tfaudiotl.export.metadata import Metadata, read_metadata
 from tfaudiotl.export.quantize import decode, encode
 from tfaudiotl.models import layers as _layers  # noqa: F401 - registers them with Keras
+
+FRONTEND_ASSET = "frontend.json"  # of a SavedModel: its front-end's numbers, and its window
+RATE_ASSET = "sample_rate.txt"  # Hz, of the waveforms that a SavedModel's signatures take
+WINDOW_SECONDS = 0.975  # of a timeline, where the model leaves the choice and nothing says how much it takes
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,8 @@ class Artifact:
         scores: function from ``(batch, samples)`` float32 to ``(batch, classes)`` float32. A model of patches
             has its front-end in here.
         score_threshold: below which scores are not worth reporting, where the file says so.
-        window_seconds: what the backbone hears at once, where it is known.
+        grid: where the patches lie that clips are cut on; see ``clip_grid``.
+        window: samples of a timeline's window, where nobody says otherwise.
     """
 
     path: str
@@ -44,7 +53,23 @@ class Artifact:
     sample_rate: int
     scores: Callable[[np.ndarray], np.ndarray]
     score_threshold: float | None = None
-    window_seconds: float | None = None
+    grid: PatchGrid = field(default_factory=lambda: WindowSpec(window=1, hop=1))
+    window: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "grid", clip_grid(self.grid, self.samples, self.sample_rate))
+        if self.samples or not self.window:
+            object.__setattr__(self, "window", self.samples or round(WINDOW_SECONDS * self.sample_rate))
+
+
+def clip_grid(spec: PatchGrid | None, samples: int | None, sample_rate: int) -> PatchGrid:
+    """The grid that clips are cut on: the model's own, or of single samples where there is none that fits a window.
+
+    On single samples the pieces of a clip lie end to end and weigh by their length.
+    """
+    if spec is not None and (samples is None or samples >= spec.min_samples):
+        return spec
+    return WindowSpec(sample_rate=sample_rate, window=1, hop=1)
 
 
 def load_model(path: str | Path) -> keras.Model:
@@ -91,14 +116,34 @@ def _from_keras(model: keras.Model, path: str, class_names: Sequence[str] | None
     if classifier:
         _check_labels(path, names, model.output_shape[-1])
     run = _traced(model)
-    if len(model.inputs[0].shape) > 2:  # a model of patches
-        spec = LogMelSpec()
-        return Artifact(path, "keras", names, spec.min_samples, spec.sample_rate, _with_frontend(run, spec))
+    if takes_patches(model):
+        spec = _patch_frontend(path, known_frontend(model))
+        scores = _with_frontend(run, spec)
+        return Artifact(path, "keras", names, spec.min_samples, spec.sample_rate, scores, grid=spec)
     grid = grid_of_model(model)
-    rate = grid.sample_rate if grid else SAMPLE_RATE
+    if grid is None:
+        return Artifact(path, "keras", names, model.input_shape[1], SAMPLE_RATE, run)
     return Artifact(
-        path, "keras", names, model.input_shape[1], rate, run, window_seconds=grid.min_seconds if grid else None
+        path,
+        "keras",
+        names,
+        model.input_shape[1],
+        grid.sample_rate,
+        _over_patches(run, grid),
+        grid=grid,
+        window=timeline_window(model),
     )
+
+
+def _patch_frontend(path: str, spec: LogMelSpec | WindowSpec | None) -> LogMelSpec:
+    """The front-end of a model of patches; networks differ in it, so it is never guessed."""
+    if not isinstance(spec, LogMelSpec):
+        raise WeightsError(
+            f"model={path!r} takes patches and does not say which front-end makes them, so it cannot be given sound; "
+            "build it again with input='patches' (which keeps the front-end's numbers), load its weights, and save or "
+            "export that"
+        )
+    return spec
 
 
 def _traced(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
@@ -107,12 +152,20 @@ def _traced(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
     spec = tf.TensorSpec(model.inputs[0].shape, tf.float32)
     graph = tf.function(lambda x: model(x, training=False), input_signature=[spec], autograph=False)
+    return lambda waveforms: graph(waveforms).numpy()
 
-    def run(waveforms: np.ndarray) -> np.ndarray:
-        rows = graph(waveforms).numpy()
-        return rows if rows.ndim == 2 else rows.mean(axis=1)  # a backbone that keeps its patches
 
-    return run
+def _over_patches(run: Callable[[np.ndarray], np.ndarray], grid: PatchGrid) -> Callable[[np.ndarray], np.ndarray]:
+    """Of a backbone that keeps its patches the mean over those that hold sound; others as they are."""
+
+    def means(waveforms: np.ndarray) -> np.ndarray:
+        rows = run(waveforms)
+        if rows.ndim == 2:
+            return rows
+        valid = [grid.patches(len(trim_padding(waveform))) for waveform in waveforms]
+        return np.stack([row[:count].mean(axis=0) for row, count in zip(rows, valid, strict=True)])
+
+    return means
 
 
 def _with_frontend(run: Callable[[np.ndarray], np.ndarray], spec: LogMelSpec) -> Callable[[np.ndarray], np.ndarray]:
@@ -135,9 +188,11 @@ def _from_saved_model(path: Path, class_names: Sequence[str] | None) -> Artifact
         signature = loaded.signatures["serving_default"]
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
         raise WeightsError(f"model={str(path)!r}: no SavedModel with a serving_default signature: {error}") from error
-    names = class_names if class_names is not None else _read_labels(path / "assets" / "labels.txt")
-    rate = path / "assets" / "sample_rate.txt"  # not in files of earlier versions
+    assets = path / "assets"
+    names = class_names if class_names is not None else _read_labels(assets / "labels.txt")
+    rate, frontend = assets / RATE_ASSET, assets / FRONTEND_ASSET  # not in files of earlier versions
     sample_rate = int(rate.read_text(encoding="utf-8")) if rate.is_file() else SAMPLE_RATE
+    told = json.loads(frontend.read_text(encoding="utf-8")) if frontend.is_file() else {}
     (spec,) = signature.structured_input_signature[1].values()
     (output,) = signature.structured_outputs.values()
     _check_labels(str(path), names, output.shape[-1])
@@ -146,21 +201,28 @@ def _from_saved_model(path: Path, class_names: Sequence[str] | None) -> Artifact
         (result,) = signature(**{spec.name: tf.constant(waveforms, tf.float32)}).values()
         return result.numpy()
 
-    return Artifact(str(path), "saved_model", tuple(names), spec.shape[1], sample_rate, scores)
+    where, samples = str(path), spec.shape[1]
+    known = _spec_of(where, told)
+    if len(spec.shape) > 2:
+        known = _patch_frontend(where, known)
+        run = _with_frontend(scores, known)
+        return Artifact(where, "saved_model", tuple(names), known.min_samples, known.sample_rate, run, grid=known)
+    grid = known or clip_grid(None, samples, sample_rate)
+    run = _over_patches(scores, grid)
+    window = told.get("window", 0)
+    return Artifact(where, "saved_model", tuple(names), samples, sample_rate, run, grid=grid, window=window)
 
 
 def _from_tflite(path: Path, class_names: Sequence[str] | None, num_threads: int | None) -> Artifact:
-    from ai_edge_litert.interpreter import Interpreter
-
     if not path.is_file():
         raise WeightsError(f"model={str(path)!r}: no such file")
+    content = path.read_bytes()
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=num_threads or os.cpu_count() or 1)
-        interpreter.allocate_tensors()
+        interpreters = _Interpreters(content, num_threads or os.cpu_count() or 1)
     except (ValueError, RuntimeError) as error:
         raise WeightsError(f"model={str(path)!r}: cannot be loaded as a .tflite file: {error}") from error
-    taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    metadata = read_metadata(path.read_bytes()) or Metadata()
+    taken, given = interpreters.taken, interpreters.given
+    metadata = read_metadata(content) or Metadata()
     beside = [path.with_suffix(".txt"), path.parent / "labels.txt"]
     settings = metadata.settings
     if class_names is not None:
@@ -172,20 +234,59 @@ def _from_tflite(path: Path, class_names: Sequence[str] | None, num_threads: int
     if names:
         _check_labels(str(path), names, int(given["shape"][-1]))
 
-    def scores(windows: np.ndarray) -> np.ndarray:
-        rows = []
-        for window in np.asarray(windows, np.float32):
-            interpreter.set_tensor(taken["index"], encode(window.reshape(taken["shape"]), taken))
-            interpreter.invoke()
-            rows.append(decode(interpreter.get_tensor(given["index"])[0], given))
-        return np.stack(rows)
-
-    run: Callable[[np.ndarray], np.ndarray] = scores
-    samples, rate = int(taken["shape"][-1]), metadata.sample_rate
+    where, samples, rate, threshold = str(path), int(taken["shape"][-1]), metadata.sample_rate, metadata.score_threshold
+    known = _spec_of(where, settings)
     if len(taken["shape"]) > 2:
-        spec = LogMelSpec(**settings.get("frontend", {}))
-        samples, run = spec.min_samples, _with_frontend(scores, spec)
-    return Artifact(str(path), "tflite", names, samples, rate, run, metadata.score_threshold)
+        known = _patch_frontend(where, known)
+        run = _with_frontend(interpreters.scores, known)
+        return Artifact(where, "tflite", names, known.min_samples, known.sample_rate, run, threshold, known)
+    grid = known or clip_grid(None, samples, rate)
+    return Artifact(where, "tflite", names, samples, rate, interpreters.scores, threshold, grid)
+
+
+class _Interpreters:
+    """A .tflite file's interpreters: one for each thread that scores at the same time, kept for the next."""
+
+    def __init__(self, content: bytes, num_threads: int):
+        self._content, self._num_threads = content, num_threads
+        self._free: SimpleQueue[Any] = SimpleQueue()
+        interpreter = self._new()
+        self.taken, self.given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        self._free.put(interpreter)
+
+    def _new(self) -> Any:
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(model_content=self._content, num_threads=self._num_threads)
+        interpreter.allocate_tensors()
+        return interpreter
+
+    def scores(self, windows: np.ndarray) -> np.ndarray:
+        """Scores ``(batch, classes)`` of windows ``(batch, ...)``."""
+        try:
+            interpreter = self._free.get_nowait()
+        except Empty:
+            interpreter = self._new()
+        try:
+            rows = []
+            for window in np.asarray(windows, np.float32):
+                interpreter.set_tensor(self.taken["index"], encode(window.reshape(self.taken["shape"]), self.taken))
+                interpreter.invoke()
+                rows.append(decode(interpreter.get_tensor(self.given["index"])[0], self.given))
+            return np.stack(rows)
+        finally:
+            self._free.put(interpreter)
+
+
+def _spec_of(path: str, settings: Any) -> LogMelSpec | WindowSpec | None:
+    """The front-end's numbers that a file carries, if it does."""
+    numbers = settings.get("frontend") if isinstance(settings, dict) else None
+    if not numbers:
+        return None
+    try:
+        return spec_from(dict(numbers))
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"model={path!r}: its front-end's numbers cannot be used: {error}") from error
 
 
 def _read_labels(*candidates: Path) -> tuple[str, ...]:

@@ -8,16 +8,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfaudiotl.backbones.assembly import grid_of_model
-from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, WindowSpec
+from tfaudiotl.audio.waveform import own_window
+from tfaudiotl.backbones.assembly import frontend_of_model, grid_of_model
+from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, PatchPooling, ValidPatches, WindowSpec
 from tfaudiotl.backbones.hub import HubEmbedding
+from tfaudiotl.backbones.registry import get_backbone, list_backbones
 from tfaudiotl.backbones.scores import ClassScores
 from tfaudiotl.errors import ExportError
 from tfaudiotl.models.heads import hears_clips, is_sequence_head
 
 INPUTS = ("waveform", "patches")
 FRONTENDS = ("fft", "matmul")
-CLIP_SECONDS = 10.0  # of a file's window, where the head hears a clip's patches together, as in training
 
 
 def convert(function: Any, variables: list[Any], *, name: str) -> bytes:
@@ -60,11 +61,15 @@ def float_content(model: keras.Model, *, input: str, samples: int | None, fronte
             return model(x, training=False)
 
     def run(x: Any) -> dict[str, Any]:
-        y = function(x)
-        return {output: y if len(y.shape) == 2 else tf.reduce_mean(y, axis=1)}
+        return {output: over_patches(function(x), x, grid_of_model(model))}
 
     traced = tf.function(run, autograph=False).get_concrete_function(tf.TensorSpec((1, *shape), tf.float32, name=name))
     return convert(traced, model.variables, name=model.name)
+
+
+def over_patches(rows: Any, waveforms: Any, grid: LogMelSpec | WindowSpec | None) -> Any:
+    """Of a backbone that keeps its patches the mean over those that hold sound; others as they are."""
+    return rows if len(rows.shape) == 2 else PatchPooling("avg")([rows, ValidPatches(grid)(waveforms)])
 
 
 def in_single_precision(model: keras.Model) -> keras.Model:
@@ -118,9 +123,28 @@ def takes_patches(model: keras.Model) -> bool:
     return len(model.inputs[0].shape) > 2
 
 
+def known_frontend(model: keras.Model) -> LogMelSpec | WindowSpec | None:
+    """The front-end that the model has, or of which it takes patches; None if nothing says.
+
+    Models of patches of earlier versions do not carry its numbers; ``build_classifier`` named them after the backbone.
+    """
+    spec = frontend_of_model(model)
+    backbone = model.name.removesuffix("_classifier")
+    if spec is None and takes_patches(model) and model.name != backbone and backbone in list_backbones():
+        return get_backbone(backbone).frontend
+    return spec
+
+
 def frontend_spec(model: keras.Model) -> LogMelSpec | WindowSpec:
-    """The numbers of the model's front-end; YAMNet's for a model of patches, which has none."""
-    return grid_of_model(model) or LogMelSpec()
+    """The numbers of the front-end that the model has, or of which it takes patches; ExportError if it does not say."""
+    spec = known_frontend(model)
+    if spec is None:
+        raise ExportError(
+            f"model {model.name!r} does not say which front-end it belongs to, so its sample rate and patches are not "
+            "known; build it with build_classifier or a backbone's builder (input='patches' keeps the front-end's "
+            "numbers) and load its weights into that"
+        )
+    return spec
 
 
 def window_shape(model: keras.Model, samples: int | None) -> tuple[int, ...]:
@@ -133,11 +157,16 @@ def window_shape(model: keras.Model, samples: int | None) -> tuple[int, ...]:
     if samples is None:
         if grid_of_model(model) is None:
             raise ValueError("samples=None: this model has no fixed input length; give samples=")
-        spec = frontend_spec(model)
-        return (round(CLIP_SECONDS * spec.sample_rate) if hears_clips(model) else spec.min_samples,)
+        return (timeline_window(model),)
     if not isinstance(samples, int) or samples < 1:
         raise ValueError(f"samples={samples!r}: a positive whole number of samples, or None")
     return (samples,)
+
+
+def timeline_window(model: keras.Model) -> int:
+    """Samples that a model of waveforms takes at a time by itself: a patch, or a clip where its head hears clips."""
+    spec = frontend_spec(model)
+    return own_window(spec) if hears_clips(model) else spec.min_samples
 
 
 def patch_shape(model: keras.Model) -> tuple[int, ...]:

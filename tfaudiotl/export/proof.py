@@ -22,9 +22,9 @@ from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.writing import escape_markdown, json_text, markdown_table
 from tfaudiotl.export.artifact import Artifact, open_artifact
 from tfaudiotl.export.audit import Audit
+from tfaudiotl.export.check import Agreement, Pieces, bytes_of, compare
 from tfaudiotl.export.quantize import encode
 from tfaudiotl.export.sound import Sound, waveforms_of
-from tfaudiotl.export.verify import cut_windows
 
 RUNS = 60  # timed runs of each file
 WORST = 5  # clips named
@@ -168,17 +168,24 @@ def prove(
         twin = Path(folder) / "float.tflite"
         twin.write_bytes(plain)
         forms = [keras_form, *_saved_model(model, Path(folder)), *(_tflite(p, keras_form) for p in (twin, path))]
-        samples = forms[-1].samples
-        windows = [cut_windows(waveform, samples) for waveform in waveforms]
-        wanted = [keras_form.scores(rows) for rows in windows]
-        compared, given = [], wanted
+        pieces = Pieces(forms[-1], waveforms)
+        wanted = pieces.run(keras_form)
+        compared: list[Compared] = []
+        found = None
         for form in forms:
-            given = wanted if form is keras_form else [form.scores(rows) for rows in windows]
-            compared.append(_compare(form, given, wanted, sound))
+            given = wanted if form is keras_form else pieces.run(form)
+            found = compare(
+                Path(form.path).name,
+                given,
+                wanted,
+                classifier=bool(form.class_names),
+                multi_label=isinstance(sound, Clips) and sound.multi_label,
+            )
+            compared.append(_compared(form, found, pieces.clip_scores(given), sound))
         latencies = [measure_latency(path, twin, threads=threads) for threads in (1, 2)]
-    differences = [float(np.abs(a - b).max()) for a, b in zip(given, wanted, strict=True)]
-    worst = sorted(zip(names, differences, strict=True), key=lambda pair: -pair[1])[:WORST]
-    proof = Proof(compared, latencies, peak_memory(path), audit, sum(map(len, windows)), len(waveforms), worst)
+    assert found is not None  # there are two forms at least
+    worst = sorted(zip(names, found.worst, strict=True), key=lambda pair: -pair[1])[:WORST]
+    proof = Proof(compared, latencies, peak_memory(path), audit, found.windows, len(waveforms), worst)
     _judge(path, compared[-1], worst, min_agreement)
     return proof
 
@@ -196,39 +203,22 @@ def _tflite(path: Path, keras_form: Artifact) -> Artifact:
     return open_artifact(path, class_names=keras_form.class_names, num_threads=1)
 
 
-def _compare(form: Artifact, given: Sequence[np.ndarray], wanted: Sequence[np.ndarray], sound: Sound) -> Compared:
-    a, b = np.concatenate(given), np.concatenate(wanted)
-    path = Path(form.path)
-    size = 0
-    if path.is_dir():
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    elif path.is_file():
-        size = path.stat().st_size
-    if not np.isfinite(a).all():
-        raise ExportError(f"{path.name}: gives numbers that are not finite")
-    accuracy, f1, cosine, agreement = None, None, None, None
-    if form.class_names:
-        multi_label = isinstance(sound, Clips) and sound.multi_label
-        same = ((a >= 0.5) == (b >= 0.5)).all(axis=1) if multi_label else a.argmax(axis=1) == b.argmax(axis=1)
-        agreement = float(same.mean())
-        if isinstance(sound, Clips) and tuple(sound.class_names) == form.class_names:
-            means = np.stack([rows.mean(axis=0) for rows in given])
-            found = evaluate_scores(means, sound.targets, class_names=form.class_names, multi_label=sound.multi_label)
-            accuracy, f1 = found.accuracy, found.macro_f1
-    else:
-        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        cosine = float(((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).min())
-    difference = np.abs(a - b)
+def _compared(form: Artifact, found: Agreement, scores: np.ndarray, sound: Sound) -> Compared:
+    """The row of one form, with its measures on the clips if they are labelled with the model's classes."""
+    accuracy, f1 = None, None
+    if form.class_names and isinstance(sound, Clips) and tuple(sound.class_names) == form.class_names:
+        measured = evaluate_scores(scores, sound.targets, class_names=form.class_names, multi_label=sound.multi_label)
+        accuracy, f1 = measured.accuracy, measured.macro_f1
     return Compared(
-        path.name,
+        Path(form.path).name,
         form.kind,
-        size,
-        agreement,
-        float(difference.max()),
-        float(difference.mean()),
+        bytes_of(form.path),
+        found.agreement,
+        found.max_difference,
+        found.mean_difference,
         accuracy,
         f1,
-        cosine,
+        found.cosine,
     )
 
 

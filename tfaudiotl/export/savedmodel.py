@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +12,26 @@ import keras
 import tensorflow as tf
 
 from tfaudiotl._files import SAVED_MODEL, new_path
+from tfaudiotl.audio.arrays import SAMPLE_RATE
+from tfaudiotl.audio.waveform import FAINTEST, own_window
+from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.hub import HubEmbedding
 from tfaudiotl.backbones.scores import class_names_of
-from tfaudiotl.export.convert import frontend_spec
+from tfaudiotl.export.artifact import FRONTEND_ASSET, RATE_ASSET, clip_grid
+from tfaudiotl.export.convert import frontend_spec, over_patches, takes_patches, timeline_window
 from tfaudiotl.models.builder import clip_embedding_model
 from tfaudiotl.models.fold import fold_batch_norm
 
-RATE_ASSET = "sample_rate.txt"  # Hz, of the waveforms that the signatures take
-
 
 class _Serving(tf.Module):
-    """What goes into the SavedModel: the variables, the labels, one function per signature."""
+    """What goes into the SavedModel: the variables, the assets, one function per signature."""
 
-    def __init__(self, model: keras.Model, labels: str, rate: str):
+    def __init__(self, model: keras.Model, labels: str, rate: str, frontend: str):
         super().__init__()
         self.model_variables = [variable.value for variable in model.variables]
         self.boxes = [layer.module.module for layer in model.layers if isinstance(layer, HubEmbedding)]
         self.labels, self.rate = tf.saved_model.Asset(labels), tf.saved_model.Asset(rate)
+        self.frontend = tf.saved_model.Asset(frontend)
         waveform = tf.TensorSpec(model.inputs[0].shape, tf.float32, name=model.inputs[0].name)
         self.functions = {"serving_default": _function(model, waveform, "scores")}
         if any(layer.name == "patch_embedding" for layer in model.layers):  # a backbone alone has none
@@ -42,17 +47,37 @@ def _function(model: keras.Model, spec: tf.TensorSpec, output: str) -> Any:
 
 
 def _bytes_function(model: keras.Model) -> Any:
-    """From encoded WAV files to scores, decoded in the graph, so that a server takes files as they are."""
-    rate, samples = frontend_spec(model).sample_rate, model.inputs[0].shape[1]
+    """From encoded WAV files to scores, decoded in the graph, so that a server takes files as they are.
+
+    The scores are those of ``export.check.score_clip``, its cutting written as a graph.
+    """
+    spec, samples = grid_of_model(model), model.inputs[0].shape[1]
+    rate = spec.sample_rate if spec else SAMPLE_RATE
+    grid = clip_grid(spec, samples, rate)
+    window = samples or own_window(grid)
+    fitting = 1 + (window - grid.min_samples) // grid.patch_hop_samples
+    step, inner = fitting * grid.patch_hop_samples, int(grid.min_samples + (fitting - 1) * grid.patch_hop_samples)
 
     def one(encoded: Any) -> Any:
         sound, found = tf.audio.decode_wav(encoded)
         told = [f"classify_file_bytes takes WAV files of {rate} Hz; resample first. This one has", found]
         with tf.control_dependencies([tf.debugging.Assert(tf.equal(found, rate), told)]):
             mono = tf.reduce_mean(sound, axis=1)
-        windows = mono[None] if samples is None else tf.signal.frame(mono, samples, samples, pad_end=True)
-        scores = model(tf.ensure_shape(windows, (None, samples)), training=False)
-        return tf.reduce_mean(scores, axis=list(range(len(scores.shape) - 1)))
+        place = tf.range(1, tf.shape(mono)[0] + 1)
+        length = tf.maximum(1, tf.reduce_max(tf.where(mono != 0, place, 0)))  # without the zeros at the end
+        pieces = 1 + -(-tf.maximum(0, length - window) // step)
+
+        def score(number: Any) -> Any:
+            start, last = number * step, tf.equal(number, pieces - 1)
+            piece = mono[start : tf.where(last, length, tf.minimum(length, start + inner))]
+            piece = tf.concat([piece[:-1], tf.where(piece[-1:] == 0, FAINTEST, piece[-1:])], axis=0)
+            if samples is not None:
+                piece = tf.pad(piece, [[0, samples - tf.shape(piece)[0]]])
+            row = over_patches(model(tf.ensure_shape(piece, (samples,))[None], training=False), piece[None], spec)[0]
+            return row * tf.cast(tf.where(last, grid.patches(length) - number * fitting, fitting), tf.float32)
+
+        total = tf.map_fn(score, tf.range(pieces), fn_output_signature=classes)
+        return tf.reduce_sum(total, axis=0) / tf.cast(grid.patches(length), tf.float32)
 
     classes = tf.TensorSpec((model.output_shape[-1],), tf.float32)
     return tf.function(
@@ -68,8 +93,8 @@ def export_saved_model(model: keras.Model, path: str | Path, *, overwrite: bool 
     Signatures: ``serving_default``, ``waveform (batch, samples)`` to ``scores (batch, classes)``;
     ``embed``, to ``embedding (batch, dim)``; and ``classify_file_bytes``, from ``wav (batch,)``, the bytes of
     16-bit PCM WAV files at the model's own rate (TensorFlow has no resampler; any number of channels), to
-    ``scores``. The class names are the asset ``labels.txt``, one per line; the rate in Hz is ``sample_rate.txt``. Batch
-    norms are folded into the convolutions (``fold_batch_norm``).
+    ``scores``. The class names are the asset ``labels.txt``, one per line; the rate in Hz is ``sample_rate.txt``, the
+    front-end's numbers are ``frontend.json``. Batch norms are folded into the convolutions (``fold_batch_norm``).
 
     Args:
         model: a classifier from ``build_classifier``.
@@ -87,9 +112,15 @@ def export_saved_model(model: keras.Model, path: str | Path, *, overwrite: bool 
     with tempfile.TemporaryDirectory() as scratch, new_path(path, overwrite=overwrite, folder=SAVED_MODEL) as target:
         labels = Path(scratch) / "labels.txt"
         rate = Path(scratch) / RATE_ASSET
-        rate.write_text(f"{frontend_spec(model).sample_rate}\n", encoding="utf-8")
+        spec = frontend_spec(model) if takes_patches(model) else grid_of_model(model)
+        rate.write_text(f"{spec.sample_rate if spec else SAMPLE_RATE}\n", encoding="utf-8")
+        numbers: dict[str, Any] = {"frontend": asdict(spec)} if spec else {}
+        if spec and not takes_patches(model):
+            numbers["window"] = timeline_window(model)
+        frontend = Path(scratch) / FRONTEND_ASSET
+        frontend.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
         labels.write_text("".join(f"{name}\n" for name in class_names_of(model)), encoding="utf-8")
         black_box = any(isinstance(layer, HubEmbedding) for layer in model.layers)
-        serving = _Serving(model if black_box else fold_batch_norm(model), str(labels), str(rate))
+        serving = _Serving(model if black_box else fold_batch_norm(model), str(labels), str(rate), str(frontend))
         tf.saved_model.save(serving, str(target), signatures=serving.functions)
     return Path(path)

@@ -9,11 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl._seeds import stream
-from tfaudiotl.audio.arrays import SAMPLE_RATE, is_silent
+from tfaudiotl.audio.arrays import is_silent
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, Patches
-from tfaudiotl.embeddings.engine import map_ahead, trim_padding
-from tfaudiotl.export.verify import cut_windows
+from tfaudiotl.audio.waveform import pieces_of
+from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, Patches, PatchGrid
+from tfaudiotl.embeddings.engine import map_ahead
 
 Sound = Clips | Sequence[np.ndarray]  # labelled clips, or waveforms at the model's rate
 
@@ -35,7 +35,7 @@ def calibration_windows(
     sound: Sound,
     samples: int,
     *,
-    sample_rate: int = SAMPLE_RATE,
+    grid: PatchGrid,
     class_names: Sequence[str] = (),
     limit: int = 200,
     seed: int = 0,
@@ -45,7 +45,7 @@ def calibration_windows(
     Args:
         sound: clips, or waveforms.
         samples: per window.
-        sample_rate: Hz, the model's; waveforms have it already.
+        grid: where the model's patches lie, for the cutting; waveforms have its rate already.
         class_names: of the model; clips must share some.
         limit: windows at most.
         seed: of their choice.
@@ -62,13 +62,10 @@ def calibration_windows(
                 f"calibrate has clips of {sorted(known)[:5]}, and the model's classes are {list(class_names)[:5]}: "
                 "give clips of the model's own classes, or waveforms without labels"
             )
-    cut = [
-        cut_windows(trim_padding(waveform), samples)
-        for waveform in waveforms_of(sound, sample_rate=sample_rate, limit=CLIPS)
-    ]
-    windows = np.concatenate(cut)
+    waveforms = waveforms_of(sound, sample_rate=grid.sample_rate, limit=CLIPS)
+    windows = np.array([piece for waveform in waveforms for piece, _ in pieces_of(waveform, grid, samples)])
     windows = windows[[not is_silent(window) for window in windows]]
-    if len(windows) < min(LEAST, len(cut)) or not len(windows):
+    if len(windows) < min(LEAST, len(waveforms)) or not len(windows):
         raise ValueError(f"calibrate has {len(windows)} windows that are not silent: nothing to take ranges from")
     chosen = stream("calibration", seed).permutation(len(windows))[:limit]
     return np.ascontiguousarray(windows[np.sort(chosen)])

@@ -10,10 +10,13 @@ import keras
 import numpy as np
 
 from tfaudiotl._files import check_replaceable, new_path
+from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.errors import ExportError
+from tfaudiotl.export.artifact import clip_grid
 from tfaudiotl.export.audit import audit_content, check_audit
 from tfaudiotl.export.convert import (
     FRONTENDS,
@@ -74,7 +77,8 @@ def export_tflite(
         min_agreement: least share of windows with the same best class, in [0, 1].
         frontend: "fft", or "matmul" for runtimes without RFFT2D: no complex numbers, the same result.
         samples: samples per window; None: the model's own fixed length, else the least that the
-            backbone hears at once (YAMNet: 15,600, 0.975 s), or 10 s where the head hears a clip's patches together.
+            backbone hears at once (YAMNet: 15,600, 0.975 s), or where the head hears a clip's patches together those of
+            10 s (YAMNet: 161,520).
         metadata: what the file says of itself; None fills in the model's name, labels and sample rate.
         c_array: also write NAME.h and NAME.cc, the file as an array for firmware.
         overwrite: replace an existing file; it stays whole until the new one is complete.
@@ -94,13 +98,14 @@ def export_tflite(
     plain = float_content(model, input=input, samples=samples, frontend=frontend)
     done = _quantized(model, plain, quantize, input, calibrate, samples)
     slim = plain if quantize is None else drop_fill(done.content)
-    content = write_metadata(slim, _filled(metadata, model, input))
+    facts = _filled(metadata, model, input)
+    content = write_metadata(slim, facts)
     audit = audit_content(content, Path(path).name)
     check_audit(audit, quantize=quantize, patches=input == "patches")
     with new_path(path, overwrite=overwrite) as target:
         target.write_bytes(content)
         if verify is not None:
-            proof = prove(model, target, plain, verify, audit=audit, min_agreement=min_agreement)
+            proof = prove(model, target, write_metadata(plain, facts), verify, audit=audit, min_agreement=min_agreement)
             proof = replace(proof, sensitivity=done.sensitivity)
             proof.save(Path(path))
     if c_array:
@@ -151,16 +156,14 @@ def _quantized(
     if quantize == "dynamic":
         return quantize_dynamic(plain)
     assert calibrate is not None  # _check
-    spec, names = frontend_spec(model), class_names_of(model)
+    names = class_names_of(model)
     if input == "waveform":
-        return quantize_static(
-            plain,
-            calibration_windows(
-                calibrate, window_shape(model, samples)[0], sample_rate=spec.sample_rate, class_names=names
-            ),
-        )
+        window = window_shape(model, samples)[0]
+        grid = clip_grid(grid_of_model(model), window, SAMPLE_RATE)
+        return quantize_static(plain, calibration_windows(calibrate, window, grid=grid, class_names=names))
+    spec = frontend_spec(model)
     assert isinstance(spec, LogMelSpec)  # others have no patches to export
-    calibration = patches_of(calibration_windows(calibrate, spec.min_samples, class_names=names), spec)
+    calibration = patches_of(calibration_windows(calibrate, spec.min_samples, grid=spec, class_names=names), spec)
     if quantize == "int8":
         return quantize_static(plain, calibration)
     return quantize_throughout(plain, calibration)
@@ -169,7 +172,7 @@ def _quantized(
 def _filled(metadata: Metadata | None, model: keras.Model, input: str) -> Metadata:
     """What is given, and the model's own facts where nothing is."""
     given = metadata or Metadata()
-    spec = frontend_spec(model)
+    spec = frontend_spec(model) if takes_patches(model) else grid_of_model(model)
     labels = given.labels
     if not labels and is_classifier(model):
         labels = class_names_of(model)
@@ -178,7 +181,7 @@ def _filled(metadata: Metadata | None, model: keras.Model, input: str) -> Metada
     settings = {
         "input": input,
         "output": "scores" if labels else "embedding",
-        "frontend": asdict(spec),
+        **({"frontend": asdict(spec)} if spec else {}),
         **given.settings,
     }
     heard = f"Hears {len(labels)} classes of sound." if labels else "Turns sound into an embedding."
@@ -187,6 +190,6 @@ def _filled(metadata: Metadata | None, model: keras.Model, input: str) -> Metada
         name=given.name or model.name,
         description=given.description or f"{heard} Made with tfaudiotl.",
         labels=tuple(labels),
-        sample_rate=spec.sample_rate,
+        sample_rate=spec.sample_rate if spec else given.sample_rate,
         settings=settings,
     )

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tfaudiotl.backbones.frontend import LogMelSpec
-from tfaudiotl.embeddings.engine import trim_padding
 from tfaudiotl.errors import ExportError
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.writing import markdown_table
 from tfaudiotl.export.artifact import Artifact
+from tfaudiotl.export.check import Pieces, bytes_of, compare
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Check:
         windows: number of windows compared.
         max_difference, mean_difference: of the scores.
         agreement: share of windows with the same best class (multi-label: the same set above 0.5).
-        accuracy, keras_accuracy: of the clips, by the mean of their windows' scores.
+        accuracy, keras_accuracy: of the clips, by their scores as ``export.check`` defines them.
         milliseconds: median time per window, one window at a time; keras_milliseconds likewise.
     """
 
@@ -65,33 +64,27 @@ class Reference:
         if not len(waveforms):
             raise ValueError("waveforms is empty: at least one clip is needed to compare on")
         self.artifact, self.targets, self.multi_label = artifact, targets, multi_label
-        self.waveforms = [trim_padding(waveform) for waveform in waveforms]
-        self._scores: dict[int | None, tuple[list[np.ndarray], float]] = {}
+        self.waveforms = list(waveforms)
+        self._scores: dict[int | None, tuple[Pieces, list[np.ndarray], float]] = {}
 
-    def scores(self, samples: int | None) -> tuple[list[np.ndarray], float]:
-        """For each clip the scores of its windows, and the median milliseconds per window."""
-        if samples not in self._scores:
-            self._scores[samples] = self.run(self.artifact, samples)
-        return self._scores[samples]
+    def scores(self, exported: Artifact) -> tuple[Pieces, list[np.ndarray], float]:
+        """The clips cut as ``exported`` takes them, for each its pieces' scores, and the median milliseconds of one."""
+        if exported.samples not in self._scores:
+            pieces = Pieces(exported, self.waveforms)
+            self._scores[exported.samples] = (pieces, *_timed(self.artifact, pieces))
+        return self._scores[exported.samples]
 
-    def run(self, artifact: Artifact, samples: int | None) -> tuple[list[np.ndarray], float]:
-        """Runs ``artifact`` window by window over the clips."""
-        milliseconds: list[float] = []
-        scores = [_timed(artifact, clip_windows(clip, samples), milliseconds) for clip in self.waveforms]
-        return scores, float(np.median(milliseconds))
-
-    def accuracy(self, scores: Sequence[np.ndarray]) -> float:
-        """Accuracy of the clips by the mean of their windows' scores."""
-        by_clip = np.stack([rows.mean(axis=0) for rows in scores])
+    def accuracy(self, scores: np.ndarray) -> float:
+        """Accuracy of the clips by their scores ``(clips, classes)``."""
         names = self.artifact.class_names
-        return evaluate_scores(by_clip, self.targets, class_names=names, multi_label=self.multi_label).accuracy
+        return evaluate_scores(scores, self.targets, class_names=names, multi_label=self.multi_label).accuracy
 
 
 def verify_export(reference: Reference, exported: Artifact, *, min_agreement: float = 0.97) -> Check:
     """Runs an exported file on the reference's clips and compares.
 
-    A file that takes any length gets whole clips; one with a fixed window gets the clips cut into such
-    windows, and so does the Keras model.
+    The clips are cut as the file takes them (a file of any length gets whole clips of up to 10 s), and both score the
+    same pieces.
 
     Args:
         reference: the Keras model and the clips.
@@ -103,24 +96,20 @@ def verify_export(reference: Reference, exported: Artifact, *, min_agreement: fl
     """
     if exported.class_names != reference.artifact.class_names:
         raise ExportError(f"{exported.path}: its class names differ from the model's")
-    theirs, milliseconds = reference.run(exported, exported.samples)
-    ours, keras_milliseconds = reference.scores(exported.samples)
-    a, b = np.concatenate(theirs), np.concatenate(ours)
-    if not np.isfinite(a).all():
-        raise ExportError(f"{exported.path}: gives scores that are not finite")
-    decided = (lambda scores: scores >= 0.5) if reference.multi_label else (lambda scores: scores.argmax(1)[:, None])
-    same = (decided(a) == decided(b)).all(axis=1)
-    path = Path(exported.path)
+    pieces, ours, keras_milliseconds = reference.scores(exported)
+    theirs, milliseconds = _timed(exported, pieces)
+    found = compare(exported.path, theirs, ours, classifier=True, multi_label=reference.multi_label)
+    assert found.agreement is not None  # of classifiers
     check = Check(
-        file=path.name,
+        file=Path(exported.path).name,
         kind=exported.kind,
-        bytes=sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size,
-        windows=len(a),
-        max_difference=float(np.abs(a - b).max()),
-        mean_difference=float(np.abs(a - b).mean()),
-        agreement=float(same.mean()),
-        accuracy=reference.accuracy(theirs),
-        keras_accuracy=reference.accuracy(ours),
+        bytes=bytes_of(exported.path),
+        windows=found.windows,
+        max_difference=found.max_difference,
+        mean_difference=found.mean_difference,
+        agreement=found.agreement,
+        accuracy=reference.accuracy(pieces.clip_scores(theirs)),
+        keras_accuracy=reference.accuracy(pieces.clip_scores(ours)),
         milliseconds=milliseconds,
         keras_milliseconds=keras_milliseconds,
     )
@@ -132,34 +121,18 @@ def verify_export(reference: Reference, exported: Artifact, *, min_agreement: fl
     return check
 
 
-def cut_windows(waveform: np.ndarray, samples: int | None, hop: int | None = None) -> np.ndarray:
-    """``(windows, samples)`` of a clip: one after the other, the last padded with zeros; whole for None."""
-    if samples is None:
-        return waveform[None]
-    hop = hop or samples
-    count = 1 + max(0, -(-(len(waveform) - samples) // hop))
-    padded = np.pad(waveform, (0, max(0, (count - 1) * hop + samples - len(waveform))))
-    return np.stack([padded[i * hop : i * hop + samples] for i in range(count)])
-
-
-def clip_windows(waveform: np.ndarray, samples: int | None) -> np.ndarray:
-    """``(windows, samples)`` of a clip whose mean scores are the clip's; whole for None.
-
-    The windows overlap as YAMNet's patches do, so that windows of one patch are the patches that the Keras
-    model averages. Without an overlap a clip of 0.98 s would have a second window of nothing but padding.
-    """
-    spec = LogMelSpec()
-    overlap = spec.min_samples - spec.patch_hop_samples
-    return cut_windows(waveform, samples, samples - overlap if samples and samples > overlap else None)
-
-
-def _timed(artifact: Artifact, windows: np.ndarray, milliseconds: list[float]) -> np.ndarray:
-    rows = []
-    for window in windows:
-        start = perf_counter()
-        rows.append(artifact.scores(window[None])[0])
-        milliseconds.append(1e3 * (perf_counter() - start))
-    return np.stack(rows)
+def _timed(artifact: Artifact, pieces: Pieces) -> tuple[list[np.ndarray], float]:
+    """For each clip its pieces' scores, and the median milliseconds of one."""
+    milliseconds: list[float] = []
+    scores = []
+    for windows in pieces.windows:
+        rows = []
+        for window in windows:
+            start = perf_counter()
+            rows.append(artifact.scores(window[None])[0])
+            milliseconds.append(1e3 * (perf_counter() - start))
+        scores.append(np.stack(rows))
+    return scores, float(np.median(milliseconds))
 
 
 def checks_table(checks: Sequence[Check]) -> str:

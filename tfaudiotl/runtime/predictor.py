@@ -12,16 +12,14 @@ import numpy as np
 
 from tfaudiotl.audio.arrays import check_waveform
 from tfaudiotl.audio.files import load_audio
-from tfaudiotl.embeddings.engine import trim_padding
+from tfaudiotl.audio.waveform import frames
 from tfaudiotl.errors import AudioError, WeightsError
 from tfaudiotl.export.artifact import Artifact, open_artifact
-from tfaudiotl.export.verify import clip_windows, cut_windows
+from tfaudiotl.export.check import score_clip
 from tfaudiotl.runtime.events import Event, EventOptions, EventTracker, in_order
 
 __all__ = ["Event", "Prediction", "Predictor", "Summary"]
 
-WHOLE_SECONDS = 10.0  # a clip of up to this length is classified in one piece, as in training
-WINDOW_SECONDS = 0.975  # of a timeline, where the model leaves the choice: one patch of YAMNet
 BATCH = 32  # windows of a timeline in one run
 
 
@@ -92,9 +90,10 @@ class Predictor:
 
     Args:
         model: the model or its path.
-        window_seconds: length of the windows of a timeline; None: what the file was exported for, else what the
-            backbone hears at once, else 0.975 s.
-        hop_seconds: from one window's start to the next's; None: half a window.
+        window_seconds: length of the windows of a timeline; None: what the file was exported for, else what the model
+            hears at once (a patch; 10 s where its head hears a clip's patches together), else 0.975 s.
+        hop_seconds: from one window's start to the next's; None: half a window in whole patches of the model (where the
+            window is one patch, to the next one: YAMNet's 0.48 s).
         threshold: a class is heard from this score on, in [0, 1]; None: what the file says, else 0.5.
         class_names: names in output order, for files that do not carry them.
         release: a class heard ceases below this score, at most ``threshold``; None: at ``threshold``.
@@ -131,10 +130,10 @@ class Predictor:
         rate, fixed = self.artifact.sample_rate, self.artifact.samples
         if fixed and window_seconds is not None and round(window_seconds * rate) != fixed:
             raise ValueError(f"window_seconds={window_seconds}: {self.artifact.path} takes {fixed / rate} s at a time")
-        own = self.artifact.window_seconds or WINDOW_SECONDS
-        given = own if window_seconds is None else window_seconds
-        self.window = fixed or _samples("window_seconds", given, rate)
-        self.hop = _samples("hop_seconds", hop_seconds, rate) if hop_seconds is not None else max(1, self.window // 2)
+        own = self.artifact.window
+        self.window = own if window_seconds is None else _samples("window_seconds", window_seconds, rate)
+        step = half_in_patches(self.window, self.artifact.grid.patch_hop_samples)
+        self.hop = step if hop_seconds is None else _samples("hop_seconds", hop_seconds, rate)
 
     @property
     def threshold(self) -> float:
@@ -147,30 +146,24 @@ class Predictor:
         return self.artifact.class_names
 
     def scores(self, waveform: Any, *, sample_rate: int) -> np.ndarray:
-        """Scores of the whole clip, ``(classes,)``: in one piece up to 10 s, else the mean of its pieces'."""
-        return self._whole(self._checked(waveform, sample_rate))
+        """Scores of the whole clip, ``(classes,)``: see ``export.check.score_clip``."""
+        return score_clip(self.artifact, self._checked(waveform, sample_rate))
 
     def scores_of_file(self, path: str | Path) -> np.ndarray:
         """Scores of the whole file, ``(classes,)``."""
-        return self._whole(load_audio(path, sample_rate=self.artifact.sample_rate))
+        return score_clip(self.artifact, load_audio(path, sample_rate=self.artifact.sample_rate))
 
     def scores_of_files(self, paths: Sequence[str | Path]) -> np.ndarray:
         """Scores of many files, ``(files, classes)``; the next ones are decoded while one is classified."""
         from tfaudiotl.embeddings.engine import map_ahead
 
         rate = self.artifact.sample_rate
-        return np.stack([self._whole(x) for x in map_ahead(lambda path: load_audio(path, sample_rate=rate), paths)])
+        return np.stack(
+            [score_clip(self.artifact, x) for x in map_ahead(lambda path: load_audio(path, sample_rate=rate), paths)]
+        )
 
     def _checked(self, waveform: Any, sample_rate: int) -> np.ndarray:
         return check_waveform(waveform, sample_rate=sample_rate, target_rate=self.artifact.sample_rate)
-
-    def _whole(self, waveform: np.ndarray) -> np.ndarray:
-        waveform, samples = trim_padding(waveform), self.artifact.samples
-        if samples is None:
-            pieces = cut_windows(waveform, min(max(1, len(waveform)), int(WHOLE_SECONDS * self.artifact.sample_rate)))
-        else:
-            pieces = clip_windows(waveform, samples)
-        return np.mean([self.artifact.scores(piece[None])[0] for piece in pieces], axis=0)
 
     def timeline(self, waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Start of each window in seconds ``(windows,)``, and its scores ``(windows, classes)``."""
@@ -178,8 +171,7 @@ class Predictor:
         batches = []
         for first in range(0, windows, BATCH):  # cut batch by batch: windows overlap, and files are long
             last = min(first + BATCH, windows)
-            piece = waveform[first * self.hop : (last - 1) * self.hop + self.window]
-            batches.append(self.artifact.scores(cut_windows(piece, self.window, self.hop)[: last - first]))
+            batches.append(self.artifact.scores(frames(waveform, self.window, self.hop, first, last - first)))
         return np.arange(windows) * self.hop / self.artifact.sample_rate, np.concatenate(batches)
 
     def predict(self, waveform: Any, *, sample_rate: int) -> list[Event]:
@@ -207,6 +199,14 @@ class Predictor:
         events = [event for row in scores for event in tracker.push(row)]
         events += tracker.finish(len(waveform) / rate)
         return Prediction(waveform, rate, self.class_names, starts, scores, self.window / rate, in_order(events))
+
+
+def half_in_patches(window: int, patch_hop: int) -> int:
+    """Half a window in whole patches, at least one: a model's windows then begin where its patches do.
+
+    Of windows shorter than the step from patch to patch it is half the window itself.
+    """
+    return max(1, window // 2 // patch_hop) * patch_hop if window >= patch_hop else max(1, window // 2)
 
 
 def _samples(name: str, seconds: float, rate: int) -> int:
