@@ -169,7 +169,7 @@ def test_from_files_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"labels\[1\]=\['b'\].*mixture"):
         Clips.from_files([path, path], ["a", ["b"]])
     with pytest.raises(ValueError, match=r"labels\[0\]=3: expected a class name"):
-        Clips.from_files([path], [3])  # type: ignore[list-item]
+        Clips.from_files([path], [3])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"weights\[0\]=-1\.0"):
         Clips.from_files([path], ["a"], weights=[-1])
     with pytest.raises(AudioErrors, match=r"start=0 s, end=2 s is not inside the file, which lasts 1 s"):

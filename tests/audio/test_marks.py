@@ -90,3 +90,32 @@ def test_gaps() -> None:
     assert gaps(marks, 6, 0.5) == [(0.0, 1), (2.2, 3), (4, 6)]
     assert gaps([], 6, 1.0) == [(0.0, 6)]
     assert gaps([Mark(0, 7, "a")], 6, 1.0) == []
+
+
+def test_quotation_marks_in_raven_tables_are_signs(tmp_path: Path) -> None:
+    header = "Selection\tBegin Time (s)\tEnd Time (s)\tLabel\n"
+    labels = ['"unsure', 'wren "3"', "a\u2028b", '"robin"']
+    rows = "".join(f"{n}\t{n}\t{n + 1}\t{label}\n\n" for n, label in enumerate(labels))
+    (tmp_path / "a.txt").write_text(header + rows, encoding="utf-8")
+    assert [mark.label for mark in read_marks(tmp_path / "a.txt")] == labels
+    (tmp_path / "b.txt").write_text(header + "\n1\t0\t1\tdog\tbark\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="line 3: has 5 cells, but there are 4 columns"):
+        read_marks(tmp_path / "b.txt")
+    (tmp_path / "c.txt").write_text(header.replace("Selection", "Label") + "x\t0\t1\ty\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="has the column 'Label' 2 times"):
+        read_marks(tmp_path / "c.txt")
+
+
+def test_marks_that_two_recordings_could_have(folder: Path) -> None:
+    write(folder / "pond.flac", tone(6.0, 16_000))
+    for options in ({}, {"background": "none", "on_error": "skip"}):
+        with pytest.raises(ValueError, match=r"pond\.txt: whose marks are these\? There are pond\.flac, pond\.wav"):
+            Clips.from_annotations(folder, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options", [{"background_seconds": 0}, {"background_seconds": -1.0}, {"background_seconds": float("nan")}]
+)
+def test_a_background_has_a_length(folder: Path, options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="background_seconds="):
+        Clips.from_annotations(folder, background="none", **options)  # type: ignore[arg-type]

@@ -8,6 +8,8 @@ import pytest
 
 from tests.audio.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.splits import units
+from tfaudiotl.audio.tables import read_table
 
 
 @pytest.fixture
@@ -153,3 +155,104 @@ def test_published_data_sets(tmp_path: Path) -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "message"),
+    [
+        (".csv", 'path,note,label\na.wav,"5 m,dog\nb.wav,,cat\n', "line 2: unexpected end of data"),
+        (".csv", 'path,note,label\na.wav,"5 m,dog\nb.wav,"6 m",cat\n', "line 2: .*quotation mark"),
+        (".csv", 'path,note,label\na.wav,,dog\nb.wav,"5 m,dog\nc.wav,5 m",cat\n', "line 3: a cell goes on to line 4"),
+        (".csv", "path,label\na1.wav,dog\na2.wav,dog,bark\n", "line 3: has 3 cells, but there are 2 columns"),
+        (".csv", "path,label,label\na.wav,dog,cat\n", "has the column 'label' 2 times"),
+        (".csv", f"path,label,note\na.wav,dog,{'x' * 200_000}\n", "line 2: field larger than field limit"),
+        (".tsv", "path\tlabel\na.wav\tdog\tbark\n", "line 2: has 3 cells"),
+        (".tsv", "path\tpath\na.wav\tb.wav\n", "has the column 'path' 2 times"),
+        (".csv", "", "no column path='path'"),
+        (".csv", "path,label\na.wav,\n", "line 2, column 'label': '': is empty"),
+    ],
+)
+def test_text_that_would_lose_rows_or_cells(tmp_path: Path, suffix: str, text: str, message: str) -> None:
+    table = tmp_path / f"table{suffix}"
+    table.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_table(table, columns={"path": "path", "label": "label"}, label_separator=None)
+    if "bark" in text:
+        with pytest.raises(ValueError, match="needs quotation marks"):
+            read_table(table, columns={"path": "path", "label": "label"}, label_separator=",")
+
+
+def test_quotation_marks(tmp_path: Path) -> None:
+    def labels(suffix: str, text: str) -> list[Any]:
+        (tmp_path / f"t{suffix}").write_text(text, encoding="utf-8")
+        return read_table(tmp_path / f"t{suffix}", columns={"path": "path", "label": "label"}).labels
+
+    note = '"two lines,\nno rows"'
+    rows = f'path,label,note\n"a,1.wav","say ""x""",{note}\n\nb.wav,"c,d",,,\n'
+    assert labels(".csv", rows) == ['say "x"', "c,d"]
+    rows = 'path\tlabel\na\t"unsure\nb\t5" pipe\n\n"c\td"\te\n'.replace('"c\td"\te', '"c d"\t"say ""x"""')
+    assert labels(".tsv", rows) == ['"unsure', '5" pipe', 'say "x"']
+
+
+def test_missing_values(folder: Path) -> None:
+    files = ["audio/a.wav", "audio/b.wav", "audio/c.wav", "audio/d.wav"]
+    groups: list[Any] = ["g", "g", None, float("nan")]
+    given = Clips.from_files([folder / file for file in files], ["x", "y", "x", "y"], groups=groups)
+    named = Clips.from_table({"path": files, "label": list("xyxy"), "g": [b"g", "g", "", NA()]}, group="g", root=folder)
+    for clips in (given, named):
+        assert [clip.group for clip in clips] == ["g", "g", None, None]
+        assert units(clips, None).tolist() == units(clips, groups).tolist() == [0, 0, 1, 2]
+        assert clips.describe(against=[clips[[2]]]).problems[-1].names == (str(folder / files[2]),)
+    for missing in (None, float("nan"), "", NA()):
+        with pytest.raises(ValueError, match=r"folds\[1\]=.*expected a name or a number"):
+            Clips.from_files([folder / files[0]] * 2, ["x", "y"], folds=[1, missing])
+        with pytest.raises(ValueError, match=r"row 1, column 'f'.*is empty"):
+            Clips.from_table({"path": files, "label": list("xyxy"), "f": [1, missing, 2, 2]}, fold="f", root=folder)
+        for separator in (None, ";"):
+            if separator and missing == "":
+                continue  # background: that a cell of several labels has none
+            with pytest.raises(ValueError, match=r"row 1, column 'label'.*is empty"):
+                Clips.from_table(
+                    {"path": files, "label": ["x", missing, "x", "y"]}, label_separator=separator, root=folder
+                )
+    assert Clips.from_files([folder / files[0]] * 2, ["x", "y"], folds=[1.0, np.float32(2)]).fold.tolist() == ["1", "2"]  # type: ignore[union-attr]
+
+
+class NA:
+    """As pandas.NA: nothing that is compared with it is true or false."""
+
+    def __ne__(self, other: object) -> Any:
+        return self
+
+    def __bool__(self) -> bool:
+        raise TypeError("boolean value of NA is ambiguous")
+
+    __hash__ = object.__hash__
+
+
+def test_labels_as_bytes(folder: Path) -> None:
+    files = [str(folder / "audio" / "a.wav"), str(folder / "audio" / "b.wav")]
+    for labels in ([b"dog", "K\u00e4fer".encode()], np.array([b"dog", "K\u00e4fer".encode()])):
+        assert Clips.from_files(files, labels).labels == (("dog",), ("K\u00e4fer",))
+        assert Clips.from_table({"path": files, "label": labels}).labels == (("dog",), ("K\u00e4fer",))
+    assert Clips.from_files([files[0].encode()], [[b"dog", b"cat"]]).labels == (("dog", "cat"),)
+    with pytest.raises(ValueError, match=r"labels\[0\]=.*UTF-8"):
+        Clips.from_files(files, [b"\xe9", b"dog"])
+    with pytest.raises(ValueError, match="row 0, column 'label'"):
+        Clips.from_table({"path": files, "label": [b"\xe9", b"dog"]})
+
+
+def test_arguments_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "esc50.csv").write_text("filename,fold,category,src_file\na.wav,1,dog,7\n")
+    with pytest.raises(ValueError, match="no column only='esc10'"):
+        Clips.from_dataset("esc10", tmp_path)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"label_separator": ""}, "label_separator=''"),
+        ({"path": "{}"}, "no column path=''"),
+        ({"path": "{path"}, "path='{path' is no pattern"),
+        ({"path": "{path:d}"}, "path='{path:d}' is no pattern"),
+    ]
+    for options, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            Clips.from_table({"path": ["a"], "label": ["x"]}, **options)

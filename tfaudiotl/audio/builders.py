@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 OnError = Literal["raise", "skip"]
 PathLike = str | os.PathLike[str]
-Labels = Sequence[str] | Sequence[Sequence[str]]
+Labels = Sequence[str | bytes] | Sequence[Sequence[str | bytes]] | np.ndarray
 
 _SKIP_ADVICE = 'Mend or remove them, or pass on_error="skip" to go on without them.'
 
@@ -91,14 +91,14 @@ class ClipBuilders(ClipEdits):
     @classmethod
     def from_files(
         cls,
-        paths: Sequence[PathLike],
+        paths: Sequence[PathLike | bytes],
         labels: Labels,
         *,
         folds: Sequence[object] | None = None,
         groups: Sequence[object] | None = None,
         starts: Sequence[float | None] | None = None,
         ends: Sequence[float | None] | None = None,
-        weights: Sequence[float] | None = None,
+        weights: Sequence[float | None] | None = None,
         class_names: Sequence[str] | None = None,
         channels: Channels = "mean",
         on_error: OnError = "raise",
@@ -110,7 +110,8 @@ class ClipBuilders(ClipEdits):
             labels: (rows,) class names, or a list of class names for each row (multi-label; may be
                 empty).
             folds: (rows,) names or numbers of folds.
-            groups: (rows,) what must not be on both sides of a split: recording, speaker, site.
+            groups: (rows,) what must not be on both sides of a split: recording, speaker, site. None, NaN and "" say
+                that a row belongs to none: it may be on either side.
             starts: (rows,) seconds; None is 0.
             ends: (rows,) seconds; None or NaN is the file's end.
             weights: (rows,) at least 0, for training; None is 1.
@@ -124,13 +125,13 @@ class ClipBuilders(ClipEdits):
             AudioErrors: (a ValueError) Files that cannot be used, with ``on_error="raise"``.
         """
         rows = sources.Rows(
-            paths=[os.fspath(path) for path in paths],
+            paths=[os.fsdecode(path) for path in paths],
             labels=list(labels),
-            folds=None if folds is None else [str(fold) for fold in folds],
-            groups=None if groups is None else [str(group) for group in groups],
+            folds=sources.as_names("folds", folds, empty=False),
+            groups=sources.as_names("groups", groups, empty=True),
             starts=None if starts is None else [0.0 if start is None else float(start) for start in starts],
             ends=None if ends is None else [np.nan if end is None else float(end) for end in ends],
-            weights=None if weights is None else [float(weight) for weight in weights],
+            weights=None if weights is None else [1.0 if weight is None else float(weight) for weight in weights],
         )
         return cls._from_rows(rows, class_names, on_error, channels=channels)
 
@@ -160,14 +161,17 @@ class ClipBuilders(ClipEdits):
                 in line 1), a pandas or polars DataFrame, or columns by name.
             path: Name of the column with the files; or a pattern of columns in braces, such as
                 ``"audio/fold{fold}/{name}.wav"``.
-            label: Name of the column with the class names; its cells may hold lists (multi-label).
+            label: Name of the column with the class names; its cells may hold lists (multi-label; an empty list is
+                background).
             fold: Name of the column with folds, as ``group``, ``start`` and ``end`` (seconds) and
-                ``weight``; None if there is none. Empty cells of the last three are the defaults.
+                ``weight``; None if there is none. Empty cells of the last three are the defaults, a row whose group is
+                empty belongs to none, and an empty fold is an error.
             group: See ``fold``.
             start: See ``fold``.
             end: See ``fold``.
             weight: See ``fold``.
-            label_separator: Where a cell holds several labels (multi-label), what is between them.
+            label_separator: Where a cell holds several labels (multi-label), what is between them; an empty cell is
+                background.
             merge_repeats: Whether rows of the same span are one clip with the labels of all (multi-label).
             root: Folder of relative paths; None is the table's folder.
             class_names: As in ``from_files``.
@@ -303,8 +307,8 @@ class ClipBuilders(ClipEdits):
         rows = sources.Rows(
             paths=names,
             labels=list(labels),
-            folds=None if folds is None else [str(fold) for fold in folds],
-            groups=None if groups is None else [str(group) for group in groups],
+            folds=sources.as_names("folds", folds, empty=False),
+            groups=sources.as_names("groups", groups, empty=True),
         )
         return cls._from_rows(rows, class_names, "raise", held)
 

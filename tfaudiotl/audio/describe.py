@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfaudiotl.audio.files import SAMPLE_RATE, audio_info, load_audio
+from tfaudiotl.audio.sources import is_missing
 from tfaudiotl.audio.splits import file_keys
 from tfaudiotl.errors import AudioError
 
@@ -250,6 +251,8 @@ def _fold_leaks(clips: ClipEdits) -> Iterable[Problem]:
     for what, keys in _identities(clips).items():
         folds: dict[Hashable, dict[str, str]] = defaultdict(dict)
         for key, fold, path in zip(keys, clips.fold.tolist(), clips.paths, strict=True):
+            if is_missing(key):
+                continue
             folds[key].setdefault(fold, path)
         for key, where in folds.items():
             if len(where) > 1:
@@ -260,7 +263,7 @@ def _fold_leaks(clips: ClipEdits) -> Iterable[Problem]:
 def _leaks(clips: ClipEdits, other: ClipEdits) -> Iterable[Problem]:
     theirs = _identities(other)
     for what, keys in _identities(clips).items():
-        shared = set(keys) & set(theirs.get(what, []))
+        shared = {key for key in set(keys) & set(theirs.get(what, [])) if not is_missing(key)}
         for key in dict.fromkeys(key for key in keys if key in shared):
             name = str(key) if what == "group" else clips.paths[keys.index(key)]
             yield Problem("leak", (name,), f"one {what} on both sides of the split")

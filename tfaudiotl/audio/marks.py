@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Collection, Iterable, Sequence
@@ -55,15 +54,23 @@ def read_marks(path: str | os.PathLike[str], *, label_column: str | None = None)
 
 
 def _raven(name: str, lines: Sequence[str], label_column: str | None) -> list[Mark]:
-    reader = csv.DictReader(lines, delimiter="\t")
-    header = list(reader.fieldnames or [])
+    header = lines[0].split("\t")  # Raven quotes nothing
     column = label_column or next((known for known in LABEL_COLUMNS if known in header), None)
     if column not in header:
         raise ValueError(f"{name}: label_column={label_column!r}: which column has the label? There are {header}")
+    for used in (*_RAVEN, column):
+        if header.count(used) > 1:
+            raise ValueError(f"{name}: has the column {used!r} {header.count(used)} times; expected once")
+    places = [header.index(used) for used in (*_RAVEN, column)]
     found: dict[Mark, None] = {}  # the same selection stands there once per view and channel
-    for number, row in enumerate(reader, start=2):
-        begin, end = (row[key] or "" for key in _RAVEN)
-        found.setdefault(_mark(name, number, begin, end, row[column] or ""))
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        cells = line.split("\t")
+        if any(cells[len(header) :]):
+            raise ValueError(f"{name}, line {number}: has {len(cells)} cells, but there are {len(header)} columns")
+        begin, end, label = (cells[place] if place < len(cells) else "" for place in places)
+        found.setdefault(_mark(name, number, begin, end, label))
     return list(found)
 
 
@@ -106,6 +113,10 @@ def scan_annotations(
     root = Path(directory)
     if not root.is_dir():
         raise ValueError(f"directory={str(directory)!r} is not a folder")
+    if not 0 < background_seconds < math.inf:
+        raise ValueError(f"background_seconds={background_seconds!r}: expected a number of seconds over 0")
+    if label_separator is not None and not label_separator:
+        raise ValueError("label_separator='': expected what is between two labels, such as ';'")
     suffixes = {suffix.lower() for suffix in extensions}
     files = [Path(file) for file in files_below(root)]
     sounds = [file for file in files if file.suffix.lower() in suffixes]
@@ -115,8 +126,15 @@ def scan_annotations(
     of: dict[Path, list[Path]] = {sound: [] for sound in sounds}
     for text in texts:
         owners = [s for s in sounds if s.parent == text.parent and text.name.startswith(f"{s.stem}.")]
+        longest = max((len(owner.stem) for owner in owners), default=0)
+        owners = [owner for owner in owners if len(owner.stem) == longest]
+        if len(owners) > 1:
+            raise ValueError(
+                f"{text}: whose marks are these? There are {listed(owner.name for owner in owners)}; give each "
+                "recording a name of its own, or keep one of them"
+            )
         if owners:
-            of[max(owners, key=lambda sound: len(sound.stem))].append(text)
+            of[owners[0]].append(text)
     if not any(of.values()):
         raise ValueError(f"directory={str(directory)!r}: no .txt beside a sound file bears its name ({listed(sounds)})")
     rows, unmarked = Rows(starts=[], ends=[]), []

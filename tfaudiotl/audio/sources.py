@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfaudiotl._files import show_name
 from tfaudiotl.audio.files import AUDIO_EXTENSIONS, audio_info, check_span
 from tfaudiotl.errors import AudioError
@@ -38,6 +40,53 @@ class Rows:
     weights: list[float] | None = None
     channels: list[int] | None = None
     ignored: int = 0
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell has no value: None, NaN, a data frame's NA or NaT, or an empty text."""
+    if value is None or (isinstance(value, (str, bytes)) and not value.strip()):
+        return True
+    try:
+        return bool(value != value)
+    except TypeError:  # pandas.NA is neither equal to itself nor not
+        return True
+    except ValueError:  # an array
+        return False
+
+
+def as_text(value: Any) -> str:
+    """A cell as text, "" for one without a value; data frames turn whole numbers with gaps into floats.
+
+    Raises:
+        ValueError: It is bytes that are no UTF-8.
+    """
+    if is_missing(value):
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8").strip()
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def as_names(argument: str, column: Sequence[object] | None, *, empty: bool) -> list[str] | None:
+    """A column of folds or groups as text.
+
+    Args:
+        argument: Its name, for messages.
+        column: Names or numbers; None for no column.
+        empty: Whether a cell may have no value, as "".
+
+    Raises:
+        ValueError: A cell is empty and must not be, or is no UTF-8.
+    """
+    if column is None:
+        return None
+    names = [as_text(value) for value in column]
+    for row, (name, value) in enumerate(zip(names, column, strict=True)):
+        if not name and not empty:
+            raise ValueError(f"{argument}[{row}]={value!r}: expected a name or a number")
+    return names
 
 
 def listed(names: Iterable[object]) -> str:
@@ -173,16 +222,19 @@ def check_columns(rows: Rows) -> None:
 
 def clean_labels(labels: Sequence[Any]) -> tuple[tuple[tuple[str, ...], ...], bool]:
     """Class names of each row without repeats, and whether they are multi-label (given as lists)."""
-    single = [isinstance(label, str) for label in labels]
+    single = [isinstance(label, (str, bytes)) for label in labels]
     if any(single) and not all(single):
         row = single.index(not single[0])
         raise ValueError(f"labels[{row}]={labels[row]!r}: expected all names, or all lists of names, not a mixture")
     rows = []
     for row, label in enumerate(labels):
-        names = (label,) if isinstance(label, str) else label
-        if not isinstance(names, Iterable) or not all(isinstance(name, str) and name for name in names):
+        names = (label,) if single[row] else label
+        if not isinstance(names, Iterable) or not all(isinstance(n, (str, bytes)) and not is_missing(n) for n in names):
             raise ValueError(f"labels[{row}]={label!r}: expected a class name, or a list of class names")
-        rows.append(tuple(dict.fromkeys(map(str, names))))
+        try:
+            rows.append(tuple(dict.fromkeys(n.decode("utf-8") if isinstance(n, bytes) else str(n) for n in names)))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"labels[{row}]={label!r} is not UTF-8: {error}") from None
     return tuple(rows), not any(single)
 
 

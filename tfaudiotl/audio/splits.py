@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tfaudiotl._seeds import stream
-from tfaudiotl.audio.sources import listed
+from tfaudiotl.audio.sources import is_missing, listed
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -120,10 +120,10 @@ def units(clips: Clips, groups: Groups, *, copies: bool = True) -> NDArray[np.in
             raise ValueError('groups="group": the clips have no groups; give group_pattern=, groups= or group=')
     if groups is None or isinstance(groups, str):
         return connected(*files) if clips.group is None else connected(*files, clips.group.tolist())
-    column = np.asarray(groups)
-    if column.shape != (len(clips),):
-        raise ValueError(f"groups has shape {column.shape}: expected one entry for each of the {len(clips)} clips")
-    return connected(*files, column.tolist())
+    column = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)  # as an array NaN might become text
+    if len(column) != len(clips):
+        raise ValueError(f"groups has {len(column)} entries: expected one for each of the {len(clips)} clips")
+    return connected(*files, column)
 
 
 def _check_spread(
@@ -150,7 +150,7 @@ def connected(*columns: Iterable[Hashable]) -> NDArray[np.int64]:
     """Numbers the rows so that rows sharing a value in any column share a number.
 
     Args:
-        *columns: Each (rows,): file, recording site, speaker and the like.
+        *columns: Each (rows,): file, recording site, speaker and the like. Missing values join nothing.
 
     Returns:
         int64 (rows,), numbered from 0 in order of first appearance.
@@ -167,6 +167,8 @@ def connected(*columns: Iterable[Hashable]) -> NDArray[np.int64]:
     for column in rows:
         first: dict[Hashable, int] = {}
         for row, value in enumerate(column):
+            if is_missing(value):
+                continue
             parent[root(row)] = root(first.setdefault(value, row))
     number: dict[int, int] = {}
     return np.array([number.setdefault(root(row), len(number)) for row in range(len(parent))], np.int64)

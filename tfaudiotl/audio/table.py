@@ -117,7 +117,7 @@ class ClipTable:
             duration=float(self.durations[row]),
             labels=self.labels[row],
             fold=None if self.fold is None else str(self.fold[row]),
-            group=None if self.group is None else str(self.group[row]),
+            group=None if self.group is None else str(self.group[row]) or None,
             weight=float(self.weights[row]),
             channel=None if self.channel is None else int(self.channel[row]),
         )

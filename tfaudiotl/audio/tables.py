@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import Any, TextIO
 
-from tfaudiotl.audio.sources import Rows, listed
+from tfaudiotl.audio.sources import Rows, as_text, is_missing, listed
 
 COLUMNS = ("path", "label", "fold", "group", "start", "end", "weight")  # what a table may tell of a clip
 Cells = dict[str, list[Any]]
@@ -82,6 +83,9 @@ def read_table(
 ) -> Rows:
     """Reads labelled spans from a table.
 
+    CSV is read as RFC 4180 has it; in tab-separated files a quotation mark is a sign like others, unless it is around a
+    whole cell.
+
     Args:
         table: A CSV file, a TSV file (.tsv, .tab), a Parquet file (.parquet), a data frame, or columns by name.
         columns: One of ``COLUMNS`` -> name of the table's column, or None; the path may be a pattern with
@@ -92,20 +96,24 @@ def read_table(
         only: A column and the text of the rows to take.
 
     Raises:
-        ValueError: The table is missing or empty, a column is missing, or a cell cannot be read.
+        ValueError: The table is missing or empty, a column is missing or there twice, a row has more cells than there
+            are columns, or a cell cannot be read.
     """
+    if label_separator is not None and not label_separator:
+        raise ValueError("label_separator='': expected what is between two labels, such as ';'")
     named = isinstance(table, (str, os.PathLike))
     name = os.fspath(table) if named else type(table).__name__
     base = Path(root) if root is not None else Path(table).parent if named else Path()
     cells, places = _read_cells(table, name)
     pattern = columns["path"] or "path"
-    fields = [field for _, field, _, _ in Formatter().parse(pattern) if field] if "{" in pattern else [pattern]
+    fields = _fields(pattern)
     asked = [*(("path", field) for field in fields), *((k, c) for k, c in columns.items() if c and k != "path")]
+    asked += [("only", only[0])] if only is not None else []
     missing = [f"{key}={column!r}" for key, column in asked if column not in cells]
     if missing:
         raise ValueError(f"{name}: no column {', '.join(missing)}; there are {list(cells)}")
     if only is not None:
-        kept = [row for row, value in enumerate(cells[only[0]]) if _text(value) == only[1]]
+        kept = [row for row, value in enumerate(cells[only[0]]) if as_text(value) == only[1]]
         cells = {column: [values[row] for row in kept] for column, values in cells.items()}
         places = [places[row] for row in kept]
     if not places:
@@ -116,26 +124,39 @@ def read_table(
         return None if source is None else _converted(name, places, source, cells[source], convert)
 
     def labels(value: Any) -> str | list[str]:
-        if not isinstance(value, str) and hasattr(value, "__iter__"):
+        if not isinstance(value, (str, bytes)) and hasattr(value, "__iter__"):
             return [_filled(part) for part in value]
-        if label_separator is None:
+        if label_separator is None or (is_missing(value) and not isinstance(value, (str, bytes))):
             return _filled(value)
-        return [part.strip() for part in _text(value).split(label_separator) if part.strip()]
+        return [part.strip() for part in as_text(value).split(label_separator) if part.strip()]
 
     parts = {field: _converted(name, places, field, cells[field], _filled) for field in fields}
-    paths = parts[pattern] if pattern in parts else [
-        pattern.format(**{field: values[row] for field, values in parts.items()}) for row in range(len(places))
-    ]  # fmt: skip
+    try:
+        paths = parts[pattern] if pattern in parts else [
+            pattern.format(**{field: values[row] for field, values in parts.items()}) for row in range(len(places))
+        ]  # fmt: skip
+    except (ValueError, LookupError, AttributeError) as error:
+        raise ValueError(f"path={pattern!r} is no pattern of columns in braces: {error}") from None
     rows = Rows(
         paths=[str(base / path) for path in paths],
         labels=column("label", labels) or [],
         folds=column("fold", _filled),
-        groups=column("group", _filled),
-        starts=column("start", lambda value: float(_text(value) or 0)),
-        ends=column("end", lambda value: float(_text(value) or "nan")),
-        weights=column("weight", lambda value: float(_text(value) or 1)),
+        groups=column("group", as_text),
+        starts=column("start", lambda value: float(as_text(value) or 0)),
+        ends=column("end", lambda value: float(as_text(value) or "nan")),
+        weights=column("weight", lambda value: float(as_text(value) or 1)),
     )
     return _merged(rows) if merge_repeats else rows
+
+
+def _fields(pattern: str) -> list[str]:
+    """The columns that a path is made of."""
+    if "{" not in pattern:
+        return [pattern]
+    try:
+        return [field for _, field, _, _ in Formatter().parse(pattern) if field is not None]
+    except ValueError as error:
+        raise ValueError(f"path={pattern!r} is no pattern of columns in braces: {error}") from None
 
 
 def _read_cells(table: Any, name: str) -> tuple[Cells, list[str]]:
@@ -147,7 +168,9 @@ def _read_cells(table: Any, name: str) -> tuple[Cells, list[str]]:
         else:
             return _read_text(table, name, "\t" if suffix in (".tsv", ".tab") else ",")
     elif hasattr(table, "columns") or isinstance(table, Mapping):
-        cells = {str(column): list(table[column]) for column in getattr(table, "columns", table)}
+        names = list(getattr(table, "columns", table))
+        _check_header(name, [str(column) for column in names])
+        cells = {str(column): list(table[column]) for column in names}
     else:
         raise ValueError(f"table={table!r}: expected a file, a data frame or a dict of columns")
     lengths = {len(values) for values in cells.values()}
@@ -159,14 +182,62 @@ def _read_cells(table: Any, name: str) -> tuple[Cells, list[str]]:
 def _read_text(table: str | os.PathLike[str], name: str, delimiter: str) -> tuple[Cells, list[str]]:
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter)
-            header = list(reader.fieldnames or [])
-            lines = [(f"line {reader.line_num}", row) for row in reader]
+            lines = _split_csv(file, name) if delimiter == "," else _split_plain(file, delimiter)
+            _, header = next(lines, ("", []))
+            _check_header(name, header)
+            rows = []
+            for place, row in lines:
+                if any(row[len(header) :]):
+                    raise ValueError(
+                        f"{name}, {place}: has {len(row)} cells, but there are {len(header)} columns, {header}; a cell "
+                        "with the separator in it needs quotation marks around it"
+                    )
+                rows.append((place, [*row, *[None] * (len(header) - len(row))]))
     except OSError as error:
         raise ValueError(f"table={name!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"table={name!r} is not UTF-8 text: {error}") from None
-    return {column: [row[column] for _, row in lines] for column in header}, [place for place, _ in lines]
+    cells: Cells = {column: [row[number] for _, row in rows] for number, column in enumerate(header)}
+    return cells, [place for place, _ in rows]
+
+
+def _split_csv(file: TextIO, name: str) -> Iterator[tuple[str, list[str]]]:
+    """The rows of a CSV file that are not empty, and the line where each begins."""
+    reader = csv.reader(file, strict=True)
+    begin, columns = 1, 0
+    try:
+        for row in reader:
+            columns = columns or len(row)
+            # What a stray quotation mark swallows are rows, and those have as many separators as rows have.
+            if any(0 < cell.count("\n") * max(columns - 1, 1) <= cell.count(",") for cell in row):
+                raise csv.Error(f"a cell goes on to line {reader.line_num} and seems to have rows in it")
+            if row:
+                yield f"line {begin}", row
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{name}, line {begin}: {error}; a quotation mark at the beginning of a cell needs another at its end, and "
+            'those inside are written twice, as in """5 m"" high"'
+        ) from None
+
+
+def _split_plain(file: TextIO, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    """The rows of a file without quoting, as tab-separated ones are; a cell that is quoted as a whole is unquoted."""
+    for number, line in enumerate(file, start=1):
+        text = line.rstrip("\r\n")
+        if text:
+            yield f"line {number}", [_unquoted(cell) for cell in text.split(delimiter)]
+
+
+def _unquoted(cell: str) -> str:
+    quoted = len(cell) >= 2 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
+    return cell[1:-1].replace('""', '"') if quoted else cell
+
+
+def _check_header(name: str, header: Sequence[str]) -> None:
+    repeated = [column for column, count in Counter(header).items() if count > 1 and column]
+    if repeated:
+        raise ValueError(f"{name}: has the column {repeated[0]!r} {header.count(repeated[0])} times; expected once")
 
 
 def _read_parquet(table: str | os.PathLike[str], name: str) -> Cells:
@@ -178,9 +249,11 @@ def _read_parquet(table: str | os.PathLike[str], name: str) -> Cells:
             f'also "pyarrow<25"'
         ) from None
     try:
-        cells: Cells = parquet.read_table(table).to_pydict()
+        content = parquet.read_table(table)
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
         raise ValueError(f"table={name!r} cannot be read: {error}") from None
+    _check_header(name, content.column_names)
+    cells: Cells = content.to_pydict()
     return cells
 
 
@@ -196,17 +269,8 @@ def _converted(
     return result
 
 
-def _text(value: Any) -> str:
-    """A cell as text; data frames turn whole numbers with gaps into floats."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
-
-
 def _filled(value: Any) -> str:
-    text = _text(value)
+    text = as_text(value)
     if not text:
         raise ValueError("is empty")
     return text
