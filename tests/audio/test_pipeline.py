@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +191,18 @@ def test_a_strategy_takes_it(clips: Clips) -> None:
     dataset = clips.dataset(batch_size=4, shuffle=True, cache=True, augment=True)
     shared = tf.distribute.get_strategy().experimental_distribute_dataset(dataset)
     assert sum(len(x) for x, _ in shared) == 13
+
+
+@pytest.mark.parametrize("options", [{}, {"cache": True}, {"shuffle": True, "repeat": True}])
+def test_a_dataset_that_is_dropped_frees_its_sounds(options: dict[str, Any]) -> None:
+    sounds = [np.full(1_600, 0.1 * n, np.float32) for n in range(1, 6)]
+    clips = Clips.from_arrays(sounds, list("abaab"), sample_rate=16_000)
+    held = weakref.ref(next(iter(clips._waveforms.values())))  # type: ignore[union-attr]
+    iterator = iter(clips.dataset(batch_size=2, **options))
+    del clips, sounds
+    gc.collect()
+    assert held() is not None  # an iterator alone keeps what it reads
+    assert next(iterator)[0].shape == (2, 1_600)
+    del iterator
+    gc.collect()
+    assert held() is None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from tests.sounds import write_folder
 from tfaudiotl.audio.clips import Clips
@@ -108,3 +109,18 @@ def test_map_ahead_passes_errors_on() -> None:
 
     with pytest.raises(AudioError, match=r"x.wav: broken"):
         list(map_ahead(work, range(10)))
+
+
+def test_passes_that_overlap_leave_the_linear_algebra_its_threads(network: PatchNetwork) -> None:
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    before = threads()
+    waveforms = [np.full(16_000, 0.1, np.float32)] * 3
+    first, second = network.run(waveforms), network.run(waveforms)
+    next(first), next(second)
+    assert set(threads()) == {1}
+    first.close()  # type: ignore[attr-defined]
+    assert set(threads()) == {1}
+    list(second)
+    assert threads() == before

@@ -10,7 +10,7 @@ import pytest
 from tests.sounds import write_folder
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.embeddings.extract import EngineOptions
-from tfaudiotl.embeddings.probe import ProbeRow, probe_layers, recommend
+from tfaudiotl.embeddings.probe import ProbeRow, _splits, probe_layers, recommend
 from tfaudiotl.models.builder import build_classifier
 
 KERAS = EngineOptions(runtime="keras")
@@ -54,6 +54,40 @@ def test_a_given_split_and_drawn_folds(clips: Clips, stand_in: Path) -> None:
     table = probe_layers("yamnet", clips, cv=[(rows[rows % 2 == 0], rows[rows % 2 == 1])], **options)  # type: ignore[arg-type]
     assert table.splits == "12 clips to train on, 12 to test on"
     assert probe_layers("yamnet", clips, cv=2, **options).splits == "2 drawn folds, 24 clips"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["windows", "balanced", "indexed"])
+@pytest.mark.parametrize("cv", [3, "given"])
+def test_every_row_of_a_table_is_tested_once_and_no_recording_lies_on_both_sides(
+    clips: Clips, kind: str, cv: int | str
+) -> None:
+    table = {
+        "windows": lambda: clips.windows(0.5),
+        "balanced": lambda: clips[:20].balance(),  # classes of 8, 8 and 4 clips
+        "indexed": lambda: clips[::-1][np.r_[0:24, 3, 3]],
+    }[kind]()
+    kept = np.flatnonzero(np.arange(len(table)) % 7 != 3)  # some could not be used
+    used = table[kept]
+    splits, _ = _splits(table, kept, cv, seed=0)
+    assert np.array_equal(np.sort(np.concatenate([test for _, test in splits])), np.arange(len(used)))
+    for train, test in splits:
+        assert np.array_equal(np.sort(np.concatenate([train, test])), np.arange(len(used)))
+        assert not {used.paths[row] for row in train} & {used.paths[row] for row in test}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([([0, 2], [1, 3])], r"cv\[0\]: .* is on both sides, in 2 of 2 rows"),
+        ([([0, 1], [2, 48])], r"cv\[0\]: row 48 is none of the 48 clips, 0 to 47"),
+        ([([0, 1], [-1])], r"row -1"),
+    ],
+)
+def test_given_pairs_are_checked(clips: Clips, pairs: list[tuple[list[int], list[int]]], message: str) -> None:
+    windows = clips.windows(0.6)
+    assert len(windows) == 48
+    with pytest.raises(ValueError, match=message):
+        _splits(windows, np.arange(48), pairs, seed=0)  # type: ignore[arg-type]
 
 
 def test_unusable_sounds_are_raised_or_left_out(tmp_path: Path, stand_in: Path) -> None:

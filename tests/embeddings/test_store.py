@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.sounds import sound, write_folder
 from tfaudiotl.audio.sources import sound_files
 from tfaudiotl.embeddings import extract
 from tfaudiotl.embeddings.extract import EngineOptions, Extractor, embed, embed_to_store
-from tfaudiotl.embeddings.store import EmbeddingStore, StoreError
+from tfaudiotl.embeddings.store import EmbeddingStore, StoreError, Unit, _index_sum
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.builder import embedding_model
 
@@ -49,7 +50,6 @@ def test_rows_are_the_models_and_know_their_time(
         waveform, _ = soundfile.read(path, dtype="float32")
         np.testing.assert_allclose(rows, np.asarray(model(waveform[None]))[0], rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(times, [[0, 0.96], [0.48, 1.2]])
-        assert isinstance(rows.base, np.memmap) or isinstance(rows, np.memmap)
     with pytest.raises(StoreError, match=r"layer='layer9' is not in the store, which has \['layer2', 'layer4'\]"):
         opened.read(files[0], "layer9")
 
@@ -156,3 +156,83 @@ def test_embed_uses_a_store(files: list[Path], stand_in: Path, tmp_path: Path) -
     np.testing.assert_array_equal(embed("yamnet", files, store=tmp_path / "copy", **options), stored)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="arrays were given"):
         embed("yamnet", [np.zeros(8_000)], store=tmp_path / "store", **options)  # type: ignore[arg-type]
+
+
+def make_store(folder: Path, recordings: int) -> tuple[EmbeddingStore, list[str]]:
+    """A store of so many recordings of two patches, in shards of 100."""
+    store = EmbeddingStore(folder, config={"patch_seconds": 0.975, "patch_hop_seconds": 0.4875})
+    digests = [f"{number:064x}" for number in range(recordings)]
+    with store.writing():
+        for first in range(0, recordings, 100):
+            units = [Unit(digest, 0, 2, 1.2, "a.wav") for digest in digests[first : first + 100]]
+            store.write(units, {"layer4": np.arange(6 * len(units), dtype=np.float32).reshape(-1, 3) + first})
+    return store, digests
+
+
+def test_reading_many_recordings_holds_no_file_open(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    store, digests = make_store(tmp_path / "store", 1_500)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        rows = [store.read_digest(digest, "layer4")[0] for digest in digests]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [int(row[0, 0]) for row in rows[:102]] == [*range(0, 600, 6), 100, 106]
+
+
+def test_a_passing_read_error_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, digests = make_store(tmp_path / "store", 3)
+    shard = next((tmp_path / "store" / "shards").iterdir())
+
+    def fails(path: object) -> str:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("tfaudiotl.embeddings.store.file_digest", fails)
+        with EmbeddingStore(tmp_path / "store").writing():
+            assert not store.has(digests[0], 0, ["layer4"])
+        broken.setattr(Path, "read_text", lambda path, **options: fails(path))
+        with pytest.raises(StoreError, match="cannot be read"):
+            EmbeddingStore(tmp_path / "store")
+    assert store.has(digests[0], 0, ["layer4"])
+    with EmbeddingStore(tmp_path / "store").writing():
+        assert sorted(path.name for path in shard.iterdir()) == ["index.json", "layer4.npy"]
+
+
+def test_only_the_writer_removes_what_is_damaged(tmp_path: Path) -> None:
+    _, digests = make_store(tmp_path / "store", 3)
+    shard = next((tmp_path / "store" / "shards").iterdir())
+    (shard / "layer4.npy").write_bytes(b"other")
+    opened = EmbeddingStore(tmp_path / "store")
+    assert not opened.has(digests[0], 0, ["layer4"])
+    assert shard.is_dir()
+    with opened.writing():
+        assert not opened.has(digests[0], 0, ["layer4"])
+    assert not shard.exists()
+    assert opened.damaged == [shard.name]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"count": "2"}, {"count": 10**6}, {"first": -1}, {"digest": 7}, {"more": 1}],
+    ids=lambda change: str(change),
+)
+def test_an_index_that_cannot_be_is_damaged(tmp_path: Path, change: dict[str, object]) -> None:
+    _, digests = make_store(tmp_path / "store", 3)
+    path = next((tmp_path / "store" / "shards").iterdir()) / "index.json"
+    index = json.loads(path.read_text())
+    index["units"][0].update(change)
+    index["sum"] = _index_sum(index["units"], index["arrays"])
+    path.write_text(json.dumps(index))
+    opened = EmbeddingStore(tmp_path / "store")
+    with pytest.raises(StoreError):
+        opened.read_digest(digests[1], "layer4")
+
+
+def test_two_first_writers_of_different_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = EmbeddingStore(tmp_path / "store", config={"weights": "a"})
+    (tmp_path / "store" / "store.json").unlink()  # as if the second one had not seen it yet
+    EmbeddingStore(tmp_path / "store", config={"weights": "b"})
+    with pytest.raises(StoreError, match="weights is 'b', not 'a'"), first.writing():
+        pass

@@ -6,7 +6,8 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -198,6 +199,23 @@ def _shard(rows: Clips, shard: tuple[int, int]) -> Clips:
     return rows[np.arange(number, len(rows), count)]
 
 
+class _Weakly:
+    """Calls a method of an object without keeping the object.
+
+    TensorFlow keeps what it is given for ``numpy_function`` until the process ends, and with it would keep a table of
+    clips and all its sounds in memory. The reader lives as long as its dataset does, which has other methods of it.
+    """
+
+    def __init__(self, method: Callable[..., Any]):
+        self._method = weakref.WeakMethod(method)
+
+    def __call__(self, *args: Any) -> Any:
+        method = self._method()
+        if method is None:
+            raise ReferenceError("the dataset of this element is not there any more")
+        return method(*args)
+
+
 class _Reader:
     """Decodes rows of a table inside a tf.data graph."""
 
@@ -215,7 +233,7 @@ class _Reader:
         """Row number -> (usable, row number, waveform (samples,)), as graph operations."""
         if self.decoder is not None:
             return tf.constant(True), row, self.decoder.read(row)
-        waveform, usable = tf.numpy_function(self._decode, [row], (tf.float32, tf.bool), stateful=True)
+        waveform, usable = tf.numpy_function(_Weakly(self._decode), [row], (tf.float32, tf.bool), stateful=True)
         waveform.set_shape((self.samples,))
         usable.set_shape(())
         return usable, row, waveform

@@ -17,9 +17,9 @@ from typing import TypeVar
 
 import keras
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from tfaudiotl._seeds import stream
+from tfaudiotl._threads import one_blas_thread
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.waveform import trim_padding
 from tfaudiotl.embeddings.logmel import fast_frontend
@@ -124,7 +124,7 @@ class PatchNetwork:
         """
         runner = self.prepare(expected_patches)
         # The pool's threads are all the cores can take; products in them must not start more.
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self.workers) as pool:
+        with one_blas_thread(), ThreadPoolExecutor(self.workers) as pool:
             yield from _Pass(self, runner, pool, trim).results(iter(jobs))
 
     def pictures(self, job: Job, trim: bool) -> np.ndarray | AudioError:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from tfaudiotl._seeds import stream
+from tfaudiotl._threads import one_blas_thread
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.splits import units
 from tfaudiotl.embeddings.extract import ADVICE, EngineOptions, Extractor, pool_patches
 from tfaudiotl.embeddings.runners import cores
 from tfaudiotl.errors import AudioError, AudioErrors
@@ -143,7 +144,7 @@ def probe_layers(
         backbone: a name from ``list_backbones()``.
         clips: labelled, one label each.
         cv: the number of folds to draw (stratified, groups and files kept together), "given" for the
-            clips' own folds, or pairs of row numbers (train, test).
+            clips' own folds, or pairs of row numbers (train, test) with no recording on both sides.
         layers: names; None: all.
         pairs: pairs of layers to probe side by side as well.
         few_shot: also train on so many clips per class, drawn ``repeats`` times from the training part
@@ -176,7 +177,7 @@ def probe_layers(
     start = perf_counter()
     used = clips[kept]
     labels = used.targets.argmax(axis=1)
-    splits, words = _splits(used, kept, cv, seed)
+    splits, words = _splits(clips, kept, cv, seed)
     shots = _shots(splits, labels, few_shot, repeats, seed) if few_shot else []
     work = multiply_adds(backbone)
     total = max(cost for cost, _ in work.values())
@@ -194,7 +195,8 @@ def probe_layers(
             )
         )  # fmt: skip
     seconds["probe"] = perf_counter() - start
-    tested = len(np.unique(np.concatenate([test for _, test in splits])))
+    # Windows of one recording are nearly one observation.
+    tested = len(np.unique(units(used, "source")[np.concatenate([test for _, test in splits])]))
     best, reason = recommend(rows, tested)
     return ProbeTable(backbone, rows, best, reason, words, len(used), skipped, seconds)
 
@@ -229,19 +231,19 @@ def _clip_vectors(
     return dict(zip(extractor.layers, columns, strict=True)), np.array(kept), skipped
 
 
-def _splits(used: Clips, kept: np.ndarray, cv: int | str | Sequence[Split], seed: int) -> tuple[list[Split], str]:
-    """Row numbers among the clips used, and what they are in words."""
+def _splits(clips: Clips, kept: np.ndarray, cv: int | str | Sequence[Split], seed: int) -> tuple[list[Split], str]:
+    """Row numbers among the clips used, which are ``clips[kept]``, and what they are in words."""
+    used = clips[kept]
     if isinstance(cv, str) and cv != "given":
         raise ValueError(f"cv={cv!r}: a number of folds, 'given', or pairs of row numbers")
     if isinstance(cv, (int, str)):
-        place = {row: number for number, row in enumerate(used.source)}
-        folds = used.folds(None if cv == "given" else int(cv), seed=seed)
-        splits = [
-            (np.array([place[row] for row in train.source]), np.array([place[row] for row in test.source]))
-            for _, train, test in folds
-        ]
+        # Windows of a recording and rows drawn again have the source in common, so rows are numbered here.
+        numbered = replace(used, source=np.arange(len(used)))
+        folds = numbered.folds(None if cv == "given" else int(cv), seed=seed)
+        splits = [(train.source, test.source) for _, train, test in folds]
         return splits, f"{len(splits)} {'given' if cv == 'given' else 'drawn'} folds, {len(used)} clips"
     place = {int(row): number for number, row in enumerate(kept)}
+    _check_pairs(cv, clips)
     pairs = [tuple(np.array([place[int(row)] for row in part if int(row) in place]) for part in pair) for pair in cv]
     if not pairs or any(len(part) == 0 for pair in pairs for part in pair):
         raise ValueError("cv: every pair needs rows to train on and rows to test on")
@@ -251,6 +253,22 @@ def _splits(used: Clips, kept: np.ndarray, cv: int | str | Sequence[Split], seed
         else f"{len(pairs)} given splits"
     )
     return [(train, test) for train, test in pairs], words
+
+
+def _check_pairs(cv: Sequence[Split], clips: Clips) -> None:
+    """Raises ValueError for rows that there are none of, and for a recording on both sides of a split."""
+    recording = units(clips, "source", copies=False)
+    for number, pair in enumerate(cv):
+        train, test = (np.asarray(part, int) for part in pair)
+        outside = [int(row) for row in [*train, *test] if not 0 <= row < len(clips)]
+        if outside:
+            raise ValueError(f"cv[{number}]: row {outside[0]} is none of the {len(clips)} clips, 0 to {len(clips) - 1}")
+        shared = test[np.isin(recording[test], recording[train])]
+        if len(shared):
+            raise ValueError(
+                f"cv[{number}]: {clips.paths[shared[0]]} is on both sides, in {len(shared)} of {len(test)} rows to "
+                "test on: keep the windows of a recording together"
+            )
 
 
 def _shots(splits: Sequence[Split], labels: np.ndarray, k: int, repeats: int, seed: int) -> list[Split]:
@@ -269,7 +287,7 @@ def _shots(splits: Sequence[Split], labels: np.ndarray, k: int, repeats: int, se
 
 def _accuracies(x: np.ndarray, labels: np.ndarray, splits: Sequence[Split]) -> np.ndarray:
     """Accuracy on each split; the splits run side by side, each on one core."""
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(cores()) as pool:
         return np.array(list(pool.map(partial(_accuracy, x, labels), splits)))
 
 

@@ -31,6 +31,10 @@ class StoreError(ValueError):
     """A store that cannot be read, is being written, or was made in another way."""
 
 
+class DamagedError(StoreError):
+    """A shard whose content is not what was written."""
+
+
 @dataclass(frozen=True)
 class Unit:
     """A piece of a recording: what is computed, stored and found again as one.
@@ -49,8 +53,13 @@ class Unit:
     seconds: float
     path: str
 
+    def __post_init__(self) -> None:
+        numbers = self.first, self.count
+        if not all(isinstance(number, int) and number >= 0 for number in numbers) or not isinstance(self.digest, str):
+            raise ValueError(f"first={self.first!r}, count={self.count!r}: expected whole numbers of at least 0")
 
-@dataclass
+
+@dataclass(eq=False)
 class Shard:
     """One folder of the store, as its index tells."""
 
@@ -59,14 +68,33 @@ class Shard:
     sums: dict[str, str]  # layer -> SHA-256 of its file
     checked: set[str] = field(default_factory=set)
 
-    def array(self, layer: str) -> np.ndarray:
-        """The rows of a layer, memory-mapped, after one check of their sum; StoreError if it fails."""
+    def check(self, layer: str) -> None:
+        """Compares a layer's file with its sum, once.
+
+        Raises:
+            DamagedError: it is another one, or the file is not there.
+            OSError: the file cannot be read, which says nothing about what is in it.
+        """
         path = self.folder / f"{layer}.npy"
-        if layer not in self.checked:
-            if not path.is_file() or file_digest(path) != self.sums[layer]:
-                raise StoreError(f"{path}: damaged; the next run of embed with this store computes it again")
-            self.checked.add(layer)
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        if layer in self.checked:
+            return
+        if not path.is_file() or file_digest(path) != self.sums[layer]:
+            raise DamagedError(f"{path}: damaged; the next run of embed with this store computes it again")
+        try:
+            held = len(self._map(layer))
+        except ValueError as error:
+            raise DamagedError(f"{path}: damaged: {error}") from error
+        if held != (listed := sum(unit.count for unit in self.units)):
+            raise DamagedError(f"{path}: damaged: it has {held} rows, its index lists {listed}")
+        self.checked.add(layer)
+
+    def rows(self, layer: str, first: int, count: int) -> np.ndarray:
+        """Some rows of a layer, in memory: a mapping for each recording would hold a file open for each."""
+        self.check(layer)
+        return np.array(self._map(layer)[first : first + count])
+
+    def _map(self, layer: str) -> np.ndarray:
+        return np.load(self.folder / f"{layer}.npy", mmap_mode="r", allow_pickle=False)
 
 
 class EmbeddingStore:
@@ -82,10 +110,12 @@ class EmbeddingStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, config: Mapping[str, Any] | None = None):
-        self.folder = Path(folder)
+        self.folder, self._wanted = Path(folder), config
         self.config = self._agree(config)
         self.damaged: list[str] = []
-        self._found: dict[tuple[str, int, str], tuple[Shard, int, Unit]] = {}
+        # (digest, layer) -> first patch of a piece -> where it is
+        self._found: dict[tuple[str, str], dict[int, tuple[Shard, int, Unit]]] = {}
+        self._writing = False
         shards = self.folder / "shards"
         for entry in sorted(shards.iterdir()) if shards.is_dir() else []:
             if not entry.name.startswith("."):
@@ -117,43 +147,56 @@ class EmbeddingStore:
             index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             if index["sum"] != _index_sum(index["units"], index["arrays"]):
                 raise ValueError("its checksum does not fit")
+            if any(Path(layer).name != layer for layer in index["arrays"]):
+                raise ValueError("a layer's name is a path")
             shard = Shard(folder, [Unit(**unit) for unit in index["units"]], index["arrays"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             self.damaged.append(folder.name)
             return
+        except OSError as error:  # says nothing about what is in it
+            raise StoreError(f"{folder / 'index.json'}: cannot be read: {error}") from error
         row = 0
         for unit in shard.units:
             for layer in shard.sums:
-                self._found[unit.digest, unit.first, layer] = (shard, row, unit)
+                self._found.setdefault((unit.digest, layer), {})[unit.first] = (shard, row, unit)
             row += unit.count
 
     @property
     def layers(self) -> list[str]:
         """Names of the layers that something is stored of."""
-        return sorted({layer for _, _, layer in self._found})
+        return sorted({layer for _, layer in self._found})
 
     @property
     def files(self) -> dict[str, str]:
         """Digest of every recording -> its path when it was read."""
-        return {digest: unit.path for (digest, _, _), (_, _, unit) in self._found.items()}
+        return {digest: unit.path for (digest, _), pieces in self._found.items() for _, _, unit in pieces.values()}
 
     def has(self, digest: str, first: int, layers: Sequence[str]) -> bool:
-        """Whether all these layers of a piece are stored, and undamaged."""
+        """Whether all these layers of a piece are stored, undamaged, and can be read now.
+
+        Nothing is removed but by the store's writer, which puts a damaged shard out of the way.
+        """
         for layer in layers:
-            found = self._found.get((digest, first, layer))
+            found = self._found.get((digest, layer), {}).get(first)
             if found is None:
                 return False
             try:
-                found[0].array(layer)
-            except (StoreError, OSError, ValueError):
-                self._drop(found[0])
+                found[0].check(layer)
+            except DamagedError:
+                if self._writing:
+                    self._drop(found[0])
+                return False
+            except OSError:
                 return False
         return True
 
     def _drop(self, shard: Shard) -> None:
         """Forgets a damaged shard and puts it out of the way."""
         self.damaged.append(shard.folder.name)
-        self._found = {key: value for key, value in self._found.items() if value[0] is not shard}
+        for pieces in self._found.values():
+            for first in [first for first, piece in pieces.items() if piece[0] is shard]:
+                del pieces[first]
+        self._found = {key: pieces for key, pieces in self._found.items() if pieces}
         shutil.rmtree(shard.folder, ignore_errors=True)
 
     def read(self, path: str | os.PathLike[str], layer: str) -> tuple[np.ndarray, np.ndarray]:
@@ -164,8 +207,7 @@ class EmbeddingStore:
             layer: one of ``layers``.
 
         Returns:
-            float32 ``(patches, dim)``, memory-mapped where it is in one piece, and float64 ``(patches, 2)``:
-            start and end second of each row.
+            float32 ``(patches, dim)``, and float64 ``(patches, 2)``: start and end second of each row.
 
         Raises:
             StoreError: not stored, or damaged.
@@ -174,26 +216,20 @@ class EmbeddingStore:
 
     def read_digest(self, digest: str, layer: str, *, name: str = "") -> tuple[np.ndarray, np.ndarray]:
         """As ``read``, by the SHA-256 of the file's bytes."""
-        pieces = sorted(
-            ((unit.first, shard, row, unit) for (d, _, n), (shard, row, unit) in self._matches(digest, layer)),
-            key=lambda piece: piece[0],
-        )
+        pieces = sorted(self._found.get((digest, layer), {}).items(), key=lambda piece: piece[0])
         patch, hop = self.config["patch_seconds"], self.config["patch_hop_seconds"]
         rows, firsts, expected = [], [], 0
-        for first, shard, row, unit in pieces:
+        for first, (shard, row, unit) in pieces:
             if first != expected:
                 break
-            rows.append(shard.array(layer)[row : row + unit.count])
+            rows.append(shard.rows(layer, row, unit.count))
             firsts.append(np.arange(first, first + unit.count))
             expected += unit.count
-        if not pieces or expected < pieces[-1][0] + pieces[-1][3].count:
+        if not pieces or expected < pieces[-1][0] + pieces[-1][1][2].count:
             raise StoreError(f"{name or digest}: layer={layer!r} is not in the store, which has {self.layers}")
         starts = np.concatenate(firsts) * hop
-        ends = np.maximum(np.minimum(starts + patch, pieces[0][3].seconds), starts)
+        ends = np.maximum(np.minimum(starts + patch, pieces[0][1][2].seconds), starts)
         return rows[0] if len(rows) == 1 else np.concatenate(rows), np.stack([starts, ends], axis=1)
-
-    def _matches(self, digest: str, layer: str) -> Iterator[tuple[tuple[str, int, str], tuple[Shard, int, Unit]]]:
-        return (item for item in self._found.items() if item[0][0] == digest and item[0][2] == layer)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -207,12 +243,17 @@ class EmbeddingStore:
                 pass  # Windows: two writers at once are the user's to avoid
             except OSError:
                 raise StoreError(f"store={str(self.folder)!r}: another process is writing to it") from None
+            self._agree(self._wanted)  # again: another one may have made the store at the same moment
             shards = self.folder / "shards"
             shards.mkdir(exist_ok=True)
             for entry in shards.iterdir():
                 if entry.name.startswith(".") or entry.name in self.damaged:
                     shutil.rmtree(entry, ignore_errors=True)
-            yield
+            self._writing = True
+            try:
+                yield
+            finally:
+                self._writing = False
 
     def write(self, units: Sequence[Unit], arrays: Mapping[str, np.ndarray]) -> None:
         """Adds a shard, in one step.
