@@ -161,8 +161,8 @@ def check_samples(name: str, samples: NDArray[np.float32], *, first: int = 0) ->
     if peak > _PEAK_LIMIT:
         bits = next((bits for bits, full in _FULL_SCALES.items() if peak <= full), None)
         if bits:
-            full = f"divide them by their full scale, {_FULL_SCALES[bits]:.0f}"
-            scaling = f"look like {bits}-bit integers that were not scaled: {full}"
+            full = f"divide them by the full scale of {bits} bits, {_FULL_SCALES[bits]:.0f}"
+            scaling = f"look like integers that were not scaled: {full}"
         else:
             scaling = f"are larger than any integers' full scale: divide them by their peak, {peak:g}"
         raise AudioError(

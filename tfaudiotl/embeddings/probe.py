@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tfaudiotl._files import show_name
 from tfaudiotl._seeds import stream
 from tfaudiotl._threads import one_blas_thread
 from tfaudiotl.audio.clips import Clips
@@ -266,8 +267,8 @@ def _check_pairs(cv: Sequence[Split], clips: Clips) -> None:
         shared = test[np.isin(recording[test], recording[train])]
         if len(shared):
             raise ValueError(
-                f"cv[{number}]: {clips.paths[shared[0]]} is on both sides, in {len(shared)} of {len(test)} rows to "
-                "test on: keep the windows of a recording together"
+                f"cv[{number}]: {show_name(clips.paths[shared[0]])} is on both sides, in {len(shared)} of {len(test)} "
+                "rows to test on: keep the windows of a recording together"
             )
 
 
