@@ -307,7 +307,8 @@ def test_a_sample_rate_out_of_range_names_the_file_and_is_skipped(tmp_path: Path
 @pytest.mark.parametrize(("peak", "divisor"), [(90.0, 128), (20_000.0, 32_768), (5e6, 8_388_608), (2e9, 2_147_483_648)])
 def test_unscaled_floats_say_how_to_scale(tmp_path: Path, peak: float, divisor: int) -> None:
     path = write(tmp_path / "a.wav", peak * tone(0.5, RATE, amplitude=1.0), RATE, "FLOAT")
-    with pytest.raises(AudioError, match=rf"a\.wav: float samples reach .* divide them by the full scale of \d+ bits, {divisor},"):
+    message = rf"a\.wav: float samples reach .* divide them by the full scale of \d+ bits, {divisor},"
+    with pytest.raises(AudioError, match=message):
         load_audio(path)
 
 
