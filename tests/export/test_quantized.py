@@ -291,3 +291,61 @@ def test_mediapipe_embeds_with_embedding_models(stand_in: Path, held_out: Clips,
         (found, *_) = embedder.embed(AudioData.create_from_array(window, 16_000))
     wanted = open_artifact(path).scores(window[None])[0]
     np.testing.assert_allclose(found.embeddings[0].embedding, wanted, atol=1e-3)
+
+
+def test_calibrating_and_verifying_on_the_same_clips_is_said(
+    model: keras.Model, held_out: Clips, tmp_path: Path
+) -> None:
+    from tfaudiotl.export.sound import same_sounds
+
+    with pytest.warns(UserWarning, match="verify: 15 of 15 clips are of recordings in calibrate"):
+        path = export_tflite(
+            model, tmp_path / "m.tflite", quantize="int8", calibrate=held_out, verify=held_out, min_agreement=0
+        )
+    assert json.loads(path.with_suffix(".report.json").read_text())["calibrated"] == 15
+    assert "15 of the 15 clips are of recordings that the file was calibrated on" in (
+        path.with_suffix(".report.md").read_text()
+    )
+    with pytest.warns(UserWarning, match="verify: 1 of 2 clips"):
+        assert same_sounds([held_out.load(0)], [held_out.load(0), held_out.load(1)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("m.report.json", {"verify": [np.ones(16_000)]}), ("m.cc", {"c_array": True})]
+)
+def test_what_lies_beside_is_not_replaced_unasked(
+    model: keras.Model, tmp_path: Path, name: str, arguments: dict
+) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=f"{name}' exists already"):
+        export_tflite(model, tmp_path / "m.tflite", **arguments)
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_no_report_is_left_where_the_file_could_not_take_its_place(
+    model: keras.Model, held_out: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tfaudiotl._files.replace", full)
+    with pytest.raises(ExportError, match="No space left"):
+        export_tflite(model, tmp_path / "m.tflite", verify=held_out[:2])
+    assert not list(tmp_path.glob("*.report.*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "named"),
+    [
+        ("m.tflite", {"samples": 100}, r"samples=100: .* at least 15600 \(0.975 s"),
+        ("m.bin", {}, r"m.bin': the name of a .tflite file ends in .tflite"),
+        ("m", {}, r"ends in .tflite"),
+    ],
+)
+def test_names_and_windows_that_nobody_meant_are_refused(
+    model: keras.Model, tmp_path: Path, name: str, arguments: dict, named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        export_tflite(model, tmp_path / name, **arguments)
+    assert not list(tmp_path.iterdir())

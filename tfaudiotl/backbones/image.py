@@ -88,7 +88,10 @@ class SpectrogramImage(keras.layers.Layer):
         self.size, self.channels, self.low, self.high = size, channels, low, high
 
     def call(self, x: Any) -> Any:
-        x = self.low + (self.high - self.low) * ops.clip((x - BLACK) / (WHITE - BLACK), 0.0, 1.0)
+        x = (x - BLACK) / (WHITE - BLACK)
+        # Cut to 0 and 1, by operators that have an integer form in .tflite files; a minimum has none.
+        x = 1.0 - ops.relu(1.0 - ops.relu(x))
+        x = self.low + (self.high - self.low) * x
         x = ops.image.resize(x, (self.size, self.size), interpolation="bilinear", data_format="channels_last")
         return ops.concatenate([x] * self.channels, axis=-1)
 

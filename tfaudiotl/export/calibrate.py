@@ -9,6 +9,8 @@ import numpy as np
 from tfaudiotl.export.flatbuffer import Graph
 
 ROWS = 8  # positions of a picture kept per window, evenly spaced
+# Least width of a range: kernels count the 6 of a ReLU6 in steps of it, as int32, and a step is a 32,767th of it at 16 bits.
+NARROWEST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,9 @@ class Ranges:
         return low * best, high * best
 
     def extremes(self) -> tuple[float, float]:
-        """The least and the largest value; includes zero, and is never empty."""
+        """The least and the largest value; includes zero, and is at least ``NARROWEST`` wide."""
         low, high = min(0.0, float(self.low.min())), max(0.0, float(self.high.max()))
-        return (low, high) if high > low else (low, low + 1e-6)
+        return low, max(high, low + NARROWEST)
 
     def scaled(self, factors: np.ndarray) -> Ranges:
         """The ranges after channels are multiplied by positive ``factors``."""
@@ -77,7 +79,14 @@ def measure_ranges(content: bytes, windows: np.ndarray) -> dict[str, Ranges]:
     interpreter.allocate_tensors()
     (taken,) = interpreter.get_input_details()
     graph = Graph(content)
-    computed = {tensor for op in graph.operators() for tensor in op.outputs if graph.type(tensor) == "FLOAT32"}
+    read = {tensor for op in graph.operators() for tensor in op.inputs} | set(graph.outputs)
+    # An operator's output that nothing reads, such as one part of a split, has no memory.
+    computed = {
+        tensor
+        for op in graph.operators()
+        for tensor in op.outputs
+        if graph.type(tensor) == "FLOAT32" and tensor in read
+    }
     tensors = sorted(computed | set(graph.inputs))
     values: dict[int, list[np.ndarray]] = {tensor: [] for tensor in tensors}
     low: dict[int, list[np.ndarray]] = {tensor: [] for tensor in tensors}

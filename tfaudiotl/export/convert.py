@@ -135,6 +135,14 @@ def known_frontend(model: keras.Model) -> LogMelSpec | WindowSpec | None:
     return spec
 
 
+def has_patches(model: keras.Model) -> bool:
+    """Whether the model takes patches, or has a front-end of patches that can be left out."""
+    if takes_patches(model):
+        return True
+    found = any(layer.name == "patch_batch" for layer in model.layers)
+    return found and not is_sequence_head(model) and not isinstance(grid_of_model(model), WindowSpec)
+
+
 def frontend_spec(model: keras.Model) -> LogMelSpec | WindowSpec:
     """The numbers of the front-end that the model has, or of which it takes patches; ExportError if it does not say."""
     spec = known_frontend(model)
@@ -158,8 +166,11 @@ def window_shape(model: keras.Model, samples: int | None) -> tuple[int, ...]:
         if grid_of_model(model) is None:
             raise ValueError("samples=None: this model has no fixed input length; give samples=")
         return (timeline_window(model),)
-    if not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"samples={samples!r}: a positive whole number of samples, or None")
+    grid = grid_of_model(model)
+    least = grid.min_samples if grid else 1
+    if not isinstance(samples, int) or samples < least:
+        seconds = f" ({least / grid.sample_rate:g} s, what the backbone hears at once)" if grid else ""
+        raise ValueError(f"samples={samples!r}: a whole number of samples, at least {least}{seconds}, or None")
     return (samples,)
 
 
@@ -186,7 +197,7 @@ def patch_function(model: keras.Model) -> Callable[[Any], Any]:
     if is_sequence_head(model):
         raise ValueError("input='patches': this model's head takes all patches of a clip in their order")
     names = {layer.name for layer in model.layers}
-    if "patch_batch" not in names or isinstance(grid_of_model(model), WindowSpec):
+    if not has_patches(model):
         raise ValueError(f"input='patches': model {model.name!r} has no front-end of patches to leave out")
     start = model.get_layer("patch_batch").output
     shape = tuple(start.shape[1:])

@@ -101,6 +101,13 @@ class Graph:
         """The tensor's type, such as "FLOAT32" or "INT8"."""
         return _TYPE_NAMES[self._graph.tensors[tensor].type]
 
+    def coding(self, tensor: int) -> tuple[float, int] | None:
+        """Scale and zero point of a tensor of integers that has one of each; None for others."""
+        coded = self._graph.tensors[tensor].quantization
+        if coded is None or coded.scale is None or len(coded.scale) != 1:
+            return None
+        return float(coded.scale[0]), int(coded.zeroPoint[0])
+
     def is_constant(self, tensor: int) -> bool:
         """Whether the file holds the tensor's values."""
         return self.constant_bytes(tensor) > 0

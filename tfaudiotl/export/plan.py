@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tfaudiotl.export.audit import LAYERS, part_of, short_name
+from tfaudiotl.export.audit import LAYERS, is_heavy, part_of, short_name
 from tfaudiotl.export.calibrate import measure_ranges
 from tfaudiotl.export.equalize import Equalized, equalize
 from tfaudiotl.export.flatbuffer import Graph, Operator
@@ -41,8 +41,9 @@ def quantize_dynamic(content: bytes) -> Quantized:
     These hold 98 % of the weights. Depthwise layers and the front-end, where dynamic quantisation does the
     damage, hold little; so does the first convolution.
     """
-    schemes = {op.name: "dynamic" for op, _ in _network(content) if _is_heavy(Graph(content), op)}
-    return Quantized(apply_schemes(content, schemes), schemes)
+    graph = Graph(content)
+    schemes = {op.name: "dynamic" for op, _ in _network(graph) if is_heavy(graph, op)}
+    return Quantized(apply_schemes(content, schemes, graph=graph), schemes)
 
 
 def quantize_static(content: bytes, windows: np.ndarray, *, near: float = NEAR) -> Quantized:
@@ -59,9 +60,9 @@ def quantize_static(content: bytes, windows: np.ndarray, *, near: float = NEAR) 
         near: at least 1.
     """
     trial = _Trial(Equalized(content, measure_ranges(content, windows)), windows)
-    graph = Graph(content)
+    graph = trial.graph
     blocks: dict[str, list[Operator]] = {}
-    for op, block in _network(content):
+    for op, block in _network(graph):
         blocks.setdefault(block, []).append(op)
 
     def schemes(static: set[str], *, others: bool) -> dict[str, str]:
@@ -70,7 +71,7 @@ def quantize_static(content: bytes, windows: np.ndarray, *, near: float = NEAR) 
             for op in operators:
                 if block in static:
                     chosen[op.name] = "static"
-                elif others and _is_heavy(graph, op):
+                elif others and is_heavy(graph, op):
                     chosen[op.name] = "dynamic"
         return chosen
 
@@ -83,7 +84,7 @@ def quantize_static(content: bytes, windows: np.ndarray, *, near: float = NEAR) 
     most = near * trial.judge_schemes(schemes(set(), others=True))[1]
     chosen = out(_least(len(blocks) - 1, lambda taken: trial.judge_schemes(out(taken))[1] <= most))
     sensitivity = {block: agreement for block, (agreement, _) in alone.items()}
-    return Quantized(apply_schemes(content, chosen, trial.limits), chosen, sensitivity)
+    return Quantized(trial.apply(chosen), chosen, sensitivity)
 
 
 def quantize_throughout(content: bytes, patches: np.ndarray, *, goal: float = GOAL) -> Quantized:
@@ -98,7 +99,7 @@ def quantize_throughout(content: bytes, patches: np.ndarray, *, goal: float = GO
         goal: agreement with the float file on these patches to aim at.
     """
     trial = _Trial(equalize(content, measure_ranges(content, patches)), patches)
-    operators = list(Graph(trial.content).operators())
+    operators = list(trial.graph.operators())
     layers = [op.name for op in operators if op.kind in LAYERS]
     alone = {name: trial.judge_schemes({name: "static"}) for name in layers}
     worst_first = sorted(alone, key=lambda name: (-alone[name][1], name))
@@ -107,7 +108,7 @@ def quantize_throughout(content: bytes, patches: np.ndarray, *, goal: float = GO
         wide = worst_first[:count]
         schemes = {op.name: "static16" if op.name in wide else "static" for op in operators}
         limits = trial.limits | {name: trial.ranges[name].extremes() for name in wide}
-        return apply_schemes(trial.content, schemes, limits, int8_io=True), schemes
+        return trial.apply(schemes, limits, int8_io=True), schemes
 
     def enough(count: int) -> bool:
         return trial.judge(with_wide(count)[0])[0] >= goal
@@ -116,21 +117,19 @@ def quantize_throughout(content: bytes, patches: np.ndarray, *, goal: float = GO
     return Quantized(content, schemes, {short_name(name): agreement for name, (agreement, _) in alone.items()})
 
 
-def _network(content: bytes) -> list[tuple[Operator, str]]:
-    """Layers and means behind the front-end, with their blocks."""
+def _network(graph: Graph) -> list[tuple[Operator, str]]:
+    """Layers and means behind the front-end, with their blocks.
+
+    A layer whose filters are computed in the file, as RawNet2's sinc filters are, stays in float: its filters would be
+    coded like sound, with a zero point, which the kernels refuse.
+    """
     found, part = [], "front-end"
-    for op in Graph(content).operators():
+    for op in graph.operators():
         part = part_of(op, part)
-        if part != "front-end" and op.kind in (*LAYERS, "MEAN"):
+        coded = op.kind == "MEAN" or (op.kind in LAYERS and graph.is_constant(op.inputs[1]))
+        if part != "front-end" and coded:
             found.append((op, part))
     return found
-
-
-def _is_heavy(graph: Graph, op: Operator) -> bool:
-    """Whether dynamic quantisation pays: dense layers, and convolutions that mix more than one channel."""
-    if op.kind == "CONV_2D":
-        return graph.shape(op.inputs[1])[-1] > 1
-    return op.kind == "FULLY_CONNECTED"
 
 
 class _Trial:
@@ -138,6 +137,7 @@ class _Trial:
 
     def __init__(self, prepared: Equalized, windows: np.ndarray):
         self.content, self.ranges = prepared.content, prepared.ranges
+        self.graph = Graph(prepared.content)
         self.limits = {name: found.limits() for name, found in self.ranges.items()}
         self._judged = windows[np.linspace(0, len(windows) - 1, min(JUDGED, len(windows))).astype(int)]
         self._wanted = run_content(self.content, self._judged)
@@ -150,7 +150,13 @@ class _Trial:
 
     def judge_schemes(self, schemes: dict[str, str]) -> tuple[float, float]:
         """Likewise, of the file quantised so."""
-        return self.judge(apply_schemes(self.content, schemes, self.limits))
+        return self.judge(self.apply(schemes))
+
+    def apply(
+        self, schemes: dict[str, str], limits: dict[str, tuple[float, float]] | None = None, *, int8_io: bool = False
+    ) -> bytes:
+        """The file quantised so, with its own ranges or others."""
+        return apply_schemes(self.content, schemes, limits or self.limits, graph=self.graph, int8_io=int8_io)
 
 
 def _least(most: int, enough: Callable[[int], bool]) -> int:

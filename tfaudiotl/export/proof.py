@@ -82,6 +82,7 @@ class Proof:
         windows, clips: how many were compared.
         worst: clips that differ most: name, and largest difference of a score.
         sensitivity: block -> agreement when that block alone is int8.
+        calibrated: how many of the clips are of recordings that the file was calibrated on.
     """
 
     compared: list[Compared]
@@ -92,13 +93,20 @@ class Proof:
     clips: int
     worst: list[tuple[str, float]] = field(default_factory=list)
     sensitivity: dict[str, float] = field(default_factory=dict)
+    calibrated: int = 0
 
     def save(self, path: Path) -> tuple[Path, Path]:
         """Writes NAME.report.md and NAME.report.json beside ``path``."""
         content = json_text(asdict(self) | {"audit": self.audit.to_dict()}, indent=1)
+        text, data = report_paths(path)
+        return write_atomic(text, self.to_markdown(path.name)), write_atomic(data, content)
+
+    def _warning(self) -> str:
+        if not self.calibrated:
+            return ""
         return (
-            write_atomic(path.with_suffix(".report.md"), self.to_markdown(path.name)),
-            write_atomic(path.with_suffix(".report.json"), content),
+            f"{self.calibrated} of the {self.clips} clips are of recordings that the file was calibrated on: on others "
+            "it may agree less."
         )
 
     def to_markdown(self, name: str) -> str:
@@ -122,6 +130,7 @@ class Proof:
         parts = [
             f"# {escape_markdown(name)}",
             f"{self.windows} windows of {self.clips} clips; agreement, differences and cosine against the Keras model.",
+            self._warning(),
             markdown_table(header, rows),
             "## Milliseconds per window",
             markdown_table(["Threads", "Median", "p95", "Float", "Float p95", "Ratio"], times),
@@ -140,6 +149,11 @@ class Proof:
                 markdown_table(["Block", "Agreement"], listed),
             ]
         return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def report_paths(path: Path) -> tuple[Path, Path]:
+    """Where a file's report is written: NAME.report.md and NAME.report.json."""
+    return path.with_suffix(".report.md"), path.with_suffix(".report.json")
 
 
 def prove(

@@ -20,6 +20,7 @@ def apply_schemes(
     schemes: dict[str, str],
     limits: dict[str, tuple[float, float]] | None = None,
     *,
+    graph: Graph,
     int8_io: bool = False,
 ) -> bytes:
     """Quantises the operators named; all others stay in float.
@@ -30,6 +31,7 @@ def apply_schemes(
             (the same with 16-bit activations), "dynamic" (int8 weights,
             activations quantised as they come) or "weight" (int8 weights, widened for the computation).
         limits: range of each of the file's tensors, by name; needed for "static".
+        graph: the same file, parsed: once for all trials.
         int8_io: also inputs and outputs.
 
     Raises:
@@ -41,7 +43,7 @@ def apply_schemes(
     if static and limits is None:
         raise ValueError("limits=None: static quantisation needs calibrated ranges")
     run = quantizer.Quantizer(bytearray(content))
-    kinds = {op.name: op.kind for op in Graph(content).operators()}
+    kinds = {op.name: op.kind for op in graph.operators()}
     if int8_io:
         for end in ("INPUT", "OUTPUT"):
             run.add_static_config(".*", qtyping.TFLOperationName(end), 8, 8)
@@ -64,6 +66,14 @@ def apply_schemes(
     return bytes(done.quantized_model)
 
 
+def without_integers(graph: Graph) -> list[str]:
+    """Kinds of operators in a float file that the quantizer has no integer form of."""
+    from ai_edge_quantizer import qtyping
+
+    known = {operation.value for operation in qtyping.TFLOperationName}
+    return sorted({op.kind for op in graph.operators()} - known)
+
+
 def _statistics(limits: dict[str, tuple[float, float]]) -> dict[str, dict[str, np.ndarray]]:
     """The ranges as ai-edge-quantizer takes them."""
     return {
@@ -73,11 +83,18 @@ def _statistics(limits: dict[str, tuple[float, float]]) -> dict[str, dict[str, n
 
 
 def run_content(content: bytes, windows: Iterable[np.ndarray]) -> np.ndarray:
-    """Scores ``(windows, ...)`` of a file in memory, one window at a time; int8 ends are coded and decoded."""
+    """Scores ``(windows, ...)`` of a file in memory, one window at a time; int8 ends are coded and decoded.
+
+    Raises:
+        ExportError: the interpreter does not take the file.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=content, num_threads=1)
-    interpreter.allocate_tensors()
+    try:
+        interpreter = Interpreter(model_content=content, num_threads=1)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise ExportError(f"the model cannot be quantised: its file does not load: {error}") from error
     (taken,), (given, *_) = interpreter.get_input_details(), interpreter.get_output_details()
     rows = []
     for window in windows:

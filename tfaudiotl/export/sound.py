@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import warnings
 from collections.abc import Callable, Sequence
 
 import keras
@@ -31,28 +34,8 @@ def waveforms_of(sound: Sound, *, sample_rate: int, limit: int | None = None) ->
     return [np.asarray(sound[int(row)], np.float32) for row in rows]
 
 
-def calibration_windows(
-    sound: Sound,
-    samples: int,
-    *,
-    grid: PatchGrid,
-    class_names: Sequence[str] = (),
-    limit: int = 200,
-    seed: int = 0,
-) -> np.ndarray:
-    """Windows ``(windows, samples)`` to calibrate on; refuses sound that says nothing about the task.
-
-    Args:
-        sound: clips, or waveforms.
-        samples: per window.
-        grid: where the model's patches lie, for the cutting; waveforms have its rate already.
-        class_names: of the model; clips must share some.
-        limit: windows at most.
-        seed: of their choice.
-
-    Raises:
-        ValueError: no sound, nothing but silence, or labels that have nothing to do with the model.
-    """
+def check_calibration(sound: Sound, class_names: Sequence[str]) -> None:
+    """ValueError where there is no sound, or labels have nothing to do with the model's classes."""
     if not len(sound):
         raise ValueError("calibrate is empty: give clips like those that the model will hear")
     if isinstance(sound, Clips) and class_names:
@@ -62,6 +45,28 @@ def calibration_windows(
                 f"calibrate has clips of {sorted(known)[:5]}, and the model's classes are {list(class_names)[:5]}: "
                 "give clips of the model's own classes, or waveforms without labels"
             )
+
+
+def calibration_windows(
+    sound: Sound,
+    samples: int,
+    *,
+    grid: PatchGrid,
+    limit: int = 200,
+    seed: int = 0,
+) -> np.ndarray:
+    """Windows ``(windows, samples)`` to calibrate on; refuses sound that says nothing about ranges.
+
+    Args:
+        sound: clips, or waveforms.
+        samples: per window.
+        grid: where the model's patches lie, for the cutting; waveforms have its rate already.
+        limit: windows at most.
+        seed: of their choice.
+
+    Raises:
+        ValueError: nothing but silence.
+    """
     waveforms = waveforms_of(sound, sample_rate=grid.sample_rate, limit=CLIPS)
     windows = np.array([piece for waveform in waveforms for piece, _ in pieces_of(waveform, grid, samples)])
     windows = windows[[not is_silent(window) for window in windows]]
@@ -69,6 +74,33 @@ def calibration_windows(
         raise ValueError(f"calibrate has {len(windows)} windows that are not silent: nothing to take ranges from")
     chosen = stream("calibration", seed).permutation(len(windows))[:limit]
     return np.ascontiguousarray(windows[np.sort(chosen)])
+
+
+def same_sounds(calibrate: Sound | None, verify: Sound | None) -> int:
+    """How many sounds of ``verify`` are of recordings in ``calibrate`` as well; a warning if there are any."""
+    if calibrate is None or verify is None:
+        return 0
+    known = set(_identities(calibrate))
+    shared = sum(identity in known for identity in _identities(verify))
+    if shared:
+        warnings.warn(
+            f"verify: {shared} of {len(verify)} clips are of recordings in calibrate; others may agree less",
+            stacklevel=3,
+        )
+    return shared
+
+
+def _identities(sound: Sound) -> list[str | bytes]:
+    """Of each sound: its file, or a digest of its samples where it is in memory."""
+    paths = sound.paths if isinstance(sound, Clips) else [""] * len(sound)
+    found: list[str | bytes] = []
+    for row, path in enumerate(paths):
+        if os.path.isfile(path):
+            found.append(os.path.realpath(path))
+        else:
+            samples = sound.load(row) if isinstance(sound, Clips) else np.asarray(sound[row], np.float32)
+            found.append(hashlib.sha256(samples.tobytes()).digest())
+    return found
 
 
 def patch_maker(spec: LogMelSpec) -> Callable[[np.ndarray], np.ndarray]:

@@ -23,16 +23,19 @@ from tfaudiotl.export.convert import (
     INPUTS,
     float_content,
     frontend_spec,
+    has_patches,
     is_classifier,
     takes_patches,
     window_shape,
 )
+from tfaudiotl.export.flatbuffer import Graph
 from tfaudiotl.export.metadata import Metadata, write_metadata
-from tfaudiotl.export.micro import write_c_array
+from tfaudiotl.export.micro import c_paths, write_c_array
 from tfaudiotl.export.plan import Quantized, quantize_dynamic, quantize_static, quantize_throughout
-from tfaudiotl.export.proof import prove
+from tfaudiotl.export.proof import prove, report_paths
+from tfaudiotl.export.quantize import without_integers
 from tfaudiotl.export.slim import drop_fill, halve_constants
-from tfaudiotl.export.sound import calibration_windows, patches_of
+from tfaudiotl.export.sound import calibration_windows, check_calibration, patches_of, same_sounds
 
 QUANTIZE = (None, "float16", "dynamic", "int8", "int8_io")
 CALIBRATED = ("int8", "int8_io")
@@ -72,8 +75,8 @@ def export_tflite(
         input: "waveform", or "patches": log-mel patches ``(1, 96, 64)`` that the device computes itself.
         calibrate: clips of the model's classes (or waveforms at the model's rate) for "int8" and "int8_io": a few
             hundred windows from the training set.
-        verify: clips (or waveforms) to compare the file with the Keras model on; none of ``calibrate``. A
-            report is written beside the file: NAME.report.md and NAME.report.json.
+        verify: clips (or waveforms) to compare the file with the Keras model on; none of ``calibrate``, else the
+            report says so and a warning is given. It is written beside the file: NAME.report.md and NAME.report.json.
         min_agreement: least share of windows with the same best class, in [0, 1].
         frontend: "fft", or "matmul" for runtimes without RFFT2D: no complex numbers, the same result.
         samples: samples per window; None: the model's own fixed length, else the least that the
@@ -81,36 +84,51 @@ def export_tflite(
             10 s (YAMNet: 161,520).
         metadata: what the file says of itself; None fills in the model's name, labels and sample rate.
         c_array: also write NAME.h and NAME.cc, the file as an array for firmware.
-        overwrite: replace an existing file; it stays whole until the new one is complete.
+        overwrite: replace existing files, report and C source too; ``path`` stays whole until the new one is complete.
 
     Returns:
         ``path``.
 
     Raises:
-        FileExistsError: ``path`` exists and ``overwrite`` is false, or it is a folder.
-        ValueError: an argument outside what is allowed; calibration missing, silent or of other classes.
-        ExportError: the model needs more than built-in operators, the file is not what it should be or
+        FileExistsError: ``path``, its report or its C source exists and ``overwrite`` is false, or is a folder.
+        ValueError: a name that does not end in .tflite; an argument outside what is allowed; calibration missing,
+            silent or of other classes.
+        ExportError: the network has no file of the kind that ``quantize`` asks for (the message says which it has); it
+            needs more than built-in operators, the file is not what it should be or
             agrees less than ``min_agreement``, or ``path`` cannot be written.
     """
-    _check(model, quantize, input, calibrate, frontend, min_agreement)
     input = "patches" if takes_patches(model) else input
+    _check(model, quantize, input, calibrate, frontend, min_agreement)
+    _check_sound(model, calibrate if quantize in CALIBRATED else None, verify)
     check_replaceable(path, overwrite=overwrite)
+    for companion in _companions(Path(path), report=verify is not None, c_array=c_array):
+        check_replaceable(companion, overwrite=overwrite)
     plain = float_content(model, input=input, samples=samples, frontend=frontend)
+    _check_operators(model, plain, quantize)
     done = _quantized(model, plain, quantize, input, calibrate, samples)
     slim = plain if quantize is None else drop_fill(done.content)
     facts = _filled(metadata, model, input)
     content = write_metadata(slim, facts)
     audit = audit_content(content, Path(path).name)
     check_audit(audit, quantize=quantize, patches=input == "patches")
+    proof = None
     with new_path(path, overwrite=overwrite) as target:
         target.write_bytes(content)
         if verify is not None:
             proof = prove(model, target, write_metadata(plain, facts), verify, audit=audit, min_agreement=min_agreement)
-            proof = replace(proof, sensitivity=done.sensitivity)
-            proof.save(Path(path))
+    if proof is not None:
+        calibrated = same_sounds(calibrate, verify) if quantize in CALIBRATED else 0
+        replace(proof, sensitivity=done.sensitivity, calibrated=calibrated).save(Path(path))
     if c_array:
         write_c_array(path)
     return Path(path)
+
+
+def _companions(path: Path, *, report: bool, c_array: bool) -> list[Path]:
+    """The files that an export writes beside ``path``."""
+    if path.suffix.lower() != ".tflite":
+        raise ValueError(f"path={str(path)!r}: the name of a .tflite file ends in .tflite")
+    return [*(report_paths(path) if report else ()), *(c_paths(path) if c_array else ())]
 
 
 def _check(
@@ -129,8 +147,9 @@ def _check(
         raise ValueError(f"frontend={frontend!r}: allowed are {', '.join(FRONTENDS)}")
     if not 0 <= min_agreement <= 1:
         raise ValueError(f"min_agreement={min_agreement!r}: allowed is 0 to 1")
-    patches = input == "patches" or takes_patches(model)
-    if quantize == "int8_io" and not patches:
+    if quantize == "int8_io" and not has_patches(model):
+        raise _refused(model, "it has no front-end of patches that the device could compute")
+    if quantize == "int8_io" and input != "patches":
         raise ValueError("quantize='int8_io': a front-end in 8 bits hears nothing; pass input='patches' too")
     if quantize in CALIBRATED and calibrate is None:
         raise ValueError(
@@ -139,6 +158,25 @@ def _check(
         )
     if not is_classifier(model) and quantize in CALIBRATED:
         raise ValueError(f"quantize={quantize!r}: an embedding model has no classes to judge by; use 'dynamic'")
+
+
+def _check_sound(model: keras.Model, calibrate: Sound | None, verify: Sound | None) -> None:
+    """Before anything is converted: is there sound, and are its labels the model's?"""
+    if verify is not None and not len(verify):
+        raise ValueError("verify is empty: at least one clip is needed to compare on")
+    if calibrate is not None:
+        check_calibration(calibrate, class_names_of(model))
+
+
+def _check_operators(model: keras.Model, plain: bytes, quantize: str | None) -> None:
+    """Before any calibration: has every operator an integer form, where all must have one?"""
+    if quantize == "int8_io" and (missing := without_integers(Graph(plain))):
+        raise _refused(model, f"there is no integer form of {', '.join(missing)}")
+
+
+def _refused(model: keras.Model, reason: str) -> ExportError:
+    taken = ", ".join(repr(scheme) for scheme in QUANTIZE if scheme != "int8_io")
+    return ExportError(f"quantize='int8_io': model {model.name!r} takes {taken}: {reason}")
 
 
 def _quantized(
@@ -156,14 +194,13 @@ def _quantized(
     if quantize == "dynamic":
         return quantize_dynamic(plain)
     assert calibrate is not None  # _check
-    names = class_names_of(model)
     if input == "waveform":
         window = window_shape(model, samples)[0]
         grid = clip_grid(grid_of_model(model), window, SAMPLE_RATE)
-        return quantize_static(plain, calibration_windows(calibrate, window, grid=grid, class_names=names))
+        return quantize_static(plain, calibration_windows(calibrate, window, grid=grid))
     spec = frontend_spec(model)
     assert isinstance(spec, LogMelSpec)  # others have no patches to export
-    calibration = patches_of(calibration_windows(calibrate, spec.min_samples, grid=spec, class_names=names), spec)
+    calibration = patches_of(calibration_windows(calibrate, spec.min_samples, grid=spec), spec)
     if quantize == "int8":
         return quantize_static(plain, calibration)
     return quantize_throughout(plain, calibration)
