@@ -63,7 +63,7 @@ def test_it_compiles_without_a_warning_whatever_its_name(
 
     (taken,) = Interpreter(str(path)).get_input_details()
     assert codes["quantization"] == pytest.approx(taken["quantization"], rel=1e-7)
-    np.testing.assert_allclose(decode(encode(np.float32([-5, 0, 1]), codes), codes), [-5, 0, 1], atol=float(scale))
+    np.testing.assert_allclose(decode(encode(np.array([-5.0, 0.0, 1.0]), codes), codes), [-5, 0, 1], atol=float(scale))
 
 
 def test_the_header_has_the_numbers_of_ends_and_front_end(int8_file: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from tfaudiotl.export.flatbuffer import Graph
 
 ROWS = 8  # positions of a picture kept per window, evenly spaced
-# Least width of a range: kernels count the 6 of a ReLU6 in steps of it, as int32, and a step is a 32,767th of it at 16 bits.
+# Least width of a range: kernels count the 6 of a ReLU6 in steps of it, as int32; at 16 bits it has 32,767 steps.
 NARROWEST = 1e-4
 
 

@@ -15,8 +15,7 @@ from tfaudiotl.export.metadata import Metadata, read_metadata
 _PER_LINE = 16
 
 # Words that no variable may be called, of C23 and C++23, and what compilers define or expect on their own.
-_RESERVED = frozenset(
-    """
+_WORDS = """
     alignas alignof and and_eq asm atomic_cancel atomic_commit atomic_noexcept auto bitand bitor bool break case catch
     char char8_t char16_t char32_t class compl concept const consteval constexpr constinit const_cast continue
     co_await co_return co_yield decltype default delete do double dynamic_cast else enum explicit export extern false
@@ -25,8 +24,8 @@ _RESERVED = frozenset(
     static_assert static_cast struct switch synchronized template this thread_local throw true try typedef typeid
     typename typeof typeof_unqual union unsigned using virtual void volatile wchar_t while xor xor_eq
     i386 linux main unix
-    """.split()
-)
+"""
+_RESERVED = frozenset(_WORDS.split())
 
 _ALIGNAS = """#if !defined(__cplusplus) && !(defined(__STDC_VERSION__) && __STDC_VERSION__ >= 202311L)
 #if defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
