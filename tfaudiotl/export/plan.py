@@ -64,6 +64,8 @@ def quantize_static(content: bytes, windows: np.ndarray, *, near: float = NEAR) 
     blocks: dict[str, list[Operator]] = {}
     for op, block in _network(graph):
         blocks.setdefault(block, []).append(op)
+    # A block of means alone has no weights: that one in int8 would make no int8 file.
+    blocks = {block: found for block, found in blocks.items() if any(op.kind in LAYERS for op in found)}
 
     def schemes(static: set[str], *, others: bool) -> dict[str, str]:
         chosen = {}
