@@ -1,10 +1,11 @@
-"""Threads that share the machine with the linear algebra below numpy."""
+"""What work in threads shares: the linear algebra below numpy, and how it says what is done."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from threadpoolctl import threadpool_limits
 
@@ -29,3 +30,27 @@ def one_blas_thread() -> Iterator[None]:
             limits = _blocks.pop()
             if not _blocks:
                 limits.restore_original_limits()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a function with ``progress=`` calls that function with.
+
+    Attributes:
+        stage: in words, such as "Computing embeddings".
+        done: of ``total``: recordings, epochs, files.
+        total: of the stage.
+        measures: of a training's epoch, such as ``{"val_loss": 0.2}``.
+    """
+
+    stage: str
+    done: int
+    total: int
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def ignore(progress: Progress) -> None:
+    """For callers who show no progress."""

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.signal
 
 from tfaudiotl._seeds import stream
+from tfaudiotl._threads import Progress
 from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import write_audio
@@ -18,7 +19,6 @@ from tfaudiotl.evaluation.plots import save_figure, spectrograms_figure
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.training.head import FitOptions
 from tfaudiotl.training.mixing import coloured_noise
-from tfaudiotl.training.recipe import Progress
 from tfaudiotl.workflow import train_folder
 
 COLOURS = ("brown", "pink", "white")
@@ -106,7 +106,7 @@ def run_demo(
         overwrite=overwrite,
         val=1 - TRAINED_ON / CLIPS,
         fit=FitOptions(epochs=20, batch_size=5, learning_rate=5e-3, seed=seed),
-        progress=Progress(epoch=lambda run, epoch, epochs, logs: echo(_row(epoch, logs))),
+        progress=lambda progress: echo(_row(progress)) if progress.measures else None,
         backbone="yamnet_mini",
         hidden=(),
         dropout=0.0,
@@ -129,10 +129,11 @@ def run_demo(
     return DemoResult(metrics["accuracy"], counted, agreement, metrics)
 
 
-def _row(epoch: int, logs: dict[str, float]) -> str:
-    return (
-        f"{epoch:5d} {logs['loss']:6.3f} {logs['accuracy']:9.3f} {logs['val_loss']:9.3f} {logs['val_accuracy']:13.3f}"
+def _row(progress: Progress) -> str:
+    loss, accuracy, val_loss, val_accuracy = (
+        progress.measures[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")
     )
+    return f"{progress.done:5d} {loss:6.3f} {accuracy:9.3f} {val_loss:9.3f} {val_accuracy:13.3f}"
 
 
 def _compare(folder: Path, clips: Clips, examples: Sequence[np.ndarray], echo: Callable[[str], None]) -> float:

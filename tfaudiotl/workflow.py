@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl._files import new_path, sha256, write_atomic
+from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl._version import __version__
 from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.clips import Clips
@@ -31,7 +34,7 @@ from tfaudiotl.training.deep_recipe import train_fine_tuned
 from tfaudiotl.training.distill import Distilled
 from tfaudiotl.training.head import FitOptions
 from tfaudiotl.training.options import FineTuneOptions
-from tfaudiotl.training.recipe import Progress, TrainingResult, train_classifier
+from tfaudiotl.training.recipe import TrainingResult, train_classifier
 
 WORK = ".work"  # sub-folder that keeps finished work until the training is complete
 
@@ -44,7 +47,7 @@ def train_folder(
     resume: bool = False,
     fit: FitOptions | None = None,
     fine_tune: FineTuneOptions | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress = ignore,
     **options: Any,
 ) -> dict[str, Any]:
     """Trains on ``clips`` and fills ``output`` with the classifier, its exports and its report.
@@ -61,7 +64,7 @@ def train_folder(
         resume: go on from the state of an interrupted run in ``output``.
         fit: how the head is trained.
         fine_tune: train the backbone's last blocks too, in this way; ``fit`` is not used then.
-        progress: callbacks.
+        progress: called after each clip, epoch and file.
         **options: further arguments of ``train_classifier`` or ``train_fine_tuned``.
 
     Returns:
@@ -91,9 +94,10 @@ def train_folder(
     with new_path(output / "model.keras", overwrite=True) as path:
         result.model.save(path)
     write_atomic(output / "labels.txt", "".join(f"{name}\n" for name in clips.class_names))
-    checks = export_all(result, output)
+    checks = export_all(result, output, progress=progress)
     result.seconds["export_and_check"] = perf_counter() - began
     began = perf_counter()
+    progress(Progress("Writing the report", 0, 1))
     title = f"Sound classifier: {', '.join(clips.class_names[:5])}{' ...' if len(clips.class_names) > 5 else ''}"
     card = model_card(result, checks, title=title, options=options, version=__version__)
     write_atomic(output / "MODEL_CARD.md", card)
@@ -109,6 +113,7 @@ def train_folder(
         ],
         sound=lambda row: (result.held_out.load(row), SAMPLE_RATE),
     )
+    progress(Progress("Writing the report", 1, 1))
     result.seconds["report"] = perf_counter() - began
     result.seconds["total"] = perf_counter() - start
     metrics = _metrics(result, checks, settings)
@@ -143,18 +148,28 @@ def _prepare(output: Path, settings: dict[str, Any], *, overwrite: bool, resume:
     return work
 
 
-def export_all(result: TrainingResult, output: Path) -> list[Check]:
+def export_all(result: TrainingResult, output: Path, *, progress: OnProgress = ignore) -> list[Check]:
     """Writes the exports into ``output`` and compares each, opened again, with the Keras model."""
     model = result.model
-    files = [
-        export_saved_model(model, output / "saved_model", overwrite=True),
-        export_tflite(model, output / "model.tflite", overwrite=True),
-        export_tflite(model, output / "model_float16.tflite", quantize="float16", overwrite=True),
+    exports: list[Callable[[], Path]] = [
+        partial(export_saved_model, model, output / "saved_model", overwrite=True),
+        partial(export_tflite, model, output / "model.tflite", overwrite=True),
+        partial(export_tflite, model, output / "model_float16.tflite", quantize="float16", overwrite=True),
     ]
+    files = [output / "model.keras"]
+    for export in exports:
+        progress(Progress("Exporting", len(files) - 1, len(exports)))
+        files.append(export())
+    progress(Progress("Exporting", len(exports), len(exports)))
     reference = Reference(
         open_artifact(model), result.kept_waveforms, result.kept.targets, multi_label=result.clips.multi_label
     )
-    return [verify_export(reference, open_artifact(path, num_threads=1)) for path in [output / "model.keras", *files]]
+    checks: list[Check] = []
+    for path in files:
+        progress(Progress("Checking the exported files", len(checks), len(files)))
+        checks.append(verify_export(reference, open_artifact(path, num_threads=1)))
+    progress(Progress("Checking the exported files", len(files), len(files)))
+    return checks
 
 
 def _export_section(checks: list[Check], result: TrainingResult) -> Section:

@@ -26,7 +26,7 @@ def clips(tmp_path: Path) -> Clips:
 def test_records_give_what_the_clips_give(clips: Clips, tmp_path: Path, place: str) -> None:
     folder = str(tmp_path / "records") if place == "local" else f"ram://{tmp_path.name}/records"  # no local file system
     told: list[tuple[int, int]] = []
-    info = write_records(clips, folder, shards=3, progress=lambda done, total: told.append((done, total)))
+    info = write_records(clips, folder, shards=3, progress=lambda step: told.append((step.done, step.total)))
     assert told[-1] == (13, 13)
     assert (info.rows, info.samples, info.class_names) == (13, 1_600, ["a", "b"])
     assert read_info(folder) == info

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from tests.sounds import write_folder
+from tfaudiotl._threads import Progress
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import write_audio
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.training.deep_recipe import train_fine_tuned
 from tfaudiotl.training.options import FineTuneOptions
-from tfaudiotl.training.recipe import Progress, TrainingResult
+from tfaudiotl.training.recipe import TrainingResult
 
 FAST = FineTuneOptions(blocks=1, head_epochs=6, epochs=2, batch_size=8, head_learning_rate=0.02)
 
@@ -48,9 +49,11 @@ def test_holds_out_and_scores_as_the_model_does(folder: Path, stand_in: Path, tm
 def test_folds_never_see_what_they_are_scored_on(folder: Path, stand_in: Path, tmp_path: Path) -> None:
     clips = Clips.from_directory(folder, fold_pattern=r"^(\d)-")
     runs: set[str] = set()
-    progress = Progress(epoch=lambda run, *_: runs.add(run))
-    result = train(clips, stand_in, tmp_path / "right", folds="given", progress=progress)
-    assert {"fold 1, head", "fold 1, head, refit", "final, head, refit"} <= runs  # on all clips in the end
+    result = train(
+        clips, stand_in, tmp_path / "right", folds="given", progress=lambda progress: runs.add(progress.stage)
+    )
+    expected = {f"Training: {run}" for run in ("fold 1, head", "fold 1, head, refit", "final, head, refit")}
+    assert expected <= runs  # on all clips in the end
     assert np.mean([fold.accuracy for fold in result.folds]) > 0.8
     assert len(result.held_out) == 24
     # In fold 2 the labels are turned round: a classifier trained on the others cannot know.
@@ -72,14 +75,13 @@ def test_a_killed_run_goes_on_and_ends_the_same(folder: Path, stand_in: Path, tm
     clips = Clips.from_directory(folder)
     expected = train(clips, stand_in, tmp_path / "whole")
 
-    def kill(run: str, epoch: int, epochs: int, metrics: dict[str, float]) -> None:
-        if (run, epoch) == ("train, blocks", 1):
+    def kill(progress: Progress) -> None:
+        if (progress.stage, progress.done) == ("Training: train, blocks", 1):
             raise Killed
 
     with pytest.raises(Killed):
-        train(clips, stand_in, tmp_path / "work", progress=Progress(epoch=kill))
-    listened: list[int] = []
-    progress = Progress(clips=lambda done, total: listened.append(done))
-    result = train(clips, stand_in, tmp_path / "work", progress=progress)
-    assert listened == []  # nothing was decoded again
+        train(clips, stand_in, tmp_path / "work", progress=kill)
+    seen: list[str] = []
+    result = train(clips, stand_in, tmp_path / "work", progress=lambda progress: seen.append(progress.stage))
+    assert "Computing frozen layers" not in seen  # nothing was decoded again
     np.testing.assert_allclose(result.evaluation.scores, expected.evaluation.scores, atol=1e-6)

@@ -34,9 +34,9 @@ def test_a_backbones_student(stand_in: Path, tmp_path: Path) -> None:
         weights=str(stand_in),
         layers=["layer8"],
         options=options,
-        progress=lambda stage, done, total: stages.update({stage: total - done}),
+        progress=lambda step: stages.update({step.stage: step.total - step.done}),
     )
-    assert stages == {"teacher": 0, "student": 0}
+    assert stages == {"Running the teacher": 0, "Training the student": 0}
     for name in ("scores_loss_loss", "to_layer8_loss", "to_embedding_loss"):
         assert result.history[name][-1] < result.history[name][0]
     assert class_names_of(result.model)[520] == "Sound 520, made up"

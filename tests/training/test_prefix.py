@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from tfaudiotl._threads import Progress
 from tfaudiotl.errors import AudioError
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.freeze import train_blocks
@@ -87,9 +88,9 @@ def test_shards_are_bounded_and_finished_ones_are_used_again(stand_in: Path, tmp
     class Killed(Exception):
         pass
 
-    def kill(row: int, total: int) -> None:
-        done.append(row)
-        if row == 4:
+    def kill(progress: Progress) -> None:
+        done.append(progress.done)
+        if progress.done == 4:
             raise Killed
 
     options = {"key": "same", "shard_bytes": 3 * patch}
@@ -101,7 +102,7 @@ def test_shards_are_bounded_and_finished_ones_are_used_again(stand_in: Path, tmp
         model,
         cut(model),
         jobs(),
-        progress=lambda row, total: done.append(row),
+        progress=lambda progress: done.append(progress.done),
         **options,  # type: ignore[arg-type]
     )
     assert done == [4, 5]  # the first shard had the first three
@@ -126,7 +127,7 @@ def test_a_cache_of_other_sounds_or_weights_is_not_used(change: str, stand_in: P
         cut(model),
         jobs(),
         key="2" if change == "key" else "1",
-        progress=lambda row, total: done.append(row),
+        progress=lambda progress: done.append(progress.done),
     )
     assert done == [1, 2, 3, 4, 5]
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from tests.sounds import sound, write_folder
+from tfaudiotl._threads import Progress
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.distort import RandomGain
 from tfaudiotl.audio.files import write_audio
 from tfaudiotl.audio.masking import MixUp
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.training.head import FitOptions
-from tfaudiotl.training.recipe import Progress, TrainingResult, train_classifier
+from tfaudiotl.training.recipe import TrainingResult, train_classifier
 
 FIT = FitOptions(epochs=15, learning_rate=0.02)
 
@@ -148,18 +149,15 @@ def test_a_killed_run_goes_on_and_ends_the_same(run: str, folder: Path, stand_in
     expected = train(clips, stand_in, folds="given")
     work = tmp_path / "work"
 
-    def kill(name: str, epoch: int, epochs: int, metrics: dict[str, float]) -> None:
-        if name == run and epoch == 2:
+    def kill(progress: Progress) -> None:
+        if (progress.stage, progress.done) == (f"Training: {run}", 2):
             raise Killed
 
     with pytest.raises(Killed):
-        train(clips, stand_in, folds="given", workdir=work, progress=Progress(epoch=kill))
-    listened: list[int] = []
-    seen: list[tuple[str, int]] = []
-    progress = Progress(clips=lambda done, total: listened.append(done), epoch=lambda n, e, t, m: seen.append((n, e)))
-    result = train(clips, stand_in, folds="given", workdir=work, progress=progress)
-    assert listened == []  # nothing was decoded again
-    assert seen[0] == (run, 3)
+        train(clips, stand_in, folds="given", workdir=work, progress=kill)
+    seen: list[Progress] = []
+    result = train(clips, stand_in, folds="given", workdir=work, progress=seen.append)
+    assert (seen[0].stage, seen[0].done) == (f"Training: {run}", 3)  # nothing was decoded again
     for ours, theirs in zip(result.kept_waveforms, expected.kept_waveforms, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_allclose(result.evaluation.scores, expected.evaluation.scores, atol=1e-6)
@@ -170,12 +168,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(run: str, folder: Path, stand_in
 def test_saved_embeddings_are_not_used_for_other_sound(folder: Path, stand_in: Path, tmp_path: Path) -> None:
     train(Clips.from_directory(folder), stand_in, workdir=tmp_path / "work")
     write_audio(folder / "low" / "1-low00.wav", sound("low", np.random.default_rng(9), seconds=2))
-    listened: list[int] = []
+    seen: list[Progress] = []
     for path in (tmp_path / "work").glob("train.npz"):
         path.unlink()
-    progress = Progress(clips=lambda done, total: listened.append(done))
-    train(Clips.from_directory(folder), stand_in, workdir=tmp_path / "work", progress=progress)
-    assert listened == list(range(1, 25))
+    train(Clips.from_directory(folder), stand_in, workdir=tmp_path / "work", progress=seen.append)
+    assert [step.done for step in seen if step.stage == "Computing embeddings"] == list(range(1, 25))
 
 
 def test_augmentation_reaches_training_parts_only(folder: Path, stand_in: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.files import SAMPLE_RATE, audio_info, load_audio
 from tfaudiotl.audio.sources import is_missing
 from tfaudiotl.audio.splits import file_keys
@@ -107,15 +108,13 @@ class _Measured:
     digest: bytes
 
 
-def describe(
-    clips: ClipEdits, *, against: Sequence[ClipEdits] = (), progress: Callable[[int], None] | None = None
-) -> Description:
+def describe(clips: ClipEdits, *, against: Sequence[ClipEdits] = (), progress: OnProgress = ignore) -> Description:
     """Decodes every file of a table once, and says what is in it.
 
     Args:
         clips: The table.
         against: Other parts of a split: files, groups and contents that this table shares with them are leaks.
-        progress: Called with 1 after each file.
+        progress: Called after each file.
     """
     unique = list(dict.fromkeys(clips.paths))
 
@@ -126,12 +125,13 @@ def describe(
             )  # fmt: skip
         except AudioError as error:
             found = error
-        if progress:
-            progress(1)
         return found
 
+    results: dict[str, _Measured | AudioError] = {}
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        results = dict(zip(unique, pool.map(measure, unique), strict=True))
+        for path, found in zip(unique, pool.map(measure, unique), strict=True):
+            results[path] = found
+            progress(Progress("Reading recordings", len(results), len(unique)))
     good = {path: found for path, found in results.items() if isinstance(found, _Measured)}
     bad = [*clips.skipped, *(found for found in results.values() if isinstance(found, AudioError))]
     hours = clips.durations / 3_600

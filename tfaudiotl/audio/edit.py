@@ -14,6 +14,7 @@ import numpy as np
 
 from tfaudiotl._files import write_atomic
 from tfaudiotl._seeds import stream
+from tfaudiotl._threads import OnProgress, ignore
 from tfaudiotl.audio import splits
 from tfaudiotl.audio.sources import Rows, clean_class_names, listed
 from tfaudiotl.audio.table import Clip, ClipTable
@@ -162,7 +163,7 @@ class ClipEdits(ClipTable):
         rows = splits.balanced_draw(self.targets, stream("balance", seed), int(number) * len(counts))
         return self[np.sort(rows)]
 
-    def describe(self, *, against: Sequence[Self] = (), progress: Callable[[int], None] | None = None) -> Description:
+    def describe(self, *, against: Sequence[Self] = (), progress: OnProgress = ignore) -> Description:
         """Decodes everything once and says what is there; see ``tfaudiotl.audio.describe``."""
         from tfaudiotl.audio.describe import describe
 

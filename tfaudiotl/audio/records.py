@@ -10,7 +10,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl._seeds import derived_seed
+from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.augment import Augmentation, augment_dataset
 from tfaudiotl.audio.clips import Clips, OnError
 from tfaudiotl.audio.files import SAMPLE_RATE
@@ -33,7 +34,6 @@ SHARD_BYTES = 128 << 20  # of a shard: TensorFlow's guide asks for 100 MB to 200
 _READ_BATCH = 32
 _SHARD = re.compile(r"part-\d{5}-of-\d{5}-[0-9a-f]{8}\.tfrecord(\.tmp)?")  # every file that is ours beside the index
 _DTYPES = {"float32": 4, "int16": 2}  # bytes of a sample
-Step = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def write_records(
     dtype: str = "float32",
     on_error: OnError = "raise",
     overwrite: bool = False,
-    progress: bool | Step = False,
+    progress: bool | OnProgress = False,
 ) -> RecordsInfo:
     """Decodes clips once and writes them as TFRecord files.
 
@@ -87,7 +87,7 @@ def write_records(
         dtype: "float32", or "int16": half the size, 16 bits, clipped to [-1, 1].
         on_error: As in ``Clips.dataset``; what is left out is listed in the result.
         overwrite: Whether to replace records that are there; they stay until the new ones are whole.
-        progress: True shows a progress bar; or a function of rows done and in all.
+        progress: True shows a progress bar; or what to call after each batch.
 
     Returns:
         What was written.
@@ -129,7 +129,7 @@ def write_records(
                 for row in zip(*batch, strict=True):
                     writers[written % count].write(_encode(row, dtype))
                     written += 1
-                step(written, total)
+                step(Progress("Writing records", written, total))
         for name in names:
             tf.io.gfile.rename(_join(root, f"{name}.tmp"), _join(root, name), overwrite=True)
         info = RecordsInfo(
@@ -269,16 +269,16 @@ def _join(folder: str, name: str) -> str:
 
 
 @contextmanager
-def _bar(progress: bool | Step) -> Iterator[Step]:
+def _bar(progress: bool | OnProgress) -> Iterator[OnProgress]:
     if callable(progress):
         yield progress
     elif not progress:
-        yield lambda done, total: None
+        yield ignore
     else:
         from rich.console import Console
-        from rich.progress import Progress
+        from rich.progress import Progress as Bars
 
-        bars: AbstractContextManager[Progress] = Progress(console=Console(stderr=True))
+        bars: AbstractContextManager[Bars] = Bars(console=Console(stderr=True))
         with bars as shown:
             task = shown.add_task("Writing records", total=None)
-            yield lambda done, total: shown.update(task, completed=done, total=total)
+            yield lambda step: shown.update(task, completed=step.done, total=step.total)

@@ -1,141 +1,304 @@
-"""What commands share in talking to the terminal: errors, notes, progress bars."""
+"""What commands share in talking to the terminal: errors, what is being done, how much of it is done."""
 
 from __future__ import annotations
 
+import errno
+import faulthandler
+import functools
 import inspect
+import io
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+import click
 import typer
 from typer.models import OptionInfo
 
+from tfaudiotl._threads import OnProgress, Progress
+from tfaudiotl.errors import ExportError
+
 if TYPE_CHECKING:
     from tfaudiotl.errors import AudioError
-    from tfaudiotl.training.recipe import Progress
 
 EVERY = 10.0  # seconds between lines of progress
+NARROW = 60  # columns; a terminal with fewer has no room for an epoch's measures
+LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+QUIET = "3"  # TensorFlow's level at which it says nothing
+
+Command = TypeVar("Command", bound=Callable[..., None])
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Show TensorFlow's messages, and where in the program an error arose.")
+]
+
+
+@dataclass(frozen=True)
+class Library:
+    """In an option's ``Annotated``: the names that its value has as an argument of the library."""
+
+    names: tuple[str, ...]
+
+
+def command(app: typer.Typer) -> Callable[[Command], Command]:
+    """Adds a function to ``app`` as a command with ``--verbose``, whose errors are one message each."""
+
+    def add(function: Command) -> Command:
+        signature = inspect.signature(function, eval_str=True)
+        verbose = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
+        parameters = [*signature.parameters.values(), verbose]
+
+        @functools.wraps(function)
+        def run(*, verbose: bool = False, **arguments: Any) -> None:
+            with errors(function, verbose=verbose):
+                function(**arguments)
+
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command()(run)
+        return function
+
+    return add
 
 
 @contextmanager
-def errors(command: Callable[..., None]) -> Iterator[None]:
-    """Loads TensorFlow; turns the library's errors into one message and exit code 1, Ctrl-C into 130.
+def errors(command: Callable[..., None], *, verbose: bool = False) -> Iterator[None]:
+    """Turns what is raised into one message and exit code 1, and Ctrl-C into 130.
 
     Args:
         command: whose options the message names where the library names its arguments.
+        verbose: show the traceback too, and what TensorFlow says.
     """
-    from tfaudiotl.errors import ExportError
+    with ExitStack() as stack:
+        if not verbose and os.environ.get(LOG_LEVEL, QUIET) == QUIET:
+            stack.enter_context(quiet())
+        try:
+            yield
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            typer.secho("\nInterrupted.", err=True, fg="yellow")
+            raise typer.Exit(130) from None
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # whoever read the output has closed it; click ends the program in silence
+            if verbose:
+                traceback.print_exception(error)
+            typer.secho(f"Error: {in_options(message_of(error), command)}", err=True, fg="red")
+            raise typer.Exit(1) from error
 
-    load_tensorflow()
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.secho("\nInterrupted.", err=True, fg="yellow")
-        raise typer.Exit(130) from None
-    except (ValueError, OSError, ExportError) as error:
-        typer.secho(f"Error: {in_options(str(error), command)}", err=True, fg="red")
-        raise typer.Exit(1) from error
+
+def message_of(error: Exception) -> str:
+    """What an exception says, for somebody who does not read Python."""
+    text = str(error).strip()
+    if isinstance(error, OSError) and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, MemoryError):
+        return f"out of memory{f': {text}' if text else ''}"
+    if isinstance(error, (ValueError, OSError, ExportError)) and not isinstance(error, UnicodeError) and text:
+        return text
+    first = text.splitlines()[0] if text else "no message"
+    return f"{type(error).__name__}: {first} (--verbose shows where)"
 
 
 def in_options(message: str, command: Callable[..., None]) -> str:
     """The message with a command's options for arguments: "--few-shot 9" for "few_shot=9"."""
-    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
-        for given in getattr(parameter.annotation, "__metadata__", ()):
-            if isinstance(given, OptionInfo):
-                # inside Annotated, typer keeps an option's first name where its default would be
-                names = (given.default, *(given.param_decls or ()))
-                written = [each for each in names if str(each).startswith("--")]
-                option = written[0] if written else "--" + name.replace("_", "-")
-                message = re.sub(rf"(?<![\w.(]){name}=", f"{option} ", message)
+    for argument, option in options_of(command).items():
+        # Not within a call of a function, whose arguments are Python's.
+        argument = rf"(?<![\w.])(?<!\w\(){argument}="
+        if isinstance(option, tuple):
+            message = re.sub(rf"{argument}(True|False)\b", lambda found, o=option: o[found[1] == "False"], message)
+        else:
+            message = re.sub(rf"{argument}(?:'([\w.+-]+)'(?!\w))?", lambda found, o=option: f"{o} {found[1] or ''}", message)
     return message
 
 
-def load_tensorflow() -> None:
-    """Imports TensorFlow without the notes on CPU features and missing GPUs that it prints on every start."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)  # its C++ part writes to the descriptor, not to sys.stderr
+def options_of(command: Callable[..., None]) -> dict[str, str | tuple[str, str]]:
+    """The option by each of its argument's names; for a switch the option that turns it on, and the one for off."""
+    found: dict[str, str | tuple[str, str]] = {}
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        metadata = getattr(parameter.annotation, "__metadata__", ())
+        for given in metadata:
+            if not isinstance(given, OptionInfo):
+                continue
+            # inside Annotated, typer keeps an option's first name where its default would be
+            names = (given.default, *(given.param_decls or ()))
+            written = [each for each in names if str(each).startswith("--")]
+            option = written[0] if written else "--" + name.replace("_", "-")
+            also = [each for library in metadata if isinstance(library, Library) for each in library.names]
+            for each in (name, *also):
+                is_switch = parameter.annotation.__origin__ is bool
+                found[each] = (option, f"--no-{option[2:]}") if is_switch else option
+    return found
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Shows what Python writes to standard error, and nothing that TensorFlow's C++ writes there.
+
+    Its notes on CPU features, missing GPUs and delegates go to the descriptor. Should it end the process, the fault
+    handler still says where.
+    """
+    had = os.environ.get(LOG_LEVEL)
+    os.environ[LOG_LEVEL] = QUIET
+    python = sys.stderr
+    with ExitStack() as stack:
+        stack.callback(_set_environment, had)
+        terminal = os.dup(2)
+        stack.callback(os.close, terminal)
+        stack.callback(os.dup2, terminal, 2)
+        if _descriptor(python) == 2:
+            python.flush()
+            sys.stderr = stack.enter_context(
+                open(terminal, "w", encoding=python.encoding, errors=python.errors, buffering=1, closefd=False)
+            )
+            stack.callback(setattr, sys, "stderr", python)
+            if not faulthandler.is_enabled():
+                faulthandler.enable(terminal)
+                stack.callback(faulthandler.disable)
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        if not sys.warnoptions:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # the package's own are in its log
+        yield
+
+
+def _set_environment(level: str | None) -> None:
+    os.environ.pop(LOG_LEVEL, None)
+    if level is not None:
+        os.environ[LOG_LEVEL] = level
+
+
+def _descriptor(stream: Any) -> int | None:
     try:
-        import tensorflow as tf
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
-    tf.get_logger().setLevel("ERROR")
+        return int(stream.fileno())
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def open_streams() -> None:
+    """Opens standard output and error where the caller has closed them, so that no other file gets their numbers."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", errors="replace", closefd=False))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be text in the terminal's encoding: they go out as they came in.
+        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+
+
+def say(text: str) -> None:
+    """A line on standard error about what is being done."""
+    typer.echo(text, err=True)
+
+
+def load_tensorflow() -> None:
+    """Imports TensorFlow, which takes seconds, and says so before."""
+    if "tensorflow" not in sys.modules:
+        say("Loading TensorFlow")
+    import tensorflow as tf
+
+    if os.environ.get(LOG_LEVEL) == QUIET:
+        tf.get_logger().setLevel("ERROR")
 
 
 def list_left_out(skipped: Iterable[AudioError]) -> None:
     """Says which sounds were not used, and why."""
     for error in skipped:
-        typer.secho(f"left out: {error}", err=True, fg="yellow")
+        typer.secho(f"Skipped: {error}", err=True, fg="yellow")
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar; yields a function of the number done and in all."""
+def progress_shown(*, bars: bool = True) -> Iterator[OnProgress]:
+    """Shows progress on standard error: a bar on a terminal, lines in a log; yields what is called with ``Progress``.
+
+    Args:
+        bars: False where other lines on the terminal show the progress: then there is none.
+    """
     from rich.console import Console
-    from rich.progress import Progress as Bars
-
-    with Bars(console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(what, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
-
-
-@contextmanager
-def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """One progress bar per stage; yields a function of stage, number done and in all."""
-    from rich.console import Console
-    from rich.progress import Progress as Bars
-
-    with Bars(console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def step(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield step
-
-
-@contextmanager
-def training_bars() -> Iterator[Progress]:
-    """One bar for the clips, then one per training run."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    from tfaudiotl.training.recipe import Progress
 
     console = Console(stderr=True)
-    if not console.is_terminal:
-        lines = _Lines()
-        yield Progress(clips=lines.clips, epoch=lines.epoch)
-        return
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Bars(*columns, console=console) as bars:
-        tasks: dict[str, Any] = {}
-
-        def clips(done: int, total: int) -> None:
-            if "clips" not in tasks:
-                tasks["clips"] = bars.add_task("Listening to clips", total=total)
-            bars.update(tasks["clips"], completed=done)
-
-        def epoch(run: str, number: int, epochs: int, metrics: dict[str, float]) -> None:
-            if run not in tasks:
-                tasks[run] = bars.add_task(f"Training: {run}", total=epochs)
-            bars.update(tasks[run], completed=number, description=f"Training: {run}  {_measures(metrics)}")
-
-        yield Progress(clips=clips, epoch=epoch)
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield _Lines()
+    elif not bars:
+        yield lambda progress: None
+    else:
+        with _bars(console) as shown:
+            stages = _Bars(shown)
+            try:
+                yield stages
+            finally:
+                stages.finish()
 
 
-def _measures(metrics: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+def _bars(console: Any) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+    from rich.table import Column
+
+    # Columns that do not wrap keep their width, so that the bar gives way first: one line at any width.
+    def column() -> Column:
+        return Column(no_wrap=True, overflow="ellipsis")
+
+    return Bars(
+        TextColumn("{task.description}", table_column=column()),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(table_column=column()),
+        TextColumn("{task.fields[measure]}", table_column=column()),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=column()),
+        console=console,
+        expand=True,
+        redirect_stdout=False,  # rich would send it to standard error
+        redirect_stderr=False,
+    )
+
+
+class _Bars:
+    """A bar for the stage that runs, and a line for each that has ended."""
+
+    def __init__(self, bars: Any) -> None:
+        self.bars, self.now, self.task, self.began = bars, Progress("", 0, 0), None, 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.stage != self.now.stage:
+            self.finish()
+            self.task = self.bars.add_task(progress.stage, total=progress.total, measure="")
+            self.began = time.monotonic()
+        self.now = progress
+        measure = _measure(progress.measures) if self.bars.console.width >= NARROW else ""
+        self.bars.update(self.task, completed=progress.done, total=progress.total, measure=measure)
+
+    def finish(self) -> None:
+        """Leaves a line of the stage that ran."""
+        if self.task is None:
+            return
+        self.bars.remove_task(self.task)
+        self.task = None
+        seconds = time.monotonic() - self.began
+        line = f"{self.now.stage}: {self.now.done} of {self.now.total}, {seconds:.0f} s  {_measure(self.now.measures)}"
+        self.bars.console.print(line.rstrip(), markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
+
+
+def _measure(measures: Mapping[str, float]) -> str:
+    """The one of an epoch's measures that says most."""
+    for name in ("val_accuracy", "accuracy", "val_loss", "loss"):
+        if name in measures:
+            return f"{name} {measures[name]:.3f}"
+    return ""
 
 
 class _Lines:
@@ -144,14 +307,9 @@ class _Lines:
     def __init__(self) -> None:
         self.stage, self.said = "", 0.0
 
-    def _say(self, stage: str, done: int, total: int, more: str = "") -> None:
+    def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        if stage != self.stage or done == total or now - self.said >= EVERY:
-            typer.echo(f"{stage}: {done} of {total}  {more}".rstrip(), err=True)
-            self.stage, self.said = stage, now
-
-    def clips(self, done: int, total: int) -> None:
-        self._say("Listening to clips", done, total)
-
-    def epoch(self, run: str, number: int, epochs: int, metrics: dict[str, float]) -> None:
-        self._say(f"Training: {run}, epoch", number, epochs, _measures(metrics))
+        if progress.stage != self.stage or progress.done == progress.total or now - self.said >= EVERY:
+            measures = "  ".join(f"{name} {value:.3f}" for name, value in progress.measures.items())
+            typer.echo(f"{progress.stage}: {progress.done} of {progress.total}  {measures}".rstrip(), err=True)
+            self.stage, self.said = progress.stage, now

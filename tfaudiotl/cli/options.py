@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tfaudiotl.cli.console import Library, load_tensorflow, say
+
 if TYPE_CHECKING:
     from tfaudiotl.audio.clips import Clips
 
@@ -20,6 +22,14 @@ class OnError(str, Enum):
     SKIP = "skip"
 
 
+class Pool(str, Enum):
+    """How the patches of a recording become one row."""
+
+    AVG = "avg"
+    MAX = "max"
+    AVGMAX = "avgmax"
+
+
 Weights = Annotated[
     str | None, typer.Option(help="Preset, TF Hub handle, SavedModel folder or archive, .weights.h5 or .npz file.")
 ]
@@ -29,17 +39,43 @@ Backbone = Annotated[
         help="Pretrained network: yamnet_mini, which is in the package; or yamnet, the default with --weights."
     ),
 ]
-Pooling = Annotated[str, typer.Option(help="avg, max or avgmax.")]
+Embedding = Annotated[
+    str | None,
+    typer.Option("--embedding", "--layer", help="Layer, or layers with commas; the backbone's own by default."),
+    Library(("layers",)),
+]
+Pooling = Annotated[Pool, typer.Option(help="How the rows of a recording are combined.")]
 ModelPath = Annotated[Path, typer.Argument(help="A .keras file, a SavedModel folder or a .tflite file.")]
-ClassFolder = Annotated[Path, typer.Argument(help="One sub-folder of recordings per class.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
+ClassFolder = Annotated[
+    Path, typer.Argument(help="Folder with one sub-folder of recordings per class; see --label-pattern.")
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write."), Library(("path", "folder"))]
+OutputFolder = Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write the results into.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-OnErrorOption = Annotated[OnError, typer.Option(help="Sounds that cannot be used: stop, or leave out and list.")]
-Threshold = Annotated[float | None, typer.Option(help="Score from which a class is heard; the model's own, or 0.5.")]
-Release = Annotated[float | None, typer.Option(help="Score below which it ceases; the threshold by default.")]
-Smoothing = Annotated[int, typer.Option(help="Windows to average scores over, an odd number.")]
-MinDuration = Annotated[float, typer.Option(help="Seconds; shorter events are left out.")]
-MinGap = Annotated[float, typer.Option(help="Seconds; events of a class with less between them are one.")]
+OnErrorOption = Annotated[OnError, typer.Option(help="Sounds that cannot be used: stop, or skip and list them.")]
+AllowSilence = Annotated[bool, typer.Option("--allow-silence", help="Keep clips that are all zeros.")]
+LabelPattern = Annotated[
+    str | None,
+    typer.Option(help=r"Classes from the file names instead of folders: a regex with a group, such as '^(\d)_'."),
+]
+FoldPattern = Annotated[
+    str | None, typer.Option(help=r"Folds from the file names: a regex with a group, such as '^(\d)-'.")
+]
+GroupPattern = Annotated[
+    str | None,
+    typer.Option(help="Groups from the file names: a regex with a group. A group stays on one side of a split."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Threshold = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Score at which an event begins; the model's own by default, else 0.5."),
+]
+Release = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Score below which an event ends; the threshold by default.")
+]
+Smoothing = Annotated[int, typer.Option(min=1, help="Number of windows to average scores over; odd.")]
+MinDuration = Annotated[float, typer.Option(min=0, help="Shorter events are dropped; seconds.")]
+MinGap = Annotated[float, typer.Option(min=0, help="Events of a class closer than this are joined; seconds.")]
 
 
 def pretrained(backbone: str | None, weights: str | None) -> tuple[str, str]:
@@ -49,23 +85,73 @@ def pretrained(backbone: str | None, weights: str | None) -> tuple[str, str]:
 
 def load_clips(
     folder: Path,
-    fold_pattern: str | None,
-    group_pattern: str | None,
-    on_error: OnError,
+    *,
+    label_pattern: str | None = None,
+    fold_pattern: str | None = None,
+    group_pattern: str | None = None,
+    on_error: OnError = OnError.RAISE,
     class_names: Sequence[str] | None = None,
 ) -> Clips:
     """Reads a folder of classes, and says what was found."""
     from tfaudiotl.audio.clips import Clips
+    from tfaudiotl.audio.sources import from_names
 
-    clips = Clips.from_directory(
-        folder,
-        fold_pattern=fold_pattern,
-        group_pattern=group_pattern,
-        on_error=on_error.value,
-        class_names=class_names,
-    )
-    typer.echo(f"{clips!r}", err=True)
+    if folder.is_dir():
+        say(f"Reading {len(sound_files([folder], empty=True)):,} recordings in {folder}")
+    if label_pattern is None:
+        clips = Clips.from_directory(
+            folder,
+            fold_pattern=fold_pattern,
+            group_pattern=group_pattern,
+            on_error=on_error.value,
+            class_names=class_names,
+        )
+    else:
+        paths = [str(path) for path in sound_files([folder])]
+        clips = Clips.from_files(
+            paths,
+            from_names(paths, "label_pattern", label_pattern),
+            folds=from_names(paths, "fold_pattern", fold_pattern) if fold_pattern else None,
+            groups=from_names(paths, "group_pattern", group_pattern) if group_pattern else None,
+            on_error=on_error.value,
+            class_names=class_names,
+        )
+    say(f"{clips!r}")
+    load_tensorflow()
     return clips
+
+
+def sound_files(paths: Sequence[Path], *, empty: bool = False) -> list[Path]:
+    """The files given, and those in the folders given, at any depth.
+
+    Args:
+        paths: files and folders.
+        empty: folders without sound files are allowed.
+
+    Raises:
+        ValueError: a path that does not exist, or a folder without sound files.
+    """
+    from tfaudiotl.audio.files import AUDIO_EXTENSIONS
+    from tfaudiotl.audio.sources import files_below
+
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = [file for file in map(Path, files_below(path)) if file.suffix.lower() in AUDIO_EXTENSIONS]
+            if not found and not empty:
+                raise ValueError(f"{path}: no sound files in this folder; they end in {' '.join(AUDIO_EXTENSIONS)}")
+            files += found
+        elif path.exists():
+            files.append(path)
+        else:
+            raise ValueError(f"{path}: no such file or folder")
+    return files
+
+
+def check_output(output: Path, *, overwrite: bool, suffix: str | None = None) -> None:
+    """Refuses a file or folder that is there already, before any waiting."""
+    if output.exists() and not overwrite:
+        raise FileExistsError(f"--output {output}: is there already; --overwrite replaces it")
 
 
 def split_names(text: str | None) -> list[str] | None:

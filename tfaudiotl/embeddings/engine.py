@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from tfaudiotl._seeds import stream
-from tfaudiotl._threads import one_blas_thread
+from tfaudiotl._threads import OnProgress, Progress, ignore, one_blas_thread
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.waveform import trim_padding
 from tfaudiotl.embeddings.logmel import fast_frontend
@@ -263,7 +263,7 @@ def embed_clips(
     *,
     on_error: str = "raise",
     check: Callable[[int, str, np.ndarray], None] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: OnProgress = ignore,
 ) -> ClipEmbeddings:
     """Decodes each clip once and runs it through the network once.
 
@@ -273,7 +273,7 @@ def embed_clips(
         on_error: "raise": one AudioErrors that lists every unusable sound, once all were tried; "skip":
             they are left out and listed.
         check: called with row, path and waveform, in threads; raises AudioError for what must not be used.
-        progress: called with 1 after each clip.
+        progress: called after each clip.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
@@ -291,8 +291,7 @@ def embed_clips(
     expected = int(clips.durations.sum() / network.frontend.spec.patch_hop_seconds)
     jobs = (partial(load, row) for row in range(len(clips)))
     for row, result in enumerate(network.run_jobs(jobs, expected_patches=expected)):
-        if progress:
-            progress(1)
+        progress(Progress("Computing embeddings", row + 1, len(clips)))
         if isinstance(result, AudioError):
             skipped.append(result)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from time import monotonic, perf_counter
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from tfaudiotl._files import file_digest
+from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.arrays import SAMPLE_RATE, check_waveform, resampled_length
 from tfaudiotl.audio.files import audio_info, load_audio
 from tfaudiotl.audio.waveform import trim_padding
@@ -138,7 +139,7 @@ def embed_to_store(
     *,
     trim: bool = False,
     on_error: str = "raise",
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnProgress = ignore,
 ) -> EmbedReport:
     """Computes what a store lacks of these recordings; a killed run goes on where it was.
 
@@ -149,7 +150,7 @@ def embed_to_store(
         trim: zeros at the end of a recording (of at most 240 s) are padding and make no rows.
         on_error: "raise": one AudioErrors that lists every unusable file, once all others are stored;
             "skip": they are listed in the report.
-        progress: called with the number of files done, and in all.
+        progress: called after each file.
 
     Raises:
         StoreError: the folder is another store, or is being written.
@@ -188,14 +189,13 @@ def _missing(
     trim: bool,
     units: list[Unit | AudioError],
     report: EmbedReport,
-    progress: Callable[[int, int], None] | None,
+    progress: OnProgress,
 ) -> Iterator[Job]:
     """Jobs for every piece that the store lacks; ``units`` gets a description of each."""
     seen: set[str] = set()
     plans = map_ahead(partial(_plan, spec=extractor.frontend), names, workers=2)
     for number, plan in enumerate(plans, start=1):
-        if progress:
-            progress(number, len(names))
+        progress(Progress("Computing embeddings", number, len(names)))
         if isinstance(plan, AudioError):
             units.append(plan)
             yield partial(_fail, plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +15,7 @@ import numpy as np
 
 from tfaudiotl._files import show_name
 from tfaudiotl._seeds import stream
-from tfaudiotl._threads import one_blas_thread
+from tfaudiotl._threads import OnProgress, Progress, ignore, one_blas_thread
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.splits import units
 from tfaudiotl.embeddings.extract import ADVICE, EngineOptions, Extractor, pool_patches
@@ -134,7 +134,7 @@ def probe_layers(
     seed: int = 0,
     weights: str | None = "audioset",
     engine: EngineOptions | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: OnProgress = ignore,
 ) -> ProbeTable:
     """Measures what a linear classifier makes of every layer of a backbone.
 
@@ -156,7 +156,7 @@ def probe_layers(
         seed: of folds and draws.
         weights: as for the backbone's builder.
         engine: how the network is run.
-        progress: called with the stage ("embed", "probe"), the number done, and in all.
+        progress: called after each clip and each layer.
 
     Returns:
         The table, with the layer to take: the cheapest of those that are within noise of the best.
@@ -165,13 +165,12 @@ def probe_layers(
         raise ValueError("clips: probe_layers takes clips with one label each, these are multi-label")
     if few_shot is not None and few_shot < 1:
         raise ValueError(f"few_shot={few_shot!r}: at least 1 clip per class, or None")
-    progress = progress or (lambda stage, done, total: None)
     names = list(layers) if layers is not None else _default_layers(backbone)
     pairs = list(pairs)
     every = list(dict.fromkeys([*names, *(name for pair in pairs for name in pair)]))
     start = perf_counter()
     extractor = Extractor(backbone, every, pooling=pooling, weights=weights, engine=engine)
-    vectors, kept, skipped = _clip_vectors(extractor, clips, partial(progress, "embed"))
+    vectors, kept, skipped = _clip_vectors(extractor, clips, progress)
     if skipped and on_error == "raise":
         raise AudioErrors(skipped, len(clips), ADVICE)
     seconds = {"extract": perf_counter() - start}
@@ -184,8 +183,7 @@ def probe_layers(
     total = max(cost for cost, _ in work.values())
     rows = []
     wanted: list[tuple[str, ...]] = [*((name,) for name in names), *pairs]
-    for number, group in enumerate(wanted):
-        progress("probe", number, len(wanted))
+    for number, group in enumerate(wanted, start=1):
         x = np.concatenate([vectors[name] for name in group], axis=1)
         scores, few = _accuracies(x, labels, splits), _accuracies(x, labels, shots)
         share = max(work[name][0] for name in group) / total
@@ -195,6 +193,7 @@ def probe_layers(
                 float(few.mean()) if few_shot else None, float(few.std()) if few_shot else None,
             )
         )  # fmt: skip
+        progress(Progress("Training probes", number, len(wanted)))
     seconds["probe"] = perf_counter() - start
     # Windows of one recording are nearly one observation.
     tested = len(np.unique(units(used, "source")[np.concatenate([test for _, test in splits])]))
@@ -211,7 +210,7 @@ def _default_layers(backbone: str) -> list[str]:
 
 
 def _clip_vectors(
-    extractor: Extractor, clips: Clips, progress: Callable[[int, int], None]
+    extractor: Extractor, clips: Clips, progress: OnProgress
 ) -> tuple[dict[str, np.ndarray], np.ndarray, list[AudioError]]:
     """One vector per clip and layer, the rows that have one, and the sounds that have none."""
     found: list[list[np.ndarray]] = []
@@ -220,7 +219,7 @@ def _clip_vectors(
     expected = int(clips.durations.sum() / extractor.frontend.patch_hop_seconds)
     jobs = (partial(clips.load, row, sample_rate=extractor.frontend.sample_rate) for row in range(len(clips)))
     for row, result in enumerate(extractor.network.run_jobs(jobs, expected_patches=expected)):
-        progress(row + 1, len(clips))
+        progress(Progress("Computing embeddings", row + 1, len(clips)))
         if isinstance(result, AudioError):
             skipped.append(result)
         else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.embeddings.engine import map_ahead
 from tfaudiotl.errors import AudioError
@@ -21,7 +21,7 @@ def evaluate(
     *,
     on_error: str = "raise",
     skipped: list[AudioError] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: OnProgress = ignore,
 ) -> Evaluation:
     """Scores every clip and compares with its labels.
 
@@ -30,7 +30,7 @@ def evaluate(
         clips: labelled clips; their classes must be among the model's.
         on_error: "raise", or "skip" clips that cannot be read.
         skipped: a list that takes the skipped sounds; without one they are in the log.
-        progress: called with the number of clips done and in all.
+        progress: called after each clip.
 
     Returns:
         An ``Evaluation``; clips' names are their paths.
@@ -56,7 +56,7 @@ def evaluate(
 
     scores, rows = [], []
     for row, waveform in enumerate(map_ahead(load, range(len(clips)))):
-        progress(row + 1, len(clips))
+        progress(Progress("Classifying", row + 1, len(clips)))
         if isinstance(waveform, AudioError):
             if on_error == "raise":
                 raise waveform

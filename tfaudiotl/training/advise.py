@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tfaudiotl._threads import OnProgress, ignore
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.embeddings.probe import ProbeTable, probe_layers
@@ -70,7 +70,7 @@ def advise(
     weights: str | None = "audioset",
     seed: int = 0,
     on_error: str = "raise",
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: OnProgress = ignore,
 ) -> Advice:
     """Says how to train on ``clips``: what to train, on which layer, how regularised, and why.
 

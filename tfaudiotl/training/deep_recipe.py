@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from tfaudiotl._seeds import derived_seed
+from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.builder import build_classifier
@@ -22,7 +23,6 @@ from tfaudiotl.training.prefix import Job, Sounds
 from tfaudiotl.training.recipe import (
     INNER_VAL,
     FoldResult,
-    Progress,
     TrainingResult,
     by_clip,
     check_splits,
@@ -42,7 +42,7 @@ def train_fine_tuned(
     on_error: str = "raise",
     allow_silence: bool = False,
     workdir: str | Path,
-    progress: Progress | None = None,
+    progress: OnProgress = ignore,
     **classifier: Any,
 ) -> TrainingResult:
     """Trains a classifier's head and its last blocks, and measures it on clips it never saw.
@@ -60,13 +60,13 @@ def train_fine_tuned(
         on_error: "raise" or "skip" unusable sounds.
         allow_silence: keep clips in which every sample is zero.
         workdir: folder for the cache and every finished epoch; the training goes on from what it holds.
-        progress: callbacks.
+        progress: called after each clip and each epoch.
         **classifier: arguments of ``build_classifier`` other than ``classes``.
 
     Returns:
         A ``TrainingResult``, as ``train_classifier``'s.
     """
-    progress, workdir = progress or Progress(), Path(workdir)
+    workdir = Path(workdir)
     check_splits(clips, folds, val)
     start = perf_counter()
     seed = fine_tune.seed
@@ -79,7 +79,7 @@ def train_fine_tuned(
     if not allow_silence:
         jobs = [partial(_sounding, job, row, windows.paths[row]) for row, job in enumerate(jobs)]
     fine_tune = replace(fine_tune, refit=folds is not None)
-    tuner = FineTuner(model, replace(sounds, jobs=jobs), fine_tune, workdir, progress=progress.clips)
+    tuner = FineTuner(model, replace(sounds, jobs=jobs), fine_tune, workdir, progress=progress)
     try:
         skipped = list(tuner.cache.skipped.values())
         if skipped and on_error == "raise":
@@ -130,7 +130,7 @@ class _Trainer:
     """Fine-tunes classifiers on one cache, and collects scores for windows that a classifier never saw."""
 
     def __init__(
-        self, model: keras.Model, tuner: FineTuner, kept: np.ndarray, workdir: Path, progress: Progress, clips: Clips
+        self, model: keras.Model, tuner: FineTuner, kept: np.ndarray, workdir: Path, progress: OnProgress, clips: Clips
     ):
         self.model, self.tuner, self.kept, self.workdir, self.clips = model, tuner, kept, workdir, clips
         self.scores = np.full((len(kept), len(clips.class_names)), np.nan, np.float32)
@@ -178,4 +178,4 @@ class _Trainer:
         self.scores[rows] = self.tuner.scores(model, self.kept[rows])
 
     def _epoch(self, stage: str, epoch: int, epochs: int, metrics: dict[str, float]) -> None:
-        self._progress.epoch(f"{self._run}, {stage}", epoch, epochs, metrics)
+        self._progress(Progress(f"Training: {self._run}, {stage}", epoch, epochs, metrics))

@@ -7,7 +7,7 @@ the student then learns these for several epochs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from time import perf_counter
@@ -19,6 +19,7 @@ import tensorflow as tf
 from scipy import special
 
 from tfaudiotl._seeds import derived_seed, stream
+from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.backbones.registry import get_backbone, list_backbones
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.embeddings.engine import PatchNetwork
@@ -31,8 +32,6 @@ from tfaudiotl.training.schedule import statistics_momentum
 HELD_OUT = 0.02  # share of the examples that tells how well the student follows the teacher
 LEAST = 1e-6  # score; float16, which they are kept in, has nothing much below
 CLIP = 5.0  # standard deviations; ReLU activations have rare values far beyond
-
-Step = Callable[[str, int, int], None]  # stage, done, total
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def distill(
     student_weights: str | None = None,
     layers: Sequence[str] = (),
     options: DistillOptions | None = None,
-    progress: Step | None = None,
+    progress: OnProgress = ignore,
 ) -> Distilled:
     """Trains a student to match a teacher's scores and embeddings on unlabelled sound.
 
@@ -132,7 +131,7 @@ def distill(
         student_weights: what the student starts from; None: random weights.
         layers: the teacher's layers to match beside its embedding, such as ``["layer8"]``.
         options: how.
-        progress: called with the stage ("teacher", "student"), what is done, and the total.
+        progress: called after each of the teacher's examples and each of the student's steps.
 
     Returns:
         The student and how well it follows.
@@ -140,7 +139,7 @@ def distill(
     Raises:
         ValueError: a teacher that cannot be cut into patches, or an argument outside what is allowed.
     """
-    options, progress = options or DistillOptions(), progress or (lambda stage, done, total: None)
+    options = options or DistillOptions()
     begun = perf_counter()
     decoded = _decoded(sounds)
     cut = open_teacher(teacher, layers, weights)
@@ -149,9 +148,9 @@ def distill(
     if student_weights is None:
         initialise(core, options.seed)
     mixer = Mixer(decoded, cut.network.frontend.spec.min_samples, options.mixing, options.seed)
-    pictures, targets = listen(cut, mixer, options.patches, partial(progress, "teacher"))
+    pictures, targets = listen(cut, mixer, options.patches, progress)
     heard = perf_counter()
-    history = _fit(core, cut, pictures, targets, options, partial(progress, "student"))
+    history = _fit(core, cut, pictures, targets, options, progress)
     model = build(input="waveform")
     model.set_weights(core.get_weights())
     settings = {
@@ -241,9 +240,7 @@ def initialise(model: keras.Model, seed: int) -> None:
             layer.kernel.assign(rng.normal(0, np.sqrt(2 / fan_in), shape).astype(np.float32))
 
 
-def listen(
-    teacher: Teacher, mixer: Mixer, patches: int, progress: Callable[[int, int], None]
-) -> tuple[np.ndarray, list[np.ndarray]]:
+def listen(teacher: Teacher, mixer: Mixer, patches: int, progress: OnProgress) -> tuple[np.ndarray, list[np.ndarray]]:
     """Runs the teacher over examples 0 to ``patches - 1``.
 
     Returns:
@@ -260,7 +257,7 @@ def listen(
             columns = [np.empty((patches, output.shape[1]), np.float16) for output in result]
         for column, output in zip(columns, result, strict=True):
             column[row] = np.clip(output[0], -6e4, 6e4)
-        progress(row + 1, patches)
+        progress(Progress("Running the teacher", row + 1, patches))
     *targets, pictures = columns
     first = 1 if teacher.class_names else 0
     for number in range(first, len(targets)):
@@ -304,7 +301,7 @@ def _fit(
     pictures: np.ndarray,
     targets: list[np.ndarray],
     options: DistillOptions,
-    progress: Callable[[int, int], None],
+    progress: OnProgress,
 ) -> dict[str, list[float]]:
     """Trains the student's network of patches on what the teacher said; returns the losses by epoch."""
     logits = "head_logits" if teacher.classifier is not None else "logits"
@@ -347,7 +344,7 @@ def _fit(
     def count(batch: int, logs: Any = None) -> None:
         nonlocal done
         done += 1
-        progress(done, steps)
+        progress(Progress("Training the student", done, steps))
 
     fitted = model.fit(
         _batches(pictures, targets, rows, options, options.epochs),

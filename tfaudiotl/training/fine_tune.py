@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl._files import write_atomic
+from tfaudiotl._threads import OnProgress, ignore
 from tfaudiotl.audio.augment import Augmentation
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.scores import class_names_of
@@ -147,7 +148,7 @@ class FineTuner:
         augmented: rows of ``sounds`` that get variants.
         extra: further callbacks, by the stage's name.
         say: gets a line per epoch.
-        progress: called with the sounds cached, and in all.
+        progress: called after each sound that is cached.
         epoch: called with stage, epoch from 1, epochs at most, and metrics.
     """
 
@@ -162,7 +163,7 @@ class FineTuner:
         augmented: np.ndarray | None = None,
         extra: Callable[[str], Sequence[keras.callbacks.Callback]] = lambda stage: (),
         say: Callable[[str], None] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: OnProgress = ignore,
         epoch: Callable[[str, int, int, dict[str, float]], None] = lambda stage, epoch, epochs, metrics: None,
     ):
         self.sounds, self.options, self.extra, self.say, self.epoch = sounds, options, extra, say, epoch

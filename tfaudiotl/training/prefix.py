@@ -21,6 +21,7 @@ import numpy as np
 from keras import tree
 
 from tfaudiotl._files import write_atomic
+from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.frontend import PatchSequence, ValidPatches
 from tfaudiotl.embeddings.engine import PatchNetwork
@@ -187,7 +188,7 @@ class PrefixCache:
         *,
         key: str,
         shard_bytes: int = SHARD_BYTES,
-        progress: Callable[[int, int], None] | None = None,
+        progress: OnProgress = ignore,
     ) -> PrefixCache:
         """Runs the frozen part over every sound; shards that an earlier run finished are used again.
 
@@ -198,7 +199,7 @@ class PrefixCache:
             jobs: one per row.
             key: what tells one cache from another, beside the frozen part's own weights.
             shard_bytes: of a shard, about; only so much is unfinished at any time.
-            progress: called with the number of rows done, and in all.
+            progress: called after each row.
         """
         cache = cls(Path(folder), [tuple(tensor.shape[1:]) for tensor in tensors], shard_bytes)
         cache._claim(f"{prefix_digest(model, tensors)} {key}")
@@ -206,7 +207,7 @@ class PrefixCache:
         if done < len(jobs):
             network = _network(model, tensors)
             results = network.run_jobs(jobs[done:], expected_patches=2 * (len(jobs) - done))
-            cache._write(results, done, len(jobs), progress or (lambda done, total: None))
+            cache._write(results, done, len(jobs), progress)
         return cache
 
     @property
@@ -266,16 +267,14 @@ class PrefixCache:
             self.skipped[row] = AudioError(path, reason)
         return int(index["end"])
 
-    def _write(self, results: Any, done: int, total: int, progress: Callable[[int, int], None]) -> None:
+    def _write(self, results: Any, done: int, total: int, progress: OnProgress) -> None:
         number = sum(1 for _ in self.folder.glob("shard-*/index.json"))
         results = enumerate(results, start=done)
         while done < total:
             done = self._write_shard(number, results, done, total, progress)
             number += 1
 
-    def _write_shard(
-        self, number: int, results: Any, done: int, total: int, progress: Callable[[int, int], None]
-    ) -> int:
+    def _write_shard(self, number: int, results: Any, done: int, total: int, progress: OnProgress) -> int:
         """One shard, under another name until it is complete; returns the number of rows done by then."""
         work = self.folder / "unfinished"
         shutil.rmtree(work, ignore_errors=True)
@@ -291,7 +290,7 @@ class PrefixCache:
                 for file, values in zip(files, result, strict=True):
                     written += file.write(np.ascontiguousarray(values, np.float32).tobytes())
             done = row + 1
-            progress(done, total)
+            progress(Progress("Computing frozen layers", done, total))
             if written >= self.shard_bytes:
                 break
         for file in files:

@@ -6,7 +6,7 @@ final model all train small heads on those embeddings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -17,6 +17,7 @@ import numpy as np
 
 from tfaudiotl._files import sha256, write_atomic
 from tfaudiotl._seeds import derived_seed, stream
+from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.arrays import is_silent
 from tfaudiotl.audio.augment import Augmentation, as_augmentation
 from tfaudiotl.audio.clips import Clips
@@ -91,14 +92,6 @@ class TrainingResult:
     patches: int = 0
 
 
-@dataclass
-class Progress:
-    """Callbacks for whoever shows progress; each may be left as it is."""
-
-    clips: Callable[[int, int], None] = lambda done, total: None
-    epoch: Callable[[str, int, int, dict[str, float]], None] = lambda run, epoch, epochs, metrics: None
-
-
 def train_classifier(
     clips: Clips,
     *,
@@ -111,7 +104,7 @@ def train_classifier(
     augment: bool | Augmentation | Sequence[Augmentation] = False,
     copies: int = 4,
     workdir: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress = ignore,
     **classifier: Any,
 ) -> TrainingResult:
     """Trains a classifier's head on a frozen backbone, and measures it on clips it never saw.
@@ -136,13 +129,13 @@ def train_classifier(
         copies: versions of each clip with ``augment``, at least 1.
         workdir: folder for state that survives a kill: embeddings and every finished epoch. If it has
             state of the same clips and settings, the training goes on from there.
-        progress: callbacks.
+        progress: called after each clip and each epoch.
         **classifier: arguments of ``build_classifier`` other than ``classes``.
 
     Returns:
         A ``TrainingResult``.
     """
-    fit, progress = fit or FitOptions(), progress or Progress()
+    fit = fit or FitOptions()
     workdir = Path(workdir) if workdir is not None else None
     if not isinstance(copies, int) or copies < 1:
         raise ValueError(f"copies={copies!r}: a whole number of at least 1")
@@ -229,7 +222,7 @@ class _HeadTrainer:
     """Trains heads on the cached embeddings, and collects scores for examples that a head never saw."""
 
     def __init__(
-        self, head: keras.Model, examples: Examples, fit: FitOptions, workdir: Path | None, progress: Progress
+        self, head: keras.Model, examples: Examples, fit: FitOptions, workdir: Path | None, progress: OnProgress
     ):
         self.head, self.examples, self.fit, self.workdir, self.progress = (
             head,
@@ -285,7 +278,9 @@ class _HeadTrainer:
             variants=[variant.take(train) for variant in self.variants],
             epochs=epochs,
             checkpoint=self.workdir / f"{run.replace(' ', '_').replace(',', '')}.npz" if self.workdir else None,
-            on_epoch=lambda epoch, logs: self.progress.epoch(run, epoch, epochs or self.fit.epochs, logs),
+            on_epoch=lambda epoch, logs: self.progress(
+                Progress(f"Training: {run}", epoch, epochs or self.fit.epochs, logs)
+            ),
         )
         if val is not None:
             self.histories[run] = fitted.history
@@ -343,7 +338,7 @@ def _embed(
     check: Callable[[int, str, np.ndarray], None] | None,
     on_error: str,
     workdir: Path | None,
-    progress: Progress,
+    progress: OnProgress,
 ) -> ClipEmbeddings:
     """The clips' embeddings, from ``workdir`` if an earlier run has made the same ones."""
     vectors = model.get_layer("patch_embedding").output
@@ -354,14 +349,7 @@ def _embed(
             found = ClipEmbeddings(file["vectors"], file["counts"], file["kept"], skipped)
         if not (skipped and on_error == "raise"):
             return found
-    done = 0
-
-    def count(clips: int) -> None:
-        nonlocal done
-        done += clips
-        progress.clips(done, len(windows))
-
-    embedded = embed_clips(PatchNetwork(model, [vectors]), windows, on_error=on_error, check=check, progress=count)
+    embedded = embed_clips(PatchNetwork(model, [vectors]), windows, on_error=on_error, check=check, progress=progress)
     if saved:
         saved.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {

@@ -14,6 +14,7 @@ import numpy as np
 
 from tfaudiotl._files import write_atomic
 from tfaudiotl._seeds import derived_seed
+from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.augment import Augmentation
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.registry import get_backbone
@@ -122,6 +123,7 @@ def tune(
     augment: bool | Augmentation | Sequence[Augmentation] | Augment | None = None,
     seed: int = 0,
     say: Callable[[str], None] | None = None,
+    progress: OnProgress = ignore,
     **options: Any,
 ) -> Search:
     """Searches settings for a classifier; the score of a trial is its mean accuracy over folds.
@@ -142,6 +144,7 @@ def tune(
         augment: as for ``fine_tune``; how much of it is ``space.variants``.
         seed: of the search, the folds and the trainings.
         say: gets a line per trial.
+        progress: called after each trial.
         **options: fields of ``FineTuneOptions`` that are not searched, such as ``epochs``.
 
     Raises:
@@ -202,6 +205,8 @@ def tune(
             found = score(trial.hyperparameters)
             if say:
                 say(f"trial {trial.trial_id}: {found:.4f}  {asked.draw(trial.hyperparameters)}")
+            finished = sum(each.status == "COMPLETED" for each in self.oracle.trials.values())
+            progress(Progress("Trials", finished + 1, trials, {"accuracy": found}))
             return {SCORE: found}
 
         def load_model(self, trial: Any) -> None:
