@@ -7,25 +7,28 @@ from typing import Annotated
 
 import typer
 
-from tfaudiotl.cli.console import errors
+from tfaudiotl._threads import Progress
+from tfaudiotl.cli.console import command, load_tensorflow, progress_shown
 from tfaudiotl.cli.main import app
 
 
-@app.command()
+@command(app)
 def bench(
-    models: Annotated[list[Path], typer.Argument(help="Files of .tflite; the first is what others are compared with.")],
-    runs: Annotated[int, typer.Option(min=5, help="Timed runs of each.")] = 100,
+    models: Annotated[list[Path], typer.Argument(help=".tflite files; the others are compared with the first.")],
+    runs: Annotated[int, typer.Option(min=5, help="Number of timed runs of each.")] = 100,
 ) -> None:
     """Time .tflite files in turns, and list what is in them."""
-    with errors(bench):
-        from tfaudiotl.evaluation.writing import markdown_table
-        from tfaudiotl.export.audit import audit_tflite
-        from tfaudiotl.export.proof import measure_latency, peak_memory
+    for path in models:
+        if not path.is_file() or path.suffix != ".tflite":
+            raise ValueError(f"{path} is not a .tflite file")
+    load_tensorflow()
+    from tfaudiotl.evaluation.writing import markdown_table
+    from tfaudiotl.export.audit import audit_tflite
+    from tfaudiotl.export.proof import measure_latency, peak_memory
 
-        rows = []
-        for path in models:
-            if not path.is_file() or path.suffix != ".tflite":
-                raise ValueError(f"models: {path} is no .tflite file")
+    rows = []
+    with progress_shown() as progress:
+        for done, path in enumerate(models, start=1):
             audit, memory = audit_tflite(path), peak_memory(path)
             times = [measure_latency(path, models[0], threads=threads, runs=runs) for threads in (1, 2)]
             rows.append(
@@ -37,5 +40,6 @@ def bench(
                     None if memory is None else f"{memory / 1e6:.1f}",
                 )
             )
-        columns = ["File", "MB", "Int8", "ms", "p95", "Ratio", "ms, 2 threads", "p95", "Ratio", "Memory MB"]
-        typer.echo(markdown_table(columns, rows))
+            progress(Progress("Timing", done, len(models)))
+    columns = ["File", "MB", "Int8", "ms", "p95", "Ratio", "ms, 2 threads", "p95", "Ratio", "Memory MB"]
+    typer.echo(markdown_table(columns, rows))

@@ -18,7 +18,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import click
 import typer
 from typer.models import OptionInfo
 
@@ -80,7 +79,7 @@ def errors(command: Callable[..., None], *, verbose: bool = False) -> Iterator[N
             stack.enter_context(quiet())
         try:
             yield
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (typer.BadParameter, typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
             typer.secho("\nInterrupted.", err=True, fg="yellow")
@@ -115,7 +114,8 @@ def in_options(message: str, command: Callable[..., None]) -> str:
         if isinstance(option, tuple):
             message = re.sub(rf"{argument}(True|False)\b", lambda found, o=option: o[found[1] == "False"], message)
         else:
-            message = re.sub(rf"{argument}(?:'([\w.+-]+)'(?!\w))?", lambda found, o=option: f"{o} {found[1] or ''}", message)
+            # Without the quotes of a value that a shell needs none for.
+            message = re.sub(rf"{argument}(?:'([\w.+/-]+)')?", lambda found, o=option: f"{o} {found[1] or ''}", message)
     return message
 
 
@@ -166,7 +166,8 @@ def quiet() -> Iterator[None]:
             os.dup2(nowhere.fileno(), 2)
         if not sys.warnoptions:
             stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")  # the package's own are in its log
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("default", module="tfaudiotl")  # its own are for the user
         yield
 
 

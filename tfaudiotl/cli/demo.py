@@ -7,19 +7,20 @@ from typing import Annotated
 
 import typer
 
-from tfaudiotl.cli.console import errors
+from tfaudiotl.cli.console import command, load_tensorflow
 from tfaudiotl.cli.main import app
-from tfaudiotl.cli.options import Overwrite
+from tfaudiotl.cli.options import Overwrite, Seed, check_output
 
 
-@app.command()
+@command(app)
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")] = Path("tfaudiotl_demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the noise, the split and the head.")] = 0,
+    seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """See all of it work in about a minute, without a network: noise colours from five clips of each."""
-    with errors(demo):
-        from tfaudiotl.demo import run_demo
+    """Try all of it in about a minute, without a network: noise colours from five clips of each."""
+    check_output(output, overwrite=overwrite)
+    load_tensorflow()
+    from tfaudiotl.demo import run_demo
 
-        run_demo(output, seed=seed, overwrite=overwrite, echo=typer.echo)
+    run_demo(output, seed=seed, overwrite=overwrite, echo=typer.echo)

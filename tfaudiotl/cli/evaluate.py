@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from tfaudiotl.cli.console import bar, errors, list_left_out
+from tfaudiotl.cli.console import command, list_left_out, load_tensorflow, progress_shown
 from tfaudiotl.cli.main import app
-from tfaudiotl.cli.options import ClassFolder, ModelPath, OnError, OnErrorOption, load_clips
+from tfaudiotl.cli.options import (
+    ClassFolder,
+    LabelPattern,
+    ModelPath,
+    OnError,
+    OnErrorOption,
+    OutputFolder,
+    Overwrite,
+    check_output,
+    load_clips,
+)
 
 
-@app.command()
+@command(app)
 def evaluate(
     model: ModelPath,
     folder: ClassFolder,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the report into this folder.")] = None,
+    output: OutputFolder = None,
+    label_pattern: LabelPattern = None,
     on_error: OnErrorOption = OnError.RAISE,
+    overwrite: Overwrite = False,
 ) -> None:
     """Measure a classifier on labelled recordings."""
-    with errors(evaluate):
-        clips = load_clips(folder, None, None, on_error)
-        from tfaudiotl.errors import AudioError
-        from tfaudiotl.runtime.evaluate import evaluate as run
+    check_output(output, overwrite=overwrite)
+    clips = load_clips(folder, label_pattern=label_pattern, on_error=on_error)
+    load_tensorflow()
+    from tfaudiotl.errors import AudioError
+    from tfaudiotl.runtime.evaluate import evaluate as run
 
-        skipped: list[AudioError] = list(clips.skipped)
-        with bar("Classifying") as step:
-            evaluation = run(model, clips, on_error=on_error.value, skipped=skipped, progress=step)
-        typer.echo(evaluation.to_markdown())
-        list_left_out(skipped)
-        if output:
-            typer.echo(f"Report: {evaluation.save(output, title=f'Evaluation of {model.name}')}")
+    skipped: list[AudioError] = list(clips.skipped)
+    with progress_shown() as progress:
+        evaluation = run(model, clips, on_error=on_error.value, skipped=skipped, progress=progress)
+    typer.echo(evaluation.to_markdown())
+    list_left_out(skipped)
+    if output:
+        typer.echo(f"Report: {evaluation.save(output, title=f'Evaluation of {model.name}')}")

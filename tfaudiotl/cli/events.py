@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tfaudiotl.cli.console import errors
+from tfaudiotl.cli.console import command, load_tensorflow, say
 from tfaudiotl.cli.main import app
-from tfaudiotl.cli.options import MinDuration, MinGap, ModelPath, Release, Smoothing, Threshold
+from tfaudiotl.cli.options import MinDuration, MinGap, ModelPath, Release, Smoothing, Threshold, positive
 
 
 class Events(str, Enum):
@@ -25,7 +26,7 @@ class Events(str, Enum):
     RAVEN = "raven"
 
 
-@app.command()
+@command(app)
 def events(
     model: ModelPath,
     sound: Annotated[Path, typer.Argument(help="A sound file.")],
@@ -38,36 +39,42 @@ def events(
     smoothing: Smoothing = 1,
     min_duration: MinDuration = 0.0,
     min_gap: MinGap = 0.0,
-    plot: Annotated[Path | None, typer.Option(help="Draw waveform, spectrogram and timeline here.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw waveform, spectrogram and timeline into this picture file.")
+    ] = None,
 ) -> None:
-    """List what is heard when in a recording."""
-    with errors(events):
-        from tfaudiotl.runtime.predictor import Predictor
-        from tfaudiotl.runtime.writers import format_events, write_events
+    """List the events in a recording: what is in it, from when to when."""
+    if sound.is_dir():
+        raise ValueError(f"{sound} is a folder; events takes one file, and 'predict --timeline' takes folders")
+    load_tensorflow()
+    from tfaudiotl.runtime.predictor import Predictor
+    from tfaudiotl.runtime.writers import format_events, write_events
 
-        predictor = Predictor(
-            model,
-            threshold=threshold,
-            release=release,
-            smoothing=smoothing,
-            min_duration=min_duration,
-            min_gap=min_gap,
-        )
-        found = predictor.analyze_file(sound)
-        if output:
-            typer.echo(f"Wrote {write_events(output, found.events, format.value)}", err=True)
-        else:
-            typer.echo(format_events(found.events, format.value), nl=False)
-        if plot:
-            typer.echo(f"Wrote {found.plot(plot)}", err=True)
+    predictor = Predictor(
+        model,
+        threshold=threshold,
+        release=release,
+        smoothing=smoothing,
+        min_duration=min_duration,
+        min_gap=min_gap,
+    )
+    say(f"Reading {sound}")
+    found = predictor.analyze_file(sound)
+    if output:
+        say(f"Wrote {write_events(output, found.events, format.value)}")
+    else:
+        typer.echo(format_events(found.events, format.value), nl=False)
+    if plot:
+        say(f"Wrote {found.plot(plot)}")
 
 
-@app.command()
+@command(app)
 def listen(
     model: ModelPath,
-    sample_rate: Annotated[int, typer.Option(help="Of the samples on standard input, Hz.")] = 16_000,
+    sample_rate: Annotated[int, typer.Option(min=1, help="Of the samples on standard input; Hz.")] = 16_000,
     hop_seconds: Annotated[
-        float | None, typer.Option(help="From one window's start to the next's; as for events if not given.")
+        float | None,
+        typer.Option(callback=positive, help="From the start of one window to the next; half a window by default."),
     ] = None,
     threshold: Threshold = None,
     release: Release = None,
@@ -75,28 +82,39 @@ def listen(
     min_duration: MinDuration = 0.0,
     min_gap: MinGap = 0.0,
 ) -> None:
-    """Classify 16-bit mono samples from standard input: arecord -t raw -f S16_LE -r 16000 | tfaudiotl listen M."""
-    with errors(listen):
-        import numpy as np
+    """Classify live sound: 16-bit mono samples from standard input.
 
-        from tfaudiotl.runtime.stream import StreamingClassifier
+    arecord -t raw -f S16_LE -r 16000 | tfaudiotl listen MODEL
+    """
+    load_tensorflow()
+    import numpy as np
 
-        live = StreamingClassifier(
-            model,
-            sample_rate=sample_rate,
-            hop_seconds=hop_seconds,
-            threshold=threshold,
-            release=release,
-            smoothing=smoothing,
-            min_duration=min_duration,
-            min_gap=min_gap,
-        )
-        rest = b""
+    from tfaudiotl.runtime.stream import StreamingClassifier
+
+    live = StreamingClassifier(
+        model,
+        sample_rate=sample_rate,
+        hop_seconds=hop_seconds,
+        threshold=threshold,
+        release=release,
+        smoothing=smoothing,
+        min_duration=min_duration,
+        min_gap=min_gap,
+    )
+    say("Listening to standard input; Ctrl-C ends it")
+
+    def show(found: Iterable[object]) -> None:
+        for event in found:
+            typer.echo(str(event))
+
+    rest = b""
+    try:
         while data := os.read(sys.stdin.fileno(), 65_536):
             data = rest + data
             whole = len(data) // 2 * 2
             rest = data[whole:]
-            for event in live.push(np.frombuffer(data[:whole], "<i2")):
-                typer.echo(str(event))
-        for event in live.finish():
-            typer.echo(str(event))
+            show(live.push(np.frombuffer(data[:whole], "<i2")))
+    except KeyboardInterrupt:
+        show(live.finish())
+        raise
+    show(live.finish())

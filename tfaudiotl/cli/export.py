@@ -2,66 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
-from tfaudiotl.cli.console import errors
+from tfaudiotl._files import write_atomic
+from tfaudiotl._threads import Progress
+from tfaudiotl.cli.console import command, load_tensorflow, progress_shown, say
 from tfaudiotl.cli.main import app
-from tfaudiotl.cli.options import OnError, Output, Overwrite, load_clips
+from tfaudiotl.cli.options import OnError, Output, Overwrite, check_output, load_clips, sound_files
 
 
-@app.command()
+@command(app)
 def export(
     model: Annotated[Path, typer.Argument(help="A .keras file.")],
     output: Output,
-    quantize: Annotated[str | None, typer.Option(help="For .tflite: float16, dynamic, int8 or int8_io.")] = None,
-    samples: Annotated[int | None, typer.Option(help="For .tflite: samples per window.")] = None,
+    quantize: Annotated[
+        Literal["float16", "dynamic", "int8", "int8_io"] | None, typer.Option(help="For .tflite: smaller weights.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="For .tflite: number of samples per window.")] = None,
     verify: Annotated[
         Path | None, typer.Option(help="Folder of labelled recordings to compare the file with the model on.")
     ] = None,
     overwrite: Overwrite = False,
     calibrate: Annotated[Path | None, typer.Option(help="For int8: folder of recordings to take ranges from.")] = None,
-    patches: Annotated[bool, typer.Option("--patches", help="For .tflite: log-mel patches in, not sound.")] = False,
+    patches: Annotated[
+        bool, typer.Option("--patches", help="For .tflite: the input is log-mel patches instead of samples.")
+    ] = False,
     matmul: Annotated[bool, typer.Option("--matmul", help="For .tflite: a front-end without RFFT2D.")] = False,
     c_array: Annotated[bool, typer.Option("--c-array", help="For .tflite: also as C source.")] = False,
 ) -> None:
-    """Export a .keras classifier: to OUTPUT.tflite, or to a SavedModel folder."""
-    with errors(export):
-        from tfaudiotl.backbones.scores import class_names_of
-        from tfaudiotl.export.artifact import load_model, open_artifact
-        from tfaudiotl.export.savedmodel import export_saved_model
-        from tfaudiotl.export.tflite import export_tflite
+    """Export a .keras classifier: to a .tflite file, or to a SavedModel folder."""
+    tflite = output.suffix.lower() == ".tflite"
+    if output.suffix and not tflite:
+        raise ValueError(f"--output {output}: a name that ends in .tflite, or a folder's without an ending")
+    if not tflite and (quantize or samples or calibrate or patches or matmul or c_array):
+        raise ValueError(
+            f"--output {output}: --quantize, --samples, --calibrate, --patches, --matmul and --c-array are for names "
+            "that end in .tflite"
+        )
+    if not model.exists():
+        raise ValueError(f"{model}: no such file")
+    check_output(output, overwrite=overwrite)
+    load_tensorflow()
+    from tfaudiotl.backbones.scores import class_names_of
+    from tfaudiotl.export.artifact import load_model, open_artifact
+    from tfaudiotl.export.savedmodel import export_saved_model
+    from tfaudiotl.export.tflite import export_tflite
 
-        loaded = load_model(model)
-        if output.suffix == ".tflite":
-            names = class_names_of(loaded)
+    loaded = load_model(model)
+    names = class_names_of(loaded)
+    held = load_clips(verify, class_names=names) if verify else None
+    with progress_shown() as progress:
+        progress(Progress("Exporting", 0, 1))
+        if tflite:
             export_tflite(
                 loaded,
                 output,
                 quantize=quantize,
                 samples=samples,
                 overwrite=overwrite,
-                calibrate=load_clips(calibrate, None, None, OnError.SKIP, class_names=names) if calibrate else None,
+                calibrate=_calibration(calibrate, names, open_artifact(loaded).sample_rate) if calibrate else None,
+                verify=held,
                 input="patches" if patches else "waveform",
                 frontend="matmul" if matmul else "fft",
                 c_array=c_array,
             )
-            from tfaudiotl._files import write_atomic
-
-            write_atomic(output.with_suffix(".txt"), "".join(f"{name}\n" for name in class_names_of(loaded)))
-        elif quantize or samples:
-            raise ValueError(f"output={str(output)!r}: quantize and samples are for names that end in .tflite")
+            write_atomic(output.with_suffix(".txt"), "".join(f"{name}\n" for name in names))
         else:
             export_saved_model(loaded, output, overwrite=overwrite)
-        typer.echo(f"Wrote {output}")
-        if verify:
-            from tfaudiotl.export.verify import Reference, checks_table, verify_export
+        progress(Progress("Exporting", 1, 1))
+    typer.echo(f"Wrote {output}")
+    if held is not None:
+        from tfaudiotl.export.verify import Reference, checks_table, verify_export
 
-            clips = load_clips(verify, None, None, OnError.RAISE, class_names=class_names_of(loaded))
-            artifact = open_artifact(loaded)
-            waveforms = [clips.load(row, sample_rate=artifact.sample_rate) for row in range(len(clips))]
-            reference = Reference(artifact, waveforms, clips.targets)
-            check = verify_export(reference, open_artifact(output))
-            typer.echo(checks_table([check]))
+        say("Comparing the file with the model")
+        artifact = open_artifact(loaded)
+        waveforms = [held.load(row, sample_rate=artifact.sample_rate) for row in range(len(held))]
+        check = verify_export(Reference(artifact, waveforms, held.targets), open_artifact(output))
+        typer.echo(checks_table([check]))
+
+
+def _calibration(folder: Path, names: Sequence[str], sample_rate: int) -> Any:
+    """The clips of a folder with classes, or the waveforms of one without."""
+    if folder.is_dir() and not any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
+        from tfaudiotl.audio.files import load_audio
+
+        return [load_audio(path, sample_rate=sample_rate) for path in sound_files([folder])]
+    return load_clips(folder, on_error=OnError.SKIP, class_names=names)

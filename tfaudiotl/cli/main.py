@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tfaudiotl._version import __version__
+from tfaudiotl.cli.console import open_streams
 
 app = typer.Typer(
     name="tfaudiotl",
@@ -20,6 +21,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Turn a folder of recordings into your own sound classifier."""
+    open_streams()
     if version:
         typer.echo(__version__)
         raise typer.Exit

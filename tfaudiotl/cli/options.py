@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tfaudiotl.cli.console import Library, load_tensorflow, say
+from tfaudiotl.cli.console import Library, say
 
 if TYPE_CHECKING:
     from tfaudiotl.audio.clips import Clips
@@ -22,12 +23,32 @@ class OnError(str, Enum):
     SKIP = "skip"
 
 
-class Pool(str, Enum):
-    """How the patches of a recording become one row."""
+# Written out, so that a wrong name is refused before TensorFlow loads.
+BACKBONES = (
+    "convnet",
+    "efficientnetv2b0",
+    "inceptionv3",
+    "mobilenet",
+    "mobilenetv2",
+    "rawnet2",
+    "vggish",
+    "yamnet",
+    "yamnet_mini",
+)
 
-    AVG = "avg"
-    MAX = "max"
-    AVGMAX = "avgmax"
+
+def positive(value: float | None) -> float | None:
+    """A callback of options: refuses what is not a finite number above 0."""
+    if value is not None and not 0 < value < math.inf:
+        raise typer.BadParameter(f"{value} is not a number above 0")
+    return value
+
+
+def check_backbone(name: str | None) -> str | None:
+    """A callback of ``Backbone``: refuses names of none."""
+    if name is not None and name not in BACKBONES and not name.startswith("hub:"):
+        raise typer.BadParameter(f"{name!r}: allowed are {', '.join(BACKBONES)}, and 'hub:' with a TF Hub handle")
+    return name
 
 
 Weights = Annotated[
@@ -36,7 +57,8 @@ Weights = Annotated[
 Backbone = Annotated[
     str | None,
     typer.Option(
-        help="Pretrained network: yamnet_mini, which is in the package; or yamnet, the default with --weights."
+        callback=check_backbone,
+        help="Pretrained network: yamnet_mini, which is in the package; or yamnet, the default with --weights.",
     ),
 ]
 Embedding = Annotated[
@@ -44,7 +66,7 @@ Embedding = Annotated[
     typer.Option("--embedding", "--layer", help="Layer, or layers with commas; the backbone's own by default."),
     Library(("layers",)),
 ]
-Pooling = Annotated[Pool, typer.Option(help="How the rows of a recording are combined.")]
+Pooling = Annotated[Literal["avg", "max", "avgmax"], typer.Option(help="How the rows of a recording are combined.")]
 ModelPath = Annotated[Path, typer.Argument(help="A .keras file, a SavedModel folder or a .tflite file.")]
 ClassFolder = Annotated[
     Path, typer.Argument(help="Folder with one sub-folder of recordings per class; see --label-pattern.")
@@ -117,7 +139,6 @@ def load_clips(
             class_names=class_names,
         )
     say(f"{clips!r}")
-    load_tensorflow()
     return clips
 
 
@@ -148,10 +169,14 @@ def sound_files(paths: Sequence[Path], *, empty: bool = False) -> list[Path]:
     return files
 
 
-def check_output(output: Path, *, overwrite: bool, suffix: str | None = None) -> None:
-    """Refuses a file or folder that is there already, before any waiting."""
-    if output.exists() and not overwrite:
-        raise FileExistsError(f"--output {output}: is there already; --overwrite replaces it")
+def check_output(output: Path | None, *, overwrite: bool) -> None:
+    """Refuses a place to write to that holds something already, before any waiting."""
+    if output is None or overwrite or not output.exists():
+        return
+    if not output.is_dir():
+        raise FileExistsError(f"--output {output} is there already; --overwrite replaces it")
+    if any(output.iterdir()):
+        raise FileExistsError(f"--output {output} is not empty; --overwrite replaces what is in it")
 
 
 def split_names(text: str | None) -> list[str] | None:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tfaudiotl.cli.console import errors, list_left_out
+from tfaudiotl._threads import Progress
+from tfaudiotl.cli.console import command, list_left_out, load_tensorflow, progress_shown, say
 from tfaudiotl.cli.main import app
-from tfaudiotl.cli.options import ModelPath, OnError, OnErrorOption
+from tfaudiotl.cli.options import ModelPath, OnError, OnErrorOption, Threshold, sound_files
+
+DIGITS = 6  # of scores and seconds: float32 has no more
+Row = dict[str, Any]
 
 
 class Format(str, Enum):
@@ -24,61 +30,87 @@ class Format(str, Enum):
     JSON = "json"
 
 
-@app.command()
+@command(app)
 def predict(
     model: ModelPath,
     sounds: Annotated[list[Path], typer.Argument(help="Sound files, or folders of them.")],
-    top: Annotated[int, typer.Option(min=1, help="Classes to show per file.")] = 3,
-    timeline: Annotated[bool, typer.Option("--timeline", help="Show what is heard when, instead.")] = False,
-    threshold: Annotated[float, typer.Option(help="Score from which a class is heard, in a timeline.")] = 0.5,
-    format: Annotated[Format, typer.Option(help="How to print.")] = Format.TABLE,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to show per file.")] = 3,
+    timeline: Annotated[bool, typer.Option("--timeline", help="Show events with start and end instead.")] = False,
+    threshold: Threshold = None,
+    format: Annotated[Format, typer.Option(help="How results are printed.")] = Format.TABLE,
     on_error: OnErrorOption = OnError.RAISE,
 ) -> None:
-    """Classify sound files: the best classes of each, or what is heard when."""
-    with errors(predict):
-        files = _sound_files(sounds)
-        from tfaudiotl.errors import AudioError
-        from tfaudiotl.runtime.predictor import Predictor
+    """Classify sound files: the best classes of each, or its events.
 
-        predictor = Predictor(model, threshold=threshold)
-        rows: list[dict[str, Any]] = []
-        lost = 0
-        for path in files:
+    Each file's result is printed as soon as it is there, so that Ctrl-C keeps what was done. With --on-error skip the
+    exit code is 0 unless no file could be used.
+    """
+    files = sound_files(sounds)
+    load_tensorflow()
+    from tfaudiotl.errors import AudioError
+    from tfaudiotl.runtime.predictor import Predictor
+
+    predictor = Predictor(model, threshold=threshold)
+
+    def rows_of(path: Path) -> list[Row]:
+        if timeline:
+            return [{"file": str(path), **event.to_dict()} for event in predictor.predict_file(path)]
+        scores = predictor.scores_of_file(path)
+        best = sorted(zip(predictor.class_names, scores.tolist(), strict=True), key=lambda pair: -pair[1])
+        return [{"file": str(path), "label": name, "score": score} for name, score in best[:top]]
+
+    columns = ["file", "start", "end", "label", "score"] if timeline else ["file", "label", "score"]
+    skipped: list[AudioError] = []
+    # On a terminal the results themselves show the progress.
+    with progress_shown(bars=not sys.stdout.isatty()) as progress, _printed(format, columns) as write:
+        for done, path in enumerate(files):
             try:
-                if timeline:
-                    rows += [{"file": str(path), **event.to_dict()} for event in predictor.predict_file(path)]
-                    continue
-                scores = predictor.scores_of_file(path)
-                best = sorted(zip(predictor.class_names, scores.tolist(), strict=True), key=lambda pair: -pair[1])
-                rows += [{"file": str(path), "label": name, "score": score} for name, score in best[:top]]
+                write(rows_of(path))
             except AudioError as error:
                 if on_error is OnError.RAISE:
+                    if len(files) > 1:
+                        say(f"{done} of {len(files)} files are done; --on-error skip goes on without such files")
                     raise
-                lost += 1
-                list_left_out([error])
-        _print_rows(
-            rows,
-            format,
-            ["file", "start", "end", "label", "score"] if timeline else ["file", "label", "score"],
-        )
-        if lost == len(files):
-            raise typer.Exit(1)
+                skipped.append(error)
+            progress(Progress("Classifying", done + 1, len(files)))
+    list_left_out(skipped)
+    if skipped:
+        say(f"{len(skipped)} of {len(files)} files were skipped")
+    if len(skipped) == len(files):
+        raise typer.Exit(1)
 
 
-def _sound_files(paths: list[Path]) -> list[Path]:
-    from tfaudiotl.audio.sources import sound_files
+@contextmanager
+def _printed(style: Format, columns: Sequence[str]) -> Iterator[Callable[[list[Row]], None]]:
+    """Prints rows as they come; what was printed is whole after an interruption too."""
+    out, first = sys.stdout, True
+    if style is Format.CSV:
+        table = csv.DictWriter(out, columns, lineterminator="\n")
+        table.writeheader()
+    elif style is Format.JSON:
+        out.write("[")
 
-    return [file for path in paths for file in (sound_files(path) if path.is_dir() else [path])]
-
-
-def _print_rows(rows: list[dict[str, Any]], style: Format, columns: list[str]) -> None:
-    if style is Format.JSON:
-        typer.echo(json.dumps(rows, indent=2))
-    elif style is Format.CSV:
-        writer = csv.DictWriter(sys.stdout, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    else:
+    def write(rows: list[Row]) -> None:
+        nonlocal first
         for row in rows:
-            values = [f"{row[c]:.3f}" if isinstance(row[c], float) else str(row[c]) for c in columns]
-            typer.echo("  ".join(values))
+            row = {name: _rounded(row[name]) for name in columns}
+            if style is Format.CSV:
+                table.writerow(row)
+            elif style is Format.JSON:
+                out.write(f"{'' if first else ','}\n  {json.dumps(row)}")
+            else:
+                shown = (f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values())
+                out.write("  ".join(shown) + "\n")
+            first = False
+        out.flush()
+
+    try:
+        yield write
+    finally:
+        if style is Format.JSON:
+            out.write("]\n" if first else "\n]\n")
+        out.flush()
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, DIGITS) if isinstance(value, float) else value
