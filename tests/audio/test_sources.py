@@ -9,7 +9,7 @@ import pytest
 from tests.audio.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.sources import sound_files
-from tfaudiotl.cli.predict import _sound_files
+from tfaudiotl.cli import options
 
 
 def test_the_same_files_for_every_command(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_the_same_files_for_every_command(tmp_path: Path) -> None:
     (root / "wind" / "back").symlink_to(root, target_is_directory=True)
     expected = [root / name for name in ("dog/b.wav", "dog/deeper/a.WAV", "rain/r.wav", "wind/c.flac")]
     assert sound_files(root) == expected
-    assert _sound_files([root, root / "dog" / "._b.wav"]) == [*expected, root / "dog" / "._b.wav"]
+    assert options.sound_files([root, root / "dog" / "._b.wav"]) == [*expected, root / "dog" / "._b.wav"]
     assert list(Clips.from_directory(root).paths) == [str(path) for path in expected]
 
 

@@ -7,13 +7,16 @@ from typing import Annotated
 import pytest
 import typer
 
+from tfaudiotl._threads import Progress
 from tfaudiotl.cli import console
 
 
 def command(
     few_shot: Annotated[int, typer.Option()] = 1,
-    embedding: Annotated[str, typer.Option("--embedding", "--layer")] = "",
+    embedding: Annotated[str, typer.Option("--embedding", "--layer"), console.Library(("layers",))] = "",
     output: Annotated[str, typer.Option("-o", "--output")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
+    balance: Annotated[bool, typer.Option()] = True,
     folder: Annotated[str, typer.Argument()] = "",
 ) -> None: ...
 
@@ -22,8 +25,14 @@ def command(
     ("message", "shown"),
     [
         ("few_shot=9: class 'a' has 4 clips", "--few-shot 9: class 'a' has 4 clips"),
-        ("embedding='layer99': there are layer1", "--embedding 'layer99': there are layer1"),
-        ("output='x' exists", "--output 'x' exists"),
+        ("embedding='layer99': there are layer1", "--embedding layer99: there are layer1"),
+        ("layers=['layer99']: there are layer1", "--embedding ['layer99']: there are layer1"),
+        ("output='x y' exists", "--output 'x y' exists"),
+        (
+            "output='out/x.tflite' exists (overwrite=True replaces it)",
+            "--output out/x.tflite exists (--overwrite replaces it)",
+        ),
+        ("balance=False is needed", "--no-balance is needed"),
         ("folder='x': empty; see options.output=1 and other_output=2", None),
         ("build_classifier(embedding='x') is the way in Python", None),
     ],
@@ -35,14 +44,14 @@ def test_errors_name_options(message: str, shown: str | None) -> None:
 def test_a_log_gets_lines_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 1.0, 2.0, 12.5, 13.0, 14.0, 15.0])
     monkeypatch.setattr(console.time, "monotonic", lambda: next(now))
-    with console.training_bars() as progress:
+    with console.progress_shown() as progress:
         for done in range(5):
-            progress.clips(done, 4)
+            progress(Progress("Classifying", done, 4))
         for epoch in (1, 2):
-            progress.epoch("fold 1", epoch, 9, {"val_loss": 0.25})
+            progress(Progress("Training: fold 1", epoch, 9, {"val_loss": 0.25}))
     assert capsys.readouterr().err.splitlines() == [
-        "Listening to clips: 0 of 4",
-        "Listening to clips: 3 of 4",
-        "Listening to clips: 4 of 4",
-        "Training: fold 1, epoch: 1 of 9  val_loss 0.250",
+        "Classifying: 0 of 4",
+        "Classifying: 3 of 4",
+        "Classifying: 4 of 4",
+        "Training: fold 1: 1 of 9  val_loss 0.250",
     ]

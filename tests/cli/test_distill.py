@@ -24,7 +24,7 @@ def test_your_own_classifier_shrinks_without_a_network(tmp_path: Path, monkeypat
     assert "On held-out examples" in result.output
     assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["distill.json", "labels.txt", "model.keras"]
     assert "high" in call("predict", tmp_path / "small" / "model.keras", sounds / "high" / "1-high00.wav").output
-    assert "is there already" in call(*arguments, code=1).output
+    assert "is not empty" in call(*arguments, code=1).output
 
 
 def test_the_embedded_network_is_the_default() -> None:

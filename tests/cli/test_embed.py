@@ -26,7 +26,7 @@ def test_embed_then_again(tmp_path: Path, stand_in: Path) -> None:
     assert runner.invoke(app, command).exit_code == 1
     again = runner.invoke(app, [*command, "--on-error", "skip"])
     assert again.exit_code == 0
-    assert "1 left out" in again.output
+    assert "1 skipped" in again.output
     (tmp_path / "empty").mkdir()
     assert runner.invoke(app, ["embed", str(tmp_path / "empty"), "-o", str(tmp_path / "x")]).exit_code == 1
 
@@ -40,8 +40,10 @@ def test_probe_writes_table_and_plot(tmp_path: Path, stand_in: Path) -> None:
     assert "Recommended: log_mel" in result.output
     assert "log_mel+layer2" in (tmp_path / "out" / "probe.md").read_text()
     assert (tmp_path / "out" / "probe.png").is_file()
-    named = runner.invoke(app, [*command, "--label-pattern", "-([a-z]+)", "--test-pattern", "^[12]-"])
+    named = runner.invoke(app, [*command, "--overwrite", "--label-pattern", "-([a-z]+)", "--test-pattern", "^[12]-"])
     assert named.exit_code == 0, named.output
     assert "6 clips to train on, 6 to test on" in named.output
-    nothing = runner.invoke(app, [*command, "--test-pattern", "nothing"])
+    assert "is not empty" in runner.invoke(app, command).output
+    nothing = runner.invoke(app, [*command, "--overwrite", "--test-pattern", "nothing"])
+    assert "matches 0 of 12 files" in nothing.output
     assert nothing.exit_code == 1

@@ -15,7 +15,7 @@ def test_export(trained: tuple[Path, Path], tmp_path: Path) -> None:
     assert small.with_suffix(".txt").read_text() == "high\nlow\nnoise\n"
     call("export", out / "model.keras", "-o", tmp_path / "saved")
     assert (tmp_path / "saved" / "saved_model.pb").is_file()
-    assert "exists already" in call("export", out / "model.keras", "-o", small, code=1).output
+    assert "is there already" in call("export", out / "model.keras", "-o", small, code=1).output
     call("export", out / "model.keras", "-o", small, "--overwrite")
     assert "for names that end in .tflite" in call(
         "export", out / "model.keras", "-o", tmp_path / "x", "--quantize", "float16", code=1

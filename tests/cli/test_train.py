@@ -74,7 +74,7 @@ def test_an_output_folder_that_is_not_empty_is_kept(trained: tuple[Path, Path], 
 def test_bad_folders_are_explained(tmp_path: Path, stand_in: Path) -> None:
     def error(folder: Path) -> str:
         result = call("train", folder, "-o", tmp_path / "out", "--weights", stand_in, code=1)
-        assert result.output.startswith("Error: ")
+        assert "Error: " in result.output
         assert "Traceback" not in result.output
         return result.output
 
@@ -111,7 +111,7 @@ def test_unreachable_hub_is_explained(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         (["--folds", "3", "--fold-pattern", "x"], "not both"),
         (["--hidden", "many"], "whole numbers"),
-        (["--epochs", "0"], "--epochs 0"),
+        (["--epochs", "0"], "'--epochs'"),
         (["--embedding", "layer99"], "layer99"),
         (["--val", "1.5"], "--val 1.5"),
     ],
@@ -193,7 +193,7 @@ def test_fine_tuning_options_are_checked(tmp_path: Path, stand_in: Path) -> None
     sounds = write_folder(tmp_path / "sounds", per_class=2)
     common = ["train", sounds, "-o", tmp_path / "out", "--weights", stand_in, *FAST]
     assert "need --fine-tune" in call(*common, "--gradual", code=1).output
-    assert "trainable='layer30'" in call(*common, "--fine-tune", "layer30", code=1).output
+    assert "--fine-tune layer30" in call(*common, "--fine-tune", "layer30", code=1).output
     assert not (tmp_path / "out").exists()  # so the corrected command is not refused
     assert "--precision 'int4'" in call(*common, "--precision", "int4", code=1).output
 

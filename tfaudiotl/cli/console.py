@@ -108,33 +108,30 @@ def message_of(error: Exception) -> str:
 
 def in_options(message: str, command: Callable[..., None]) -> str:
     """The message with a command's options for arguments: "--few-shot 9" for "few_shot=9"."""
-    for argument, option in options_of(command).items():
-        # Not within a call of a function, whose arguments are Python's.
-        argument = rf"(?<![\w.])(?<!\w\(){argument}="
-        if isinstance(option, tuple):
-            message = re.sub(rf"{argument}(True|False)\b", lambda found, o=option: o[found[1] == "False"], message)
+    for argument, (on, off) in options_of(command).items():
+        argument = rf"(?<![\w.])(?<!\w\(){argument}="  # not within a call, whose arguments are Python's
+        if off:
+            message = re.sub(rf"{argument}True\b", on, re.sub(rf"{argument}False\b", off, message))
         else:
-            # Without the quotes of a value that a shell needs none for.
-            message = re.sub(rf"{argument}(?:'([\w.+/-]+)')?", lambda found, o=option: f"{o} {found[1] or ''}", message)
+            message = re.sub(rf"{argument}'([\w.+/-]+)'", rf"{on} \1", message)  # a shell needs no quotes for these
+            message = re.sub(argument, f"{on} ", message)
     return message
 
 
-def options_of(command: Callable[..., None]) -> dict[str, str | tuple[str, str]]:
-    """The option by each of its argument's names; for a switch the option that turns it on, and the one for off."""
-    found: dict[str, str | tuple[str, str]] = {}
+def options_of(command: Callable[..., None]) -> dict[str, tuple[str, str]]:
+    """The option by each name that its argument has; and for a switch the one that turns it off, else ""."""
+    found = {}
     for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
         metadata = getattr(parameter.annotation, "__metadata__", ())
         for given in metadata:
             if not isinstance(given, OptionInfo):
                 continue
             # inside Annotated, typer keeps an option's first name where its default would be
-            names = (given.default, *(given.param_decls or ()))
-            written = [each for each in names if str(each).startswith("--")]
+            written = [str(each) for each in (given.default, *(given.param_decls or ())) if str(each).startswith("--")]
             option = written[0] if written else "--" + name.replace("_", "-")
+            off = f"--no-{option[2:]}" if parameter.annotation.__origin__ is bool else ""
             also = [each for library in metadata if isinstance(library, Library) for each in library.names]
-            for each in (name, *also):
-                is_switch = parameter.annotation.__origin__ is bool
-                found[each] = (option, f"--no-{option[2:]}") if is_switch else option
+            found |= dict.fromkeys((name, *also), (option, off))
     return found
 
 

@@ -74,7 +74,7 @@ def listen(
     sample_rate: Annotated[int, typer.Option(min=1, help="Of the samples on standard input; Hz.")] = 16_000,
     hop_seconds: Annotated[
         float | None,
-        typer.Option(callback=positive, help="From the start of one window to the next; half a window by default."),
+        typer.Option(callback=positive, help="Between the starts of windows; half a window by default."),
     ] = None,
     threshold: Threshold = None,
     release: Release = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -118,8 +119,8 @@ def load_clips(
     from tfaudiotl.audio.clips import Clips
     from tfaudiotl.audio.sources import from_names
 
-    if folder.is_dir():
-        say(f"Reading {len(sound_files([folder], empty=True)):,} recordings in {folder}")
+    with suppress(ValueError):  # which says less of a wrong folder than what follows
+        say(f"Reading {len(sound_files([folder])):,} recordings in {folder}")
     if label_pattern is None:
         clips = Clips.from_directory(
             folder,
@@ -142,31 +143,14 @@ def load_clips(
     return clips
 
 
-def sound_files(paths: Sequence[Path], *, empty: bool = False) -> list[Path]:
-    """The files given, and those in the folders given, at any depth.
+def sound_files(paths: Sequence[Path]) -> list[Path]:
+    """The files given, and those in the folders given, at any depth."""
+    from tfaudiotl.audio.sources import sound_files as files_of
 
-    Args:
-        paths: files and folders.
-        empty: folders without sound files are allowed.
-
-    Raises:
-        ValueError: a path that does not exist, or a folder without sound files.
-    """
-    from tfaudiotl.audio.files import AUDIO_EXTENSIONS
-    from tfaudiotl.audio.sources import files_below
-
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found = [file for file in map(Path, files_below(path)) if file.suffix.lower() in AUDIO_EXTENSIONS]
-            if not found and not empty:
-                raise ValueError(f"{path}: no sound files in this folder; they end in {' '.join(AUDIO_EXTENSIONS)}")
-            files += found
-        elif path.exists():
-            files.append(path)
-        else:
-            raise ValueError(f"{path}: no such file or folder")
-    return files
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise ValueError(f"{missing[0]}: no such file or folder")
+    return [file for path in paths for file in (files_of(path) if path.is_dir() else [path])]
 
 
 def check_output(output: Path | None, *, overwrite: bool) -> None:
