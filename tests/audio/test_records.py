@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.audio.sounds import make_folder, tone, write
+from tfaudiotl._threads import OnProgress, Progress
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.distort import RandomGain
 from tfaudiotl.audio.records import read_info, read_records, write_records
@@ -114,13 +114,13 @@ def test_the_old_records_stay_until_the_new_are_whole(
     before = write_records(clips, folder, shards=2)
     kept = {path.name: path.read_bytes() for path in folder.iterdir()}
     failure: type[BaseException] = tf.errors.OpError
-    progress: bool | Callable[[int, int], None] = False
+    progress: bool | OnProgress = False
     if moment == "a bad clip":
         Path(clips.paths[8]).write_bytes(b"")
     elif moment == "interrupted":
         failure = KeyboardInterrupt
 
-        def progress(done: int, total: int) -> None:
+        def progress(step: Progress) -> None:
             raise KeyboardInterrupt
     else:
         real, call, failing = tf.io.gfile.rename, [0], 3 if moment == "the last rename" else 1

@@ -195,7 +195,7 @@ def test_fine_tuning_options_are_checked(tmp_path: Path, stand_in: Path) -> None
     assert "need --fine-tune" in call(*common, "--gradual", code=1).output
     assert "--fine-tune layer30" in call(*common, "--fine-tune", "layer30", code=1).output
     assert not (tmp_path / "out").exists()  # so the corrected command is not refused
-    assert "--precision 'int4'" in call(*common, "--precision", "int4", code=1).output
+    assert "'--precision'" in call(*common, "--precision", "int4", code=2).output
 
 
 @pytest.mark.slow

@@ -120,7 +120,7 @@ def in_options(message: str, command: Callable[..., None]) -> str:
 
 def options_of(command: Callable[..., None]) -> dict[str, tuple[str, str]]:
     """The option by each name that its argument has; and for a switch the one that turns it off, else ""."""
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
         metadata = getattr(parameter.annotation, "__metadata__", ())
         for given in metadata:

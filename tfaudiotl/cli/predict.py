@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,6 @@ from tfaudiotl.cli.console import command, list_left_out, load_tensorflow, progr
 from tfaudiotl.cli.main import app
 from tfaudiotl.cli.options import ModelPath, OnError, OnErrorOption, Threshold, sound_files
 
-DIGITS = 6  # of scores and seconds: float32 has no more
 Row = dict[str, Any]
 
 
@@ -51,15 +49,16 @@ def predict(
     from tfaudiotl.runtime.predictor import Predictor
 
     predictor = Predictor(model, threshold=threshold)
+    columns = ["file", "start", "end", "label", "score"] if timeline else ["file", "label", "score"]
 
     def rows_of(path: Path) -> list[Row]:
         if timeline:
-            return [{"file": str(path), **event.to_dict()} for event in predictor.predict_file(path)]
+            events = [event.to_dict() for event in predictor.predict_file(path)]
+            return [{name: {"file": str(path), **event}[name] for name in columns} for event in events]
         scores = predictor.scores_of_file(path)
         best = sorted(zip(predictor.class_names, scores.tolist(), strict=True), key=lambda pair: -pair[1])
         return [{"file": str(path), "label": name, "score": score} for name, score in best[:top]]
 
-    columns = ["file", "start", "end", "label", "score"] if timeline else ["file", "label", "score"]
     skipped: list[AudioError] = []
     # On a terminal the results themselves show the progress.
     with progress_shown(bars=not sys.stdout.isatty()) as progress, _printed(format, columns) as write:
@@ -83,34 +82,30 @@ def predict(
 @contextmanager
 def _printed(style: Format, columns: Sequence[str]) -> Iterator[Callable[[list[Row]], None]]:
     """Prints rows as they come; what was printed is whole after an interruption too."""
-    out, first = sys.stdout, True
+    from tfaudiotl.evaluation.writing import csv_line, rounded
+
+    out, before = sys.stdout, ""
     if style is Format.CSV:
-        table = csv.DictWriter(out, columns, lineterminator="\n")
-        table.writeheader()
+        out.write(csv_line(columns))
     elif style is Format.JSON:
         out.write("[")
 
     def write(rows: list[Row]) -> None:
-        nonlocal first
+        nonlocal before
         for row in rows:
-            row = {name: _rounded(row[name]) for name in columns}
             if style is Format.CSV:
-                table.writerow(row)
+                out.write(csv_line(row.values()))
             elif style is Format.JSON:
-                out.write(f"{'' if first else ','}\n  {json.dumps(row)}")
+                out.write(f"{before}\n  {json.dumps(rounded(row))}")
+                before = ","
             else:
                 shown = (f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values())
                 out.write("  ".join(shown) + "\n")
-            first = False
         out.flush()
 
     try:
         yield write
     finally:
         if style is Format.JSON:
-            out.write("]\n" if first else "\n]\n")
+            out.write("\n]\n")
         out.flush()
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, DIGITS) if isinstance(value, float) else value
