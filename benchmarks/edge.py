@@ -115,7 +115,7 @@ def esc10(model: keras.Model, train: tl.Clips, test: tl.Clips, out: Path) -> Non
 
 
 def yamnet(weights: str, shared: Path, out: Path) -> None:
-    model = tl.YAMNet(weights=weights, pooling="avg")
+    model = tl.YAMNet(weights=weights, patch_pooling="avg")
     calibrate, test = sounds(shared / "data", 600)
     cut = [windows_of([waveform])[:1] for waveform in test]
     reference = open_artifact(model)

@@ -42,7 +42,7 @@ def test_every_public_name_is_there() -> None:
 @pytest.mark.parametrize("imports", ["import keras, tfaudiotl", "import tfaudiotl, keras"])
 def test_a_saved_model_opens_with_two_imports(imports: str, stand_in: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
-    tfaudiotl.YAMNet(weights=str(stand_in), pooling="avg").save(path)
+    tfaudiotl.YAMNet(weights=str(stand_in), patch_pooling="avg").save(path)
     out = run(f"{imports}; print(keras.saving.load_model({str(path)!r}, safe_mode=True).output_shape)")
     assert out.splitlines()[-1] == "(None, 521)"
 

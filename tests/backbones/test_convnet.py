@@ -31,7 +31,7 @@ def test_filters_are_the_published_ones_over_frames_and_bins() -> None:
 
 def test_pooled_scores_are_the_mean_of_the_windows() -> None:
     model = ConvNet(include_top=True)
-    pooled = ConvNet(include_top=True, pooling="avg")
+    pooled = ConvNet(include_top=True, patch_pooling="avg")
     pooled.set_weights(model.get_weights())
     sound = np.random.default_rng(0).normal(0, 0.1, (1, 120_000)).astype(np.float32)
     np.testing.assert_allclose(pooled(sound), np.asarray(model(sound)).mean(axis=1), atol=1e-5)

@@ -190,9 +190,9 @@ def test_a_classifier_on_vggish_saves_and_frees_blocks(stand_in_vggish: Path, tm
     ("options", "message"),
     [
         ({"input": "picture"}, "input='picture'"),
-        ({"pooling": "mean"}, "pooling='mean'"),
+        ({"patch_pooling": "mean"}, "patch_pooling='mean'"),
         ({"samples": 0}, "samples=0"),
-        ({"input": "patches", "pooling": "avg"}, "a row is one patch"),
+        ({"input": "patches", "patch_pooling": "avg"}, "a row is one patch"),
         ({"weights": "nowhere"}, "weights='nowhere'"),
     ],
 )

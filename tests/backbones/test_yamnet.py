@@ -74,7 +74,7 @@ def test_a_batch_gives_what_each_clip_gives_alone(hub_yamnet: str, rng: np.rando
 
 
 def test_the_cat_is_a_cat(shared: Path, hub_yamnet: str) -> None:
-    model = YAMNet(weights=hub_yamnet, pooling="avg")
+    model = YAMNet(weights=hub_yamnet, patch_pooling="avg")
     best = decode_predictions(model(load_audio(shared / "reference" / "miaow_16k.wav")[None]), class_names=model)
     assert {"Animal", "Cat", "Domestic animals, pets"} <= {name for name, _ in best[0]}
 
@@ -110,11 +110,11 @@ def test_layers_have_upstreams_names() -> None:
     ("options", "shape"),
     [
         ({}, (2, 3, 521)),
-        ({"pooling": "avg"}, (2, 521)),
-        ({"pooling": "max", "include_top": False}, (2, 1024)),
+        ({"patch_pooling": "avg"}, (2, 521)),
+        ({"patch_pooling": "max", "include_top": False}, (2, 1024)),
         ({"include_top": False}, (2, 3, 1024)),
         ({"samples": 30_000}, (2, 3, 521)),
-        ({"samples": 30_000, "pooling": "avg", "classes": 3}, (2, 3)),
+        ({"samples": 30_000, "patch_pooling": "avg", "classes": 3}, (2, 3)),
     ],
 )
 def test_shapes(options: dict[str, Any], shape: tuple[int, ...]) -> None:
@@ -136,7 +136,7 @@ def test_patches_as_input_are_the_same_network(stand_in: Path, rng: np.random.Ge
 
 def test_padding_does_not_change_a_pooled_clip(stand_in: Path, rng: np.random.Generator) -> None:
     for pooling in ("avg", "max"):
-        model = YAMNet(weights=str(stand_in), include_top=False, pooling=pooling)
+        model = YAMNet(weights=str(stand_in), include_top=False, patch_pooling=pooling)
         waveform = rng.uniform(-1, 1, (1, 35_000)).astype(np.float32)
         alone, padded = model(waveform), model(np.pad(waveform, ((0, 0), (0, 60_001))))
         np.testing.assert_allclose(alone, padded, rtol=1e-5, atol=1e-6)
@@ -160,7 +160,7 @@ def test_every_precision_keeps_front_end_and_scores_in_float32(policy: str, stan
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = YAMNet(weights=str(stand_in), pooling="avg")
+        model = YAMNet(weights=str(stand_in), patch_pooling="avg")
     finally:
         keras.config.set_dtype_policy(before)
     waveform = np.sin(np.arange(31_200) / 5).astype(np.float32)[None]
@@ -198,9 +198,9 @@ def test_decode_predictions() -> None:
     ("options", "message"),
     [
         ({"input": "mel"}, "input='mel'"),
-        ({"pooling": "sum"}, "pooling='sum'"),
+        ({"patch_pooling": "sum"}, "patch_pooling='sum'"),
         ({"samples": 0}, "samples=0"),
-        ({"input": "patches", "pooling": "avg"}, "belong to input='waveform'"),
+        ({"input": "patches", "patch_pooling": "avg"}, "belong to input='waveform'"),
         ({"classes": 10, "weights": "audioset"}, "classes=10: the pretrained classifier has 521"),
         ({"classes": 0, "weights": None}, "classes=0"),
     ],

@@ -26,7 +26,7 @@ def test_size() -> None:
 
 
 def test_embedded_weights_know_audiosets_classes(rng: np.random.Generator) -> None:
-    model = YAMNetMini(pooling="avg")
+    model = YAMNetMini(patch_pooling="avg")
     names = class_names_of(model)
     assert (len(names), names[0], names[-1]) == (521, "Speech", "Field recording")
     scores = np.asarray(model(rng.uniform(-1, 1, (1, 48_000)).astype(np.float32)))[0]
@@ -38,9 +38,9 @@ def test_embedded_weights_know_audiosets_classes(rng: np.random.Generator) -> No
     ("options", "shape"),
     [
         ({}, (2, 3, 521)),
-        ({"pooling": "max", "include_top": False}, (2, 256)),
+        ({"patch_pooling": "max", "include_top": False}, (2, 256)),
         ({"include_top": False, "samples": 30_000}, (2, 3, 256)),
-        ({"pooling": "avg", "classes": 3, "weights": None}, (2, 3)),
+        ({"patch_pooling": "avg", "classes": 3, "weights": None}, (2, 3)),
     ],
 )
 def test_shapes(options: dict[str, object], shape: tuple[int, ...]) -> None:
@@ -66,7 +66,7 @@ def test_keras_file_reloads_in_safe_mode(tmp_path: Path, rng: np.random.Generato
 def test_the_engine_gives_what_the_model_gives(rng: np.random.Generator) -> None:
     waveform = rng.uniform(-1, 1, 60_000).astype(np.float32)
     found = embed("yamnet_mini", [waveform])[0]
-    expected = YAMNetMini(include_top=False, pooling="avg")(waveform[None])[0]
+    expected = YAMNetMini(include_top=False, patch_pooling="avg")(waveform[None])[0]
     np.testing.assert_allclose(np.asarray(found).reshape(expected.shape), expected, rtol=1e-3, atol=1e-3)
 
 

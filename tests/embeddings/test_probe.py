@@ -64,7 +64,7 @@ def test_every_row_of_a_table_is_tested_once_and_no_recording_lies_on_both_sides
     if kind == "windows":
         table = clips.windows(0.5)
     else:  # classes of 8, 8 and 4 clips; or clips of which one comes three times
-        table = clips[:20].balance() if kind == "balanced" else clips[np.r_[23:-1:-1, 3, 3]]
+        table = clips[:20].balance() if kind == "balanced" else clips[np.array([*range(23, -1, -1), 3, 3])]
     kept = np.flatnonzero(np.arange(len(table)) % 7 != 3)  # some could not be used
     used = table[kept]
     splits, _ = _splits(table, kept, cv, seed=0)

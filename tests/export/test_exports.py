@@ -96,7 +96,7 @@ def test_tflite_runs_without_this_package_and_tensorflow(
 
 
 def test_tflite_of_the_real_network_on_real_sound(shared: Path, hub_yamnet: str, tmp_path: Path) -> None:
-    model = YAMNet(weights=hub_yamnet, pooling="avg")
+    model = YAMNet(weights=hub_yamnet, patch_pooling="avg")
     time = np.arange(WINDOW) / 16_000
     paths = [shared / "reference" / "miaow_16k.wav", *sorted((shared / "data" / "esc10").glob("*/1-*.ogg"))[::6]]
     clips = [*(np.sin(2 * np.pi * pitch * time) for pitch in (100, 440, 3_000)), *map(load_audio, paths)]

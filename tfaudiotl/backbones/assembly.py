@@ -27,7 +27,7 @@ def assemble(
     *,
     input: str = "waveform",
     samples: int | None,
-    pooling: str | None,
+    patch_pooling: str | None,
     name: str,
 ) -> keras.Model:
     """A network on patches as a model of waveforms or of patches.
@@ -38,7 +38,7 @@ def assemble(
         input: "waveform": ``(batch, samples)``. "patches": ``(batch, *spec.patch_shape)``; not for windows of sound,
             whose patch is a waveform.
         samples: the waveform's fixed length, or None.
-        pooling: None, "avg" or "max" over the patches of a waveform.
+        patch_pooling: None, "avg" or "max" over the patches of a waveform.
         name: the model's name.
 
     Raises:
@@ -46,10 +46,12 @@ def assemble(
     """
     if input not in ("waveform", "patches"):
         raise ValueError(f"input={input!r}: allowed are 'waveform' and 'patches'")
-    if pooling not in (None, "avg", "max"):
-        raise ValueError(f"pooling={pooling!r}: allowed are None, 'avg' and 'max'")
-    if input == "patches" and (samples is not None or pooling is not None):
-        raise ValueError("samples= and pooling= belong to input='waveform'; with input='patches' a row is one patch")
+    if patch_pooling not in (None, "avg", "max"):
+        raise ValueError(f"patch_pooling={patch_pooling!r}: allowed are None, 'avg' and 'max'")
+    if input == "patches" and (samples is not None or patch_pooling is not None):
+        raise ValueError(
+            "samples= and patch_pooling= belong to input='waveform'; with input='patches' a row is one patch"
+        )
     if samples is not None and (not isinstance(samples, int) or samples < 1):
         raise ValueError(
             f"samples={samples!r}: a positive whole number of samples at {spec.sample_rate / 1000:g} kHz, or None for "
@@ -65,8 +67,8 @@ def assemble(
     patches = _patches(inputs, spec)
     x = network(PatchBatch(name="patch_batch")(patches))
     x = PatchSequence(name="patch_sequence")([x, patches])
-    if pooling:
-        x = PatchPooling(pooling, name="patch_pooling")([x, ValidPatches(spec, name="valid_patches")(inputs)])
+    if patch_pooling:
+        x = PatchPooling(patch_pooling, name="patch_pooling")([x, ValidPatches(spec, name="valid_patches")(inputs)])
     return keras.Model(inputs, x, name=name)
 
 

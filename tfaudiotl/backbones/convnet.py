@@ -61,7 +61,7 @@ def ConvNet(
     weights: str | None = None,
     input: str = "waveform",
     samples: int | None = None,
-    pooling: str | None = None,
+    patch_pooling: str | None = None,
     classes: int = CLASSES,
     classifier_activation: str | None = "softmax",
     name: str = "convnet",
@@ -74,7 +74,7 @@ def ConvNet(
             weights. There are none to download.
         input: "waveform" only: ``(batch, samples)`` float32 in [-1, 1] at 22,050 Hz, mono.
         samples: fixes the waveform's length, or None for any.
-        pooling: over the windows of a clip: None keeps them, "avg" (as published) or "max" pools them.
+        patch_pooling: over the windows of a clip: None keeps them, "avg" (as published) or "max" pools them.
         classes: outputs of the classifier.
         classifier_activation: "softmax", "sigmoid", or None for logits.
         name: the model's name.
@@ -95,7 +95,7 @@ def ConvNet(
         x = layers.Dropout(DROPOUT, name="logits_dropout")(x)
         return ClassScores(classifier_activation, name="scores")(layers.Dense(classes, name="logits")(x))
 
-    model = assemble(network, FRONTEND, input=input, samples=samples, pooling=pooling, name=name)
+    model = assemble(network, FRONTEND, input=input, samples=samples, patch_pooling=patch_pooling, name=name)
     if weights is not None:
         load_own(model, weights)
     return model

@@ -223,7 +223,7 @@ def hub_model(
     weights: str | None = None,
     input: str = "waveform",
     samples: int | None = None,
-    pooling: str | None = None,
+    patch_pooling: str | None = None,
     sample_rate: int | None = None,
     window: int | None = None,
     hop: int | None = None,
@@ -241,7 +241,7 @@ def hub_model(
         weights: None; the SavedModel brings its own ("audioset", the functions' default, is taken for None).
         input: "waveform" only.
         samples: fixes the waveform's length, or None for any.
-        pooling: over the windows of a clip: None, "avg" or "max".
+        patch_pooling: over the windows of a clip: None, "avg" or "max".
         sample_rate: Hz; None: see ``HubModule``.
         window: samples at a time; None: see ``HubModule``.
         output: key or number of the output to take; None: see ``HubModule``.
@@ -254,7 +254,7 @@ def hub_model(
     module = HubModule(handle, sample_rate=sample_rate, window=window, output=output, signature=signature)
     spec = WindowSpec(sample_rate=module.sample_rate, window=module.window, hop=hop or max(1, module.window // 2))
     layer = HubEmbedding(module=module, settings={"signature": signature}, name="embedding")
-    return assemble(layer, spec, input=input, samples=samples, pooling=pooling, name=name)
+    return assemble(layer, spec, input=input, samples=samples, patch_pooling=patch_pooling, name=name)
 
 
 @cache

@@ -110,7 +110,7 @@ def image_network(
     weights: str | None = "imagenet",
     input: str = "waveform",
     samples: int | None = None,
-    pooling: str | None = None,
+    patch_pooling: str | None = None,
     size: int = SIZE,
     channels: int = 3,
     name: str | None = None,
@@ -125,7 +125,7 @@ def image_network(
             or None.
         input: "waveform": ``(batch, samples)`` float32 in [-1, 1] at 16 kHz. "patches": ``(batch, 96, 64)``.
         samples: fixes the waveform's length, or None for any.
-        pooling: over the patches of a clip: None, "avg" or "max".
+        patch_pooling: over the patches of a clip: None, "avg" or "max".
         size: pixels a side of the picture.
         channels: of the picture, 1 to 3; ImageNet's weights take 3.
         name: the model's name.
@@ -161,7 +161,9 @@ def image_network(
             raise WeightsError(f"weights={weights!r}: Keras cannot get or load them: {error}") from error
         return layers.GlobalAveragePooling2D(name="embedding")(model.output)
 
-    model = assemble(network, FRONTEND, input=input, samples=samples, pooling=pooling, name=name or record.name)
+    model = assemble(
+        network, FRONTEND, input=input, samples=samples, patch_pooling=patch_pooling, name=name or record.name
+    )
     if own:
         load_own(model, str(weights))
     return model

@@ -125,7 +125,7 @@ def RawNet2(
     weights: str | None = None,
     input: str = "waveform",
     samples: int | None = None,
-    pooling: str | None = None,
+    patch_pooling: str | None = None,
     variant: str = "padded",
     window: int | None = None,
     sample_rate: int | None = None,
@@ -143,7 +143,7 @@ def RawNet2(
             weights. There are none to download.
         input: "waveform" only.
         samples: fixes the waveform's length; None: any length, in windows that overlap by half.
-        pooling: over the windows of a clip: None keeps them, "avg" or "max" pools them.
+        patch_pooling: over the windows of a clip: None keeps them, "avg" or "max" pools them.
         variant: "padded": every convolution keeps the length. "published": the first one does not (19,599 steps after
             it instead of 19,683).
         window: samples that the network hears at once, at least 2,600; None: as in the ``.keras`` file of ``weights``,
@@ -178,7 +178,7 @@ def RawNet2(
         return ClassScores(classifier_activation, name="scores")(layers.Dense(classes, name="logits")(x))
 
     spec = WindowSpec(sample_rate=sample_rate, window=window, hop=max(1, window // 2))
-    model = assemble(network, spec, input=input, samples=samples, pooling=pooling, name=name)
+    model = assemble(network, spec, input=input, samples=samples, patch_pooling=patch_pooling, name=name)
     if weights is not None:
         load_own(model, weights)
     return model

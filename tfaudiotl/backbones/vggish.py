@@ -47,7 +47,7 @@ def VGGish(
     weights: str | None = "audioset",
     input: str = "waveform",
     samples: int | None = None,
-    pooling: str | None = None,
+    patch_pooling: str | None = None,
     pad_tail: bool = True,
     pca_params: str | Path = "audioset",
     name: str = "vggish",
@@ -63,7 +63,7 @@ def VGGish(
         input: "waveform": ``(batch, samples)`` float32 in [-1, 1] at 16 kHz, mono. "patches": ``(batch,
             96, 64)`` log-mel patches, one per row.
         samples: fixes the waveform's length, so that all shapes are static (TPU, XLA); None: any length.
-        pooling: over the patches of a clip: None keeps them, "avg" or "max" pools them. Not for
+        patch_pooling: over the patches of a clip: None keeps them, "avg" or "max" pools them. Not for
             ``input="patches"``.
         pad_tail: what becomes of sound that does not fill a last patch. True zero-pads it to one, as the
             TF Hub module does; False drops it, as the NumPy original does. Sound shorter than one patch
@@ -86,7 +86,7 @@ def VGGish(
         return PcaPostprocess(name="pca")(x) if include_top else x
 
     spec = replace(FRONTEND, pad_tail=pad_tail)
-    model = assemble(network, spec, input=input, samples=samples, pooling=pooling, name=name)
+    model = assemble(network, spec, input=input, samples=samples, patch_pooling=patch_pooling, name=name)
     if include_top:
         model.get_layer("pca").set_params(load_pca_params(pca_params))
     if weights is not None:

@@ -42,7 +42,7 @@ def YAMNet(
     weights: str | None = "audioset",
     input: str = "waveform",
     samples: int | None = None,
-    pooling: str | None = None,
+    patch_pooling: str | None = None,
     classes: int = CLASSES,
     classifier_activation: str | None = "sigmoid",
     name: str = "yamnet",
@@ -56,7 +56,7 @@ def YAMNet(
         input: "waveform": ``(batch, samples)`` float32 in [-1, 1] at 16 kHz, mono. "patches": ``(batch,
             96, 64)`` log-mel patches, one per row (what a microcontroller computes itself).
         samples: fixes the waveform's length, so that all shapes are static (TPU, XLA); None: any length.
-        pooling: over the patches of a clip: None keeps them, "avg" or "max" pools them; zeros at the end
+        patch_pooling: over the patches of a clip: None keeps them, "avg" or "max" pools them; zeros at the end
             of the waveform are padding and do not count. Not for ``input="patches"``.
         classes: outputs of the classifier; 521 with pretrained weights.
         classifier_activation: "sigmoid" (YAMNet's: independent classes), "softmax", or None for logits.
@@ -76,7 +76,7 @@ def YAMNet(
         pretrained=weights is not None,
         input=input,
         samples=samples,
-        pooling=pooling,
+        patch_pooling=patch_pooling,
         classes=classes,
         classifier_activation=classifier_activation,
         name=name,

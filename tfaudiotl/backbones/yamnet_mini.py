@@ -25,7 +25,7 @@ def YAMNetMini(
     weights: str | None = "audioset",
     input: str = "waveform",
     samples: int | None = None,
-    pooling: str | None = None,
+    patch_pooling: str | None = None,
     classes: int = CLASSES,
     classifier_activation: str | None = "sigmoid",
     name: str = "yamnet_mini",
@@ -39,7 +39,7 @@ def YAMNetMini(
             for random weights.
         input: "waveform" or "patches", as for ``YAMNet``.
         samples: fixes the waveform's length; None: any length.
-        pooling: over the patches of a clip: None keeps them, "avg" or "max" pools them.
+        patch_pooling: over the patches of a clip: None keeps them, "avg" or "max" pools them.
         classes: outputs of the classifier; 521 with pretrained weights.
         classifier_activation: "sigmoid" (independent classes), "softmax", or None for logits.
         name: the model's name.
@@ -58,7 +58,7 @@ def YAMNetMini(
         pretrained=weights is not None,
         input=input,
         samples=samples,
-        pooling=pooling,
+        patch_pooling=patch_pooling,
         classes=classes,
         classifier_activation=classifier_activation,
         name=name,

@@ -45,7 +45,7 @@ def classify_sound(
     Args:
         audio: the waveform, as for ``Predictor.predict``.
         sample_rate: Hz.
-        model: a classifier, such as ``tl.YAMNet(pooling="avg")`` with its 521 classes, or a ``Predictor``
+        model: a classifier, such as ``tl.YAMNet(patch_pooling="avg")`` with its 521 classes, or a ``Predictor``
             (whose own settings then hold).
         threshold: a sound is reported from this score on.
         minimum_sound_separation: seconds; sounds of a class closer than this are one.
