@@ -35,3 +35,23 @@ def test_a_folder_without_sounds_or_none(tmp_path: Path) -> None:
         sound_files(tmp_path)
     with pytest.raises(ValueError, match="gone does not exist"):
         sound_files(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Train", "validation", "TEST"), ("training", "val")])
+def test_parts_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        for label in ("dog", "rain"):
+            write(tmp_path / name / label / f"{name}{label}.wav", tone(0.1, 16_000))
+    with pytest.raises(ValueError, match=rf"'{names[0]}'.*sub-folders 'dog', 'rain'.*--test {tmp_path}/\w+\. If"):
+        Clips.from_directory(tmp_path)
+    assert Clips.from_directory(tmp_path, class_names=sorted(names)).counts() == dict.fromkeys(sorted(names), 2)
+    (tmp_path / "bus").mkdir()
+    write(tmp_path / "bus" / "b.wav", tone(0.1, 16_000))  # a train among vehicles, then
+    assert len(Clips.from_directory(tmp_path).class_names) == len(names) + 1
+
+
+def test_one_class_of_a_model(tmp_path: Path) -> None:
+    write(tmp_path / "dog" / "a.wav", tone(0.1, 16_000))
+    with pytest.raises(ValueError, match="holds one class, 'dog'"):
+        Clips.from_directory(tmp_path)
+    assert Clips.from_directory(tmp_path, class_names=["cat", "dog"]).counts() == {"cat": 0, "dog": 1}

@@ -70,7 +70,7 @@ class ClipBuilders(ClipEdits):
                 usable sound, a folder not in ``class_names``; or a pattern does not fit all names.
             AudioErrors: (a ValueError) Files that cannot be used, with ``on_error="raise"``.
         """
-        rows = sources.scan_directory(directory, extensions)
+        rows = sources.scan_directory(directory, extensions, parts=class_names is not None)
         if fold_pattern is not None:
             rows.folds = sources.from_names(rows.paths, "fold_pattern", fold_pattern)
         if group_pattern is not None:
@@ -99,6 +99,7 @@ class ClipBuilders(ClipEdits):
         starts: Sequence[float | None] | None = None,
         ends: Sequence[float | None] | None = None,
         weights: Sequence[float | None] | None = None,
+        parts: Sequence[str] | None = None,
         class_names: Sequence[str] | None = None,
         channels: Channels = "mean",
         on_error: OnError = "raise",
@@ -115,6 +116,8 @@ class ClipBuilders(ClipEdits):
             starts: (rows,) seconds; None is 0.
             ends: (rows,) seconds; None or NaN is the file's end.
             weights: (rows,) at least 0, for training; None is 1.
+            parts: (rows,) "train", "val" or "test" (or "training", "valid", "validation", "testing", "eval",
+                "evaluation"), where the data set has a division of its own: ``split`` and trainings then keep to it.
             class_names: The classes in their order; None is all labels, sorted.
             channels: As in ``from_directory``.
             on_error: "raise" names every unusable file in one error; "skip" lists them in
@@ -132,6 +135,7 @@ class ClipBuilders(ClipEdits):
             starts=None if starts is None else [0.0 if start is None else float(start) for start in starts],
             ends=None if ends is None else [np.nan if end is None else float(end) for end in ends],
             weights=None if weights is None else [1.0 if weight is None else float(weight) for weight in weights],
+            parts=sources.as_parts(parts),
         )
         return cls._from_rows(rows, class_names, on_error, channels=channels)
 
@@ -147,6 +151,8 @@ class ClipBuilders(ClipEdits):
         start: str | None = None,
         end: str | None = None,
         weight: str | None = None,
+        part: str | None = None,
+        channel: str | None = None,
         label_separator: str | None = None,
         merge_repeats: bool = False,
         root: PathLike | None = None,
@@ -170,6 +176,8 @@ class ClipBuilders(ClipEdits):
             start: See ``fold``.
             end: See ``fold``.
             weight: See ``fold``.
+            part: Name of the column with the data set's own division; its cells as ``parts`` of ``from_files``.
+            channel: Name of the column with the number of the channel that is heard, from 0; empty cells are the mean.
             label_separator: Where a cell holds several labels (multi-label), what is between them; an empty cell is
                 background.
             merge_repeats: Whether rows of the same span are one clip with the labels of all (multi-label).
@@ -184,7 +192,7 @@ class ClipBuilders(ClipEdits):
             AudioErrors: (a ValueError) Files that cannot be used, with ``on_error="raise"``.
         """
         columns: dict[str, str | None] = {"path": path, "label": label, "fold": fold, "group": group}
-        columns |= {"start": start, "end": end, "weight": weight}
+        columns |= {"start": start, "end": end, "weight": weight, "part": part, "channel": channel}
         rows = tables.read_table(
             table, columns=columns, label_separator=label_separator, root=root, merge_repeats=merge_repeats
         )
@@ -269,6 +277,39 @@ class ClipBuilders(ClipEdits):
         return replace(clips, skipped=(*unmarked, *clips.skipped))
 
     @classmethod
+    def from_parts(cls, *, train: Self, val: Self | None = None, test: Self | None = None) -> Self:
+        """Puts the parts of a data set's own division together: ``split`` and trainings then keep to it.
+
+        Args:
+            train: What to learn from; its classes are those of the result.
+            val: What stops a training.
+            test: What is reported.
+
+        Returns:
+            The rows of all, with the column ``part``.
+
+        Raises:
+            ValueError: There is only one part, or one has classes that ``train`` lacks.
+        """
+        given = {"train": train, "val": val, "test": test}
+        parts = {name: clips for name, clips in given.items() if clips is not None}
+        if len(parts) < 2:
+            raise ValueError("from_parts: give val= or test= beside train=")
+        for name, clips in parts.items():
+            used = {label for own in clips.labels for label in own}
+            unknown = [label for label in clips.class_names if label in used and label not in train.class_names]
+            if unknown:
+                raise ValueError(
+                    f"{name} has clips of {sources.listed(map(repr, unknown))}, which train has not; its classes are "
+                    f"{sources.listed(map(repr, train.class_names))}"
+                )
+        marked = [
+            replace(clips, part=np.full(len(clips), name), class_names=train.class_names)
+            for name, clips in parts.items()
+        ]
+        return marked[0].merge(*marked[1:])
+
+    @classmethod
     def from_saved(cls, path: PathLike) -> Self:
         """Opens a table that ``save`` wrote; the files must still be there."""
         rows, class_names, multi_label = read_saved(path)
@@ -325,6 +366,8 @@ class ClipBuilders(ClipEdits):
             raise ValueError(f'on_error={on_error!r}: expected "raise" or "skip"')
         check_channels(channels)
         sources.check_columns(rows)
+        if rows.channels is not None and channels != "mean":
+            raise ValueError(f"channels={channels!r}: the table says which channel is heard; leave one of them out")
         headers: Mapping[str, sources.Header | AudioError]
         if held is None:
             headers = sources.read_headers(rows.paths)
@@ -355,6 +398,7 @@ class ClipBuilders(ClipEdits):
             weights=np.array(rows.weights or [1.0] * count, np.float32),
             source=np.arange(count),
             channel=None if rows.channels is None else np.array(rows.channels, np.int16),
+            part=None if rows.parts is None else np.array(rows.parts, np.str_),
             ignored=rows.ignored,
             _waveforms=held,
         )

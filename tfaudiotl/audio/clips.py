@@ -10,6 +10,7 @@ import numpy as np
 from tfaudiotl.audio import splits
 from tfaudiotl.audio.builders import ClipBuilders, OnError
 from tfaudiotl.audio.files import SAMPLE_RATE, Channels, check_rate, load_audio, resample
+from tfaudiotl.audio.sources import PARTS
 from tfaudiotl.audio.table import Clip
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Clips(ClipBuilders):
         group: str (rows,), or None where no groups were given.
         weights: float32 (rows,), at least 0.
         channel: int16 (rows,), the channel that is heard, from 0; None is the mean of all channels.
+        part: str (rows,), "train", "val" or "test" where the data set has a division of its own, else None.
         source: int64 (rows,): the row of the table that this one was taken from by ``split``,
             ``folds``, ``windows`` or indexing, so that features computed once for that table can be
             picked instead of computed again. Its own row number in a table just built.
@@ -51,16 +53,19 @@ class Clips(ClipBuilders):
     def split(
         self,
         *,
-        val: float = 0.2,
+        val: float | None = None,
         stratify: bool = True,
         groups: splits.Groups = None,
         seed: int = 0,
     ) -> tuple[Clips, Clips]:
         """Divides the clips in two, nothing of one file or group being on both sides.
 
+        Clips with a division of their own (the column ``part``) keep to it: the result is their part "train", and "val"
+        or, where there is none, "test". ``parts`` has all of them.
+
         Args:
             val: Share of the clips for the second part, between 0 and 1 exclusive; met as nearly as
-                the groups allow.
+                the groups allow. None is 0.2.
             stratify: Whether both parts have the same share of each class, and every class.
             groups: What stays together beside the spans of one file: None or "group" is the group
                 column (None: if there is one), "source" the file alone, or an array (rows,).
@@ -71,10 +76,33 @@ class Clips(ClipBuilders):
 
         Raises:
             ValueError: ``val`` is out of range, or a class lies in one group only (the message names
-                it with its count) or cannot be brought to both sides.
+                it with its count) or cannot be brought to both sides. Or ``val`` is given for clips with a division of
+                their own, or these have no part "train".
         """
+        parts = self.parts()
+        if len(parts) > 1:
+            if val is not None:
+                raise ValueError(
+                    f"val={val!r}: these clips have their own parts, {', '.join(parts)}, which are not mixed; "
+                    'parts()["train"].split(val=...) divides one of them'
+                )
+            if "train" not in parts:
+                raise ValueError(f"the clips have the parts {', '.join(parts)}, and none to train on")
+            splits.check_parts(self)
+            return parts["train"], parts.get("val", parts.get("test", parts["train"]))
+        val = 0.2 if val is None else val
         held_out = splits.split_mask(self, val=val, stratify=stratify, groups=groups, seed=seed)
         return self[~held_out], self[held_out]
+
+    def parts(self) -> dict[str, Clips]:
+        """The parts of the data set's own division, of "train", "val" and "test" those that have clips.
+
+        Returns:
+            Name -> clips, in that order; empty where there is no such division.
+        """
+        if self.part is None:
+            return {}
+        return {name: self[rows] for name in PARTS if (rows := self.part == name).any()}
 
     def folds(
         self, k: int | None = None, *, groups: splits.Groups = None, seed: int = 0
@@ -95,6 +123,10 @@ class Clips(ClipBuilders):
                 folds, or is missing from a fold's training part (the message names it); a file or
                 group lies in two of the given folds.
         """
+        if len(parts := self.parts()) > 1:
+            raise ValueError(
+                f'folds would mix the clips\' own parts, {", ".join(parts)}; parts()["train"].folds(...) divides one'
+            )
         names, fold = splits.fold_numbers(self, k, groups=groups, seed=seed)
         return [(name, self[fold != number], self[fold == number]) for number, name in enumerate(names)]
 
@@ -157,7 +189,7 @@ class Clips(ClipBuilders):
             channels: Channels = "mean" if self.channel is None or self.channel[row] < 0 else int(self.channel[row])
             return load_audio(path, sample_rate=sample_rate, start=start, end=end, channels=channels)
         stop = None if np.isnan(end) else round(end * SAMPLE_RATE)
-        held = self._waveforms[path][round(start * SAMPLE_RATE) : stop]
+        held = self._waveforms[path][round(start * SAMPLE_RATE) : stop].copy()  # the table's own must not be changed
         return resample(held, SAMPLE_RATE, check_rate("sample_rate", sample_rate))
 
     def dataset(self, **options: Any) -> tf.data.Dataset:

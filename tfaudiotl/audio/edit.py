@@ -16,7 +16,7 @@ from tfaudiotl._files import write_atomic
 from tfaudiotl._seeds import stream
 from tfaudiotl._threads import OnProgress, ignore
 from tfaudiotl.audio import splits
-from tfaudiotl.audio.sources import Rows, clean_class_names, listed
+from tfaudiotl.audio.sources import Rows, as_names, clean_class_names, listed
 from tfaudiotl.audio.table import Clip, ClipTable
 
 if TYPE_CHECKING:
@@ -68,15 +68,15 @@ class ClipEdits(ClipTable):
     def merge(self, *others: Self) -> Self:
         """The rows of this table and of others, one after the other.
 
-        The classes are this table's, then those that the others add. A column of folds or groups must be in all
-        tables or in none. Multi-label if one of the tables is.
+        The classes are this table's, then those that the others add. A column of folds, groups or parts must be in
+        all tables or in none. Multi-label if one of the tables is.
 
         Raises:
-            ValueError: Some tables have folds or groups and some do not.
+            ValueError: Some tables have folds, groups or parts and some do not.
         """
         every = [self, *others]
         columns: dict[str, Any] = {}
-        for name in ("fold", "group"):
+        for name in ("fold", "group", "part"):
             given = [getattr(clips, name) for clips in every]
             if any(column is None for column in given) and any(column is not None for column in given):
                 raise ValueError(f"merge: some tables have a {name} column and some do not")
@@ -107,6 +107,7 @@ class ClipEdits(ClipTable):
             skipped=tuple(error for clips in every for error in clips.skipped),
             ignored=sum(clips.ignored for clips in every),
             _waveforms=held,
+            _keys={},
             **columns,
         )
 
@@ -178,10 +179,10 @@ class ClipEdits(ClipTable):
             "end": [None if math.isnan(end) else end for end in self.ends.tolist()],
             "weight": self.weights.tolist(),
         }
-        for name in ("fold", "group", "channel"):
+        for name, missing in (("fold", None), ("group", ""), ("channel", -1), ("part", None)):
             column = getattr(self, name)
             if column is not None:
-                columns[name] = column.tolist()
+                columns[name] = [None if value == missing else value for value in column.tolist()]
         return columns
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -225,11 +226,12 @@ def read_saved(path: str | os.PathLike[str]) -> tuple[Rows, list[str], bool]:
             paths=[os.path.join(os.path.dirname(os.fspath(path)), row["path"]) for row in rows],
             labels=[row["label"] for row in rows],
             folds=column("fold"),
-            groups=column("group"),
+            groups=as_names("groups", column("group"), empty=True),
             starts=column("start"),
             ends=[math.nan if row["end"] is None else row["end"] for row in rows],
             weights=column("weight"),
-            channels=column("channel"),
+            channels=None if (heard := column("channel")) is None else [-1 if c is None else c for c in heard],
+            parts=column("part"),
         ),
         content["class_names"],
         content["multi_label"],

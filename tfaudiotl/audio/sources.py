@@ -21,6 +21,11 @@ from tfaudiotl.errors import AudioError
 logger = logging.getLogger(__name__)
 
 _SHOWN = 5  # names listed in a message
+PARTS = {  # of a data set: their names here, and those that they usually have
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
 _EXAMPLE = """expected one sub-folder per class, with sound files in it:
     sounds/
       dog/    bark1.wav  bark2.ogg
@@ -38,7 +43,8 @@ class Rows:
     starts: list[float] | None = None
     ends: list[float] | None = None
     weights: list[float] | None = None
-    channels: list[int] | None = None
+    channels: list[int] | None = None  # -1: the mean of all
+    parts: list[str] | None = None
     ignored: int = 0
 
 
@@ -89,6 +95,32 @@ def as_names(argument: str, column: Sequence[object] | None, *, empty: bool) -> 
     return names
 
 
+def as_parts(column: Sequence[object] | None) -> list[str] | None:
+    """A column of parts by their names here; ValueError names the row that has none."""
+    if column is None:
+        return None
+    found = []
+    for row, value in enumerate(column):
+        try:
+            found.append(part_of(value))
+        except ValueError as error:
+            raise ValueError(f"parts[{row}]: {error}") from None
+    return found
+
+
+def part_of(value: object) -> str:
+    """The name here of a part that is called as usual, one of ``PARTS``.
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    name = as_text(value).lower()
+    for part, usual in PARTS.items():
+        if name in usual:
+            return part
+    raise ValueError(f"{value!r} is no part: expected {', '.join(name for usual in PARTS.values() for name in usual)}")
+
+
 def listed(names: Iterable[object]) -> str:
     """A few of the names, for a message."""
     names = list(names)
@@ -96,12 +128,13 @@ def listed(names: Iterable[object]) -> str:
     return ", ".join(map(str, names[:_SHOWN])) + more
 
 
-def scan_directory(directory: str | os.PathLike[str], extensions: Collection[str]) -> Rows:
+def scan_directory(directory: str | os.PathLike[str], extensions: Collection[str], *, parts: bool = False) -> Rows:
     """Finds the sound files of a folder with one sub-folder per class.
 
     Args:
         directory: The folder; what begins with a dot is passed over.
         extensions: Suffixes of sound files, in any case.
+        parts: Whether classes may all be called as parts of a data set are, "train" and "test".
 
     Returns:
         Paths sorted within sorted classes, and the number of other files ("ignored").
@@ -119,6 +152,8 @@ def scan_directory(directory: str | os.PathLike[str], extensions: Collection[str
     if not folders:
         found = f"holds {len(loose)} files ({listed(loose)}) but no sub-folders" if loose else "is empty"
         raise ValueError(f"directory={str(directory)!r} {found}; {_EXAMPLE}")
+    if not parts:
+        check_no_parts(root, folders)
     unlabelled = [name for name in loose if Path(name).suffix.lower() in suffixes]
     if unlabelled:
         logger.warning(
@@ -138,6 +173,23 @@ def scan_directory(directory: str | os.PathLike[str], extensions: Collection[str
         rows.labels += [folder.name] * len(sounds)
         rows.ignored += len(files) - len(sounds)
     return rows
+
+
+def check_no_parts(root: Path, folders: Sequence[Path]) -> None:
+    """ValueError where the sub-folders are called as parts of a data set are, and nothing else."""
+    usual = {name for names in PARTS.values() for name in names}
+    if len(folders) < 2 or not all(folder.name.lower() in usual for folder in folders):
+        return
+    inside = sorted({e.name for f in folders for e in f.iterdir() if e.is_dir() and not e.name.startswith(".")})
+    found = f"with the sub-folders {listed(map(repr, inside))}" if inside else "without sub-folders of their own"
+    ordered = sorted(folders, key=lambda folder: list(PARTS).index(part_of(folder.name)))
+    train, test = ordered[0], ordered[-1]
+    raise ValueError(
+        f"directory={str(root)!r} has the sub-folders {listed(repr(folder.name) for folder in folders)}, {found}. They "
+        "look like parts of a data set rather than classes: read each by itself and put them together with "
+        f"Clips.from_parts(train=..., test=...), on the command line {train} --test {test}. If they are classes, "
+        "say so with class_names="
+    )
 
 
 def files_below(folder: Path, *, inside: Path | None = None) -> list[str]:
@@ -211,7 +263,7 @@ def check_columns(rows: Rows) -> None:
     count = len(rows.paths)
     if count == 0:
         raise ValueError("no clips: the list of sounds is empty")
-    for name in ("labels", "folds", "groups", "starts", "ends", "weights", "channels"):
+    for name in ("labels", "folds", "groups", "starts", "ends", "weights", "channels", "parts"):
         column = getattr(rows, name)
         if column is not None and len(column) != count:
             raise ValueError(f"{name} has {len(column)} entries for {count} clips; expected one each")
@@ -283,7 +335,7 @@ def per_channel(rows: Rows, headers: Mapping[str, Header | AudioError]) -> Rows:
     taken = [row for row, count in enumerate(counts) for _ in range(count)]
     columns: dict[str, Any] = {
         name: None if (column := getattr(rows, name)) is None else [column[row] for row in taken]
-        for name in ("paths", "labels", "folds", "groups", "starts", "ends", "weights")
+        for name in ("paths", "labels", "folds", "groups", "starts", "ends", "weights", "parts")
     }
     return replace(rows, **columns, channels=[number for count in counts for number in range(count)])
 

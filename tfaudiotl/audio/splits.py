@@ -27,6 +27,7 @@ Groups = Literal["group", "source"] | Sequence[Hashable] | np.ndarray | None
 
 logger = logging.getLogger(__name__)
 
+SHARE_OFF = 0.1  # of all clips, from which a split that is not the one asked for is told
 _ATTEMPTS = 20  # orders tried until every class is on every side; nearly always the first will do
 
 
@@ -45,7 +46,22 @@ def split_mask(clips: Clips, *, val: float, stratify: bool, groups: Groups, seed
     if len(missing):
         names = listed(repr(clips.class_names[label]) for label in missing)
         raise ValueError(f"no split was found with {names} on both sides: its groups are bound to other classes")
+    if abs(held_out.mean() - val) > SHARE_OFF:
+        logger.warning(
+            "val=%g: %d of %d clips are held out, %.0f %%: they come from %d recordings or groups, which stay whole",
+            val,
+            held_out.sum(),
+            len(clips),
+            100 * held_out.mean(),
+            len(np.unique(together)),
+        )
     return held_out
+
+
+def check_parts(clips: Clips) -> None:
+    """ValueError where a file or group of ``clips`` lies in two of their own parts; a warning where a copy does."""
+    if clips.part is not None:
+        _check_torn(clips, None, "part", clips.part.tolist())
 
 
 def fold_numbers(clips: Clips, k: int | None, *, groups: Groups, seed: int) -> tuple[list[str], NDArray[np.int64]]:
@@ -82,21 +98,27 @@ def _given_folds(clips: Clips, groups: Groups) -> tuple[list[str], NDArray[np.in
     if len(names) < 2:
         raise ValueError(f"all clips are in fold {names[0]!r}: cross-validation needs at least two folds")
     fold = np.array([names.index(name) for name in clips.fold.tolist()], np.int64)
+    _check_torn(clips, groups, "fold", clips.fold.tolist())
+    return names, fold
+
+
+def _check_torn(clips: Clips, groups: Groups, what: str, sides: Sequence[str]) -> None:
+    """ValueError where a file or group lies in two folds or parts; a warning where a copy does."""
+    side = np.array(sides)
     for together, certain in ((units(clips, groups, copies=False), True), (units(clips, groups), False)):
         first = np.zeros(int(together.max()) + 1, np.int64)
-        first[together[::-1]] = np.arange(len(fold))[::-1]
-        torn = np.flatnonzero(fold != fold[first[together]])
+        first[together[::-1]] = np.arange(len(side))[::-1]
+        torn = np.flatnonzero(side != side[first[together]])
         if len(torn):
             row, other = torn[0], first[together[torn[0]]]
             message = (
-                f"{clips.paths[row]} is in fold {names[fold[row]]!r}, but {clips.paths[other]}, of the same "
-                f"{'file or group' if certain else 'content'}, in fold {names[fold[other]]!r}: training would hear "
+                f"{clips.paths[row]} is in {what} {sides[row]!r}, but {clips.paths[other]}, of the same "
+                f"{'file or group' if certain else 'content'}, in {what} {sides[other]!r}: training would hear "
                 "what is tested"
             )
             if certain:
                 raise ValueError(message)
-            logger.warning("%d clips have copies in other folds: %s", len(torn), message)
-    return names, fold
+            logger.warning("%d clips have copies in other %ss: %s", len(torn), what, message)
 
 
 def units(clips: Clips, groups: Groups, *, copies: bool = True) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -33,6 +33,7 @@ class Clip:
         group: Name of its group (recording, speaker, site), or None.
         weight: Its weight in training.
         channel: Number of the channel that is heard, from 0; None is the mean of all.
+        part: "train", "val" or "test", the part of a data set's own division that it is in, or None.
     """
 
     path: str
@@ -44,6 +45,7 @@ class Clip:
     group: str | None = None
     weight: float = 1.0
     channel: int | None = None
+    part: str | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,9 +64,11 @@ class ClipTable:
     weights: NDArray[np.float32]
     source: NDArray[np.int64]
     channel: NDArray[np.int16] | None = None
+    part: NDArray[np.str_] | None = None
     skipped: tuple[AudioError, ...] = ()
     ignored: int = 0
     _waveforms: Mapping[str, NDArray[np.float32]] | None = None
+    _keys: dict[str, Hashable] = field(default_factory=dict)  # of contents, by path; shared with what is taken from it
 
     def __post_init__(self) -> None:
         for column in (
@@ -76,6 +80,7 @@ class ClipTable:
             self.weights,
             self.source,
             self.channel,
+            self.part,
         ):
             if column is not None:
                 column.flags.writeable = False  # rows are shared between a table and its splits
@@ -119,12 +124,17 @@ class ClipTable:
             fold=None if self.fold is None else str(self.fold[row]),
             group=None if self.group is None else str(self.group[row]) or None,
             weight=float(self.weights[row]),
-            channel=None if self.channel is None else int(self.channel[row]),
+            channel=None if self.channel is None or self.channel[row] < 0 else int(self.channel[row]),
+            part=None if self.part is None else str(self.part[row]),
         )
 
     def content_keys(self) -> list[Hashable]:
         """One key per row, equal for rows whose files have the same bytes (or arrays the same samples)."""
-        return content_keys(self.paths, self._waveforms)
+        if not all(path in self._keys for path in self.paths):
+            # Keys tell apart the sounds that they were made for together: so those known already are made again.
+            together = list(dict.fromkeys([*self._keys, *self.paths]))
+            self._keys.update(zip(together, content_keys(together, self._waveforms), strict=True))
+        return [self._keys[path] for path in self.paths]
 
     def _take(self, rows: NDArray[np.int64]) -> Self:
         return replace(
@@ -139,6 +149,7 @@ class ClipTable:
             weights=self.weights[rows],
             source=self.source[rows],
             channel=None if self.channel is None else self.channel[rows],
+            part=None if self.part is None else self.part[rows],
         )
 
     # Labels

@@ -12,9 +12,19 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, TextIO
 
-from tfaudiotl.audio.sources import Rows, as_text, is_missing, listed
+from tfaudiotl.audio.sources import Rows, as_text, is_missing, listed, part_of
 
-COLUMNS = ("path", "label", "fold", "group", "start", "end", "weight")  # what a table may tell of a clip
+COLUMNS = (
+    "path",
+    "label",
+    "fold",
+    "group",
+    "start",
+    "end",
+    "weight",
+    "part",
+    "channel",
+)  # what a table may tell of a clip
 Cells = dict[str, list[Any]]
 
 
@@ -28,6 +38,7 @@ class Layout:
         label: Column of the class names.
         separator: Between several of them.
         fold: Column of the folds.
+        part: Column of the data set's own division.
         group: Column of what must stay together.
         only: A column and the value of the rows that belong to it.
     """
@@ -38,6 +49,7 @@ class Layout:
     separator: str | None = None
     fold: str | None = None
     group: str | None = None
+    part: str | None = None
     only: tuple[str, str] | None = None
 
 
@@ -50,7 +62,7 @@ LAYOUTS = {
     "urbansound8k": Layout(
         "metadata/UrbanSound8K.csv", "audio/fold{fold}/{slice_file_name}", "class", fold="fold", group="fsID"
     ),
-    "fsd50k": Layout("FSD50K.ground_truth/dev.csv", "FSD50K.dev_audio/{fname}.wav", "labels", ",", fold="split"),
+    "fsd50k": Layout("FSD50K.ground_truth/dev.csv", "FSD50K.dev_audio/{fname}.wav", "labels", ",", part="split"),
     "fsd50k_eval": Layout("FSD50K.ground_truth/eval.csv", "FSD50K.eval_audio/{fname}.wav", "labels", ","),
 }
 
@@ -67,6 +79,7 @@ def read_layout(name: str, root: str | os.PathLike[str]) -> Rows:
     if not (folder / layout.table).is_file():
         raise ValueError(f"root={str(root)!r}: {name} has its table in {layout.table}, and there is none")
     columns = {"path": layout.path, "label": layout.label, "fold": layout.fold, "group": layout.group}
+    columns["part"] = layout.part
     return read_table(
         folder / layout.table, columns=columns, label_separator=layout.separator, root=folder, only=layout.only
     )
@@ -145,6 +158,8 @@ def read_table(
         starts=column("start", lambda value: float(as_text(value) or 0)),
         ends=column("end", lambda value: float(as_text(value) or "nan")),
         weights=column("weight", lambda value: float(as_text(value) or 1)),
+        parts=column("part", part_of),
+        channels=column("channel", _channel),
     )
     return _merged(rows) if merge_repeats else rows
 
@@ -269,6 +284,13 @@ def _converted(
     return result
 
 
+def _channel(value: Any) -> int:
+    number = int(as_text(value) or -1)
+    if number < 0 and not is_missing(value):
+        raise ValueError("expected the number of a channel, from 0")
+    return number
+
+
 def _filled(value: Any) -> str:
     text = as_text(value)
     if not text:
@@ -291,7 +313,7 @@ def _merged(rows: Rows) -> Rows:
             labels.append(list(given))
             continue
         labels[place] += given
-        for name in ("folds", "groups", "weights"):
+        for name in ("folds", "groups", "weights", "parts", "channels"):
             column = getattr(rows, name)
             if column is not None and column[row] != column[kept[place]]:
                 told = listed([repr(column[kept[place]]), repr(column[row])])
@@ -308,4 +330,6 @@ def _merged(rows: Rows) -> Rows:
         starts=take(rows.starts),
         ends=take(rows.ends),
         weights=take(rows.weights),
+        parts=take(rows.parts),
+        channels=take(rows.channels),
     )
