@@ -6,11 +6,16 @@ reference for parity where the real weights are missing.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import tensorflow as tf
+
+from tfaudiotl.backbones.weights import read_saved_model
+from tfaudiotl.backbones.yamnet import YAMNet, published_forms
 
 # (kernel shape, stride, depthwise) of the 27 convolutions, as published.
 _SEPARABLE = [
@@ -80,6 +85,10 @@ class _Network(tf.Module):
         return tf.sigmoid(embeddings @ top.kernel + top.bias), embeddings
 
 
+# Places of AudioSet's classes "Silence", "White noise" and "Sine wave", which published weights must find.
+KNOWN = (494, 514, 495)
+
+
 class StandIn(tf.Module):
     """``waveform (samples,) -> (scores, embeddings, log_mel)`` and a class map, as TF Hub's module."""
 
@@ -99,6 +108,22 @@ class StandIn(tf.Module):
         scores, embeddings = self._yamnet(tf.signal.frame(log_mel, 96, 48, axis=0))
         return scores, embeddings, log_mel
 
+    def learn_known_answers(self) -> None:
+        """Changes three columns of the classifier as little as possible, so that three sounds are called by name."""
+        time = np.arange(15_600) / 16_000
+        noise = np.random.default_rng(0).uniform(-1, 1, len(time))
+        sounds = (np.zeros(len(time)), noise, np.sin(2 * np.pi * 440 * time))
+        embeddings = np.concatenate([self(sound.astype(np.float32))[1].numpy() for sound in sounds])
+        kernel, bias = (
+            variable.numpy() for variable in (self._yamnet.entries[-1].kernel, self._yamnet.entries[-1].bias)
+        )
+        logits = embeddings @ kernel + bias
+        for row, column in enumerate(KNOWN):
+            wanted = logits[:, column].copy()
+            wanted[row] = logits[row].max() + 1
+            kernel[:, column] += np.linalg.pinv(embeddings) @ (wanted - logits[:, column])
+        self._yamnet.entries[-1].kernel.assign(kernel)
+
     @tf.function(input_signature=[])
     def class_map_path(self) -> Any:
         return self._class_map.asset_path
@@ -110,5 +135,19 @@ def write_stand_in(folder: Path) -> Path:
     class_map = folder.parent / "yamnet_class_map.csv"
     rows = "".join(f'{i},/m/{i:05d},"Sound {i}, made up"\n' for i in range(521))
     class_map.write_text("index,mid,display_name\n" + rows, encoding="utf-8")
-    tf.saved_model.save(StandIn(str(class_map)), str(folder))
+    module = StandIn(str(class_map))
+    module.learn_known_answers()
+    tf.saved_model.save(module, str(folder))
     return folder
+
+
+def keras2_file(saved_model: Path) -> bytes:
+    """The SavedModel's variables as the authors' yamnet.h5 has them: Keras 2's layout, groups in groups."""
+    values, forms, content = read_saved_model(saved_model), published_forms(YAMNet(weights=None)), io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.attrs["keras_version"], file.attrs["backend"] = b"2.2.4", b"tensorflow"
+        file.attrs["layer_names"] = [b"input_1", b"layer1/conv", b"logits", b"predictions"]
+        for key, path in zip(forms.saved_model, forms.keras2, strict=True):
+            file[path] = values[key]
+        file["logits"].attrs["weight_names"] = [b"logits/kernel:0", b"logits/bias:0"]
+    return content.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,15 +11,19 @@ import keras
 import numpy as np
 import pytest
 
+from tests.backbones.places import isolate, sends, serving
 from tests.backbones.vggish_stand_in import (
     published_examples,
     published_network,
     random_variables,
     write_slim_checkpoint,
 )
+from tfaudiotl._files import file_digest
+from tfaudiotl.backbones import vggish
+from tfaudiotl.backbones.assembly import embed_patches
 from tfaudiotl.backbones.pca import PCA_SHA256, PcaParams, load_pca_params, vggish_postprocess
 from tfaudiotl.backbones.registry import get_backbone
-from tfaudiotl.backbones.vggish import VGGish
+from tfaudiotl.backbones.vggish import FRONTEND, VGGish, check_known_answers, load_weights
 from tfaudiotl.errors import WeightsError
 from tfaudiotl.models.builder import build_classifier, embedding_model
 
@@ -85,11 +90,17 @@ def test_size_is_the_published_one(stand_in_vggish: Path) -> None:
     assert opened(str(stand_in_vggish)).count_params() == 72_141_184
 
 
-def test_loads_the_slim_checkpoint_and_a_keras_file(stand_in_vggish: Path, tmp_path: Path) -> None:
+def test_published_weights_load_from_the_authors_checkpoint(
+    stand_in_vggish: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolate(monkeypatch, tmp_path)
+    (tmp_path / "own").mkdir()
+    checkpoint = write_slim_checkpoint(tmp_path / "own" / "vggish_model.ckpt", random_variables())
+    monkeypatch.setattr(vggish, "PUBLISHED", replace(vggish.PUBLISHED, sha256=file_digest(checkpoint)))
+    monkeypatch.setattr(vggish, "KNOWN_SPREAD", (0, 100))
+    monkeypatch.setattr(vggish, "KNOWN_MEAN", 100)
     expected = np.asarray(opened(str(stand_in_vggish))(noise(16_000)[None]))
-    checkpoint = write_slim_checkpoint(tmp_path / "vggish_model.ckpt", random_variables())
-    model = VGGish(weights=str(checkpoint))
-    np.testing.assert_array_equal(np.asarray(model(noise(16_000)[None])), expected)
+    np.testing.assert_array_equal(np.asarray(VGGish()(noise(16_000)[None])), expected)
 
 
 def test_weights_of_another_network_are_refused(stand_in: Path) -> None:
@@ -218,3 +229,57 @@ def test_the_stand_in_without_a_graph_is_refused(stand_in_vggish: Path, tmp_path
     data.write_bytes(data.read_bytes()[:1000])
     with pytest.raises(WeightsError, match="damaged or cut off"):
         VGGish(weights=str(folder))
+
+
+def test_published_weights_answer_a_known_question() -> None:
+    model = VGGish(weights=None)
+    bare = keras.Model(model.inputs, model.get_layer("embedding").output)
+    model.get_layer("fc2").set_weights([value * 1e-3 for value in model.get_layer("fc2").get_weights()])
+    with pytest.raises(WeightsError, match="the embedding of a 1 kHz tone has mean"):
+        check_known_answers(bare)
+    spread = embed_patches(bare, FRONTEND, tone()).std()
+    model.get_layer("fc2").set_weights([value * 0.36 / spread for value in model.get_layer("fc2").get_weights()])
+    check_known_answers(bare)
+    kernel, bias = model.get_layer("conv1").get_weights()
+    model.get_layer("conv1").set_weights([kernel * 0, bias])
+    with pytest.raises(WeightsError, match="damaged"):
+        check_known_answers(bare)
+
+
+def tone() -> np.ndarray:
+    return np.sin(2 * np.pi * 1000 * np.arange(15_600) / 16_000).astype(np.float32)[None]
+
+
+def test_the_chain_ends_at_the_authors_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    isolate(monkeypatch, tmp_path)
+    with pytest.raises(WeightsError, match=r"(?s)Kaggle \(.*/google/vggish/tensorFlow2/vggish/1.*vggish_model\.ckpt"):
+        VGGish()
+    with pytest.raises(WeightsError, match=r"(?s)pca_params='audioset': .*authors \(.*/vggish_pca_params\.npz\)"):
+        load_pca_params()
+    with serving() as server:
+        isolate(monkeypatch, tmp_path, servers=server.url)
+        server.answers["/audioset/vggish_pca_params.npz"] = sends(b"PK other")
+        with pytest.raises(WeightsError, match=PCA_SHA256):
+            load_pca_params()
+
+
+def test_the_official_pca_parameters_are_fetched_once(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving() as server:
+        isolate(monkeypatch, tmp_path, servers=server.url)
+        content = (shared / "reference" / "vggish_pca_params.npz").read_bytes()
+        server.answers["/audioset/vggish_pca_params.npz"] = sends(content)
+        for _ in range(2):
+            assert load_pca_params().eigen_vectors.shape == (128, 128)
+        assert len(server.requests) == 1
+
+
+def test_a_keras_file_without_pca_serves_a_model_with_it(pca_file: Path, tmp_path: Path) -> None:
+    model = VGGish(weights=None, include_top=True, pca_params=pca_file)
+    bare = keras.Model(model.inputs, model.get_layer("embedding").output)
+    bare.save_weights(tmp_path / "vggish.weights.h5")
+    kernel, bias = model.get_layer("fc2").get_weights()
+    model.get_layer("fc2").set_weights([kernel + 1, bias])
+    load_weights(model, str(tmp_path / "vggish.weights.h5"))
+    np.testing.assert_array_equal(model.get_layer("fc2").get_weights()[0], kernel)

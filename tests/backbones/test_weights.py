@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import http.server
 import shutil
+import sys
 import tarfile
-import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import h5py
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from tests.backbones.places import Server, isolate, sends, serving, tar_gz, zip_of
+from tests.backbones.stand_in import StandIn, keras2_file
+from tfaudiotl.backbones.convnet import ConvNet
 from tfaudiotl.backbones.scores import class_names_of
-from tfaudiotl.backbones.yamnet import YAMNet
+from tfaudiotl.backbones.weights import load_into, npz_bytes
+from tfaudiotl.backbones.yamnet import YAMNet, check_known_answers, load_weights, published_forms
+from tfaudiotl.backbones.yamnet_mini import YAMNetMini
 from tfaudiotl.errors import WeightsError
-
-
-def tar(folder: Path, path: Path) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        archive.add(folder, arcname=".")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,8 @@ def assert_loaded(weights: str, expected: list[np.ndarray]) -> None:
 
 
 def test_archives(stand_in: Path, tmp_path: Path, expected: list[np.ndarray]) -> None:
-    assert_loaded(str(tar(stand_in, tmp_path / "yamnet.tar.gz")), expected)
+    (tmp_path / "yamnet.tar.gz").write_bytes(tar_gz(stand_in))
+    assert_loaded(str(tmp_path / "yamnet.tar.gz"), expected)
     # Kaggle's archives hold the files at the top; people's own often hold the folder.
     with tarfile.open(tmp_path / "nested.tgz", "w:gz") as archive:
         archive.add(stand_in, arcname="yamnet")
@@ -63,76 +66,47 @@ def test_keras_weights_file(tmp_path: Path, stand_in: Path, expected: list[np.nd
         YAMNet(weights=str(tmp_path / "missing.weights.h5"))
 
 
-class _Hub(http.server.BaseHTTPRequestHandler):
-    """Answers as TF Hub: the archive for ?tf-hub-format=compressed, 404 for anything else."""
-
-    archive: bytes = b""
-    requests: list[str]
-
-    def do_GET(self) -> None:
-        type(self).requests.append(self.path)
-        found = self.path == "/google/yamnet/1?tf-hub-format=compressed"
-        self.send_response(200 if found else 404)
-        self.send_header("Content-Type", "application/gzip")
-        self.end_headers()
-        if found:
-            self.wfile.write(self.archive)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
 @pytest.fixture
-def hub_server(stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[_Hub]]]:
-    """A TF Hub on 127.0.0.1 with google/yamnet/1, and an empty cache."""
-    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    handler = type("Handler", (_Hub,), {"requests": [], "archive": tar(stand_in, tmp_path / "hub.tar.gz").read_bytes()})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/google/yamnet/1", handler
-    server.shutdown()
+def hub(stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A TF Hub on 127.0.0.1 with google/yamnet/1, and empty caches."""
+    isolate(monkeypatch, tmp_path)
+    with serving() as server:
+        server.answers["/google/yamnet/1?tf-hub-format=compressed"] = sends(tar_gz(stand_in))
+        yield server
 
 
-def test_download_once_then_cache(hub_server: tuple[str, type[_Hub]], expected: list[np.ndarray]) -> None:
-    handle, handler = hub_server
-    assert_loaded(handle, expected)
-    assert_loaded(handle, expected)
-    assert handler.requests == ["/google/yamnet/1?tf-hub-format=compressed"]
+def test_download_once_then_cache(hub: Server, expected: list[np.ndarray]) -> None:
+    assert_loaded(f"{hub.url}/google/yamnet/1", expected)
+    assert_loaded(f"{hub.url}/google/yamnet/1", expected)
+    assert hub.requests == ["/google/yamnet/1?tf-hub-format=compressed"]
 
 
-def test_missing_model_names_the_ways_out(hub_server: tuple[str, type[_Hub]]) -> None:
-    handle = hub_server[0].replace("yamnet", "nonet")
+def test_missing_model_names_the_ways_out(hub: Server) -> None:
+    handle = f"{hub.url}/google/nonet/1"
     with pytest.raises(WeightsError) as caught:
         YAMNet(weights=handle)
-    for word in (handle, "TFHUB_CACHE_DIR", "folder", "--weights"):
+    for word in (handle, "HTTP 404", "TFHUB_CACHE_DIR", "folder", "--weights"):
         assert word in str(caught.value)
 
 
 def test_unreachable_hub_names_the_ways_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    isolate(monkeypatch, tmp_path)
     with pytest.raises(WeightsError, match="TFHUB_CACHE_DIR"):
         YAMNet(weights="http://127.0.0.1:9/google/yamnet/1")
 
 
-def test_cut_off_download_is_an_error_and_leaves_no_cache(hub_server: tuple[str, type[_Hub]]) -> None:
-    handle, handler = hub_server
-    whole = handler.archive
-    handler.archive = whole[: len(whole) // 2]
-    with pytest.raises(WeightsError, match="could not be reached or does not have it"):
-        YAMNet(weights=handle)
-    handler.archive = whole
+def test_a_damaged_copy_in_the_cache_is_replaced_or_named(hub: Server, tmp_path: Path) -> None:
+    handle = f"{hub.url}/google/yamnet/1"
     YAMNet(weights=handle)
-
-
-def test_empty_cache_folder_says_what_to_delete(hub_server: tuple[str, type[_Hub]], tmp_path: Path) -> None:
-    handle = hub_server[0]
-    YAMNet(weights=handle)
-    (cached,) = [entry for entry in (tmp_path / "cache").iterdir() if entry.is_dir()]
+    (cached,) = (tmp_path / "tfhub").iterdir()
     shutil.rmtree(cached / "variables")
-    with pytest.raises(WeightsError, match=f"the cache is broken: delete {cached}"):
+    YAMNet(weights=handle)
+    assert len(hub.requests) == 2
+    shutil.rmtree(cached / "variables")
+    hub.answers.clear()
+    with pytest.raises(WeightsError, match=rf"{cached}\): no SavedModel: .*; a damaged or foreign copy, which can be"):
         YAMNet(weights=handle)
+    assert list((tmp_path / "tfhub").iterdir()) == [cached]
 
 
 def test_damaged_checkpoint(stand_in: Path, tmp_path: Path) -> None:
@@ -166,11 +140,11 @@ def test_a_model_is_unchanged_when_one_variable_does_not_fit() -> None:
     values["v109"] = np.ones(5, np.float32)
     values["stranger"] = np.ones(5, np.float32)
     with pytest.raises(WeightsError, match=r"shape of v109: \(5,\) there, .* here\n  left over: stranger"):
-        assign(variables, values, source="test")
+        assign(variables, values)
     values["v109"] = np.full(variables["v109"].shape, np.nan)
     del values["stranger"]
     with pytest.raises(WeightsError, match="not finite: v109"):
-        assign(variables, values, source="test")
+        assign(variables, values)
     for ours, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -189,3 +163,165 @@ def test_folder_without_a_saved_model(tmp_path: Path) -> None:
     (tmp_path / "bad.tar.gz").write_bytes(b"not an archive")
     with pytest.raises(WeightsError, match="cannot be unpacked"):
         YAMNet(weights=str(tmp_path / "bad.tar.gz"))
+
+
+def same(model: keras.Model, expected: list[np.ndarray], tolerance: float = 0) -> None:
+    for ours, theirs in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_the_authors_file_of_keras_2(stand_in: Path, tmp_path: Path, expected: list[np.ndarray]) -> None:
+    (tmp_path / "yamnet.h5").write_bytes(keras2_file(stand_in))
+    model = YAMNet(weights=str(tmp_path / "yamnet.h5"))
+    same(model, expected)
+    assert class_names_of(model)[494] == "Silence"
+    same(YAMNet(weights=str(tmp_path / "yamnet.h5"), include_top=False), expected[:-2])
+
+
+def change_h5(path: Path, change: Callable[[h5py.File], object]) -> Path:
+    with h5py.File(path, "r+") as file:
+        change(file)
+    return path
+
+
+KERNEL = "layer1/conv/layer1/conv/kernel:0"
+
+
+def set_nan(file: h5py.File, name: str) -> None:
+    file[name][0] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: file.__delitem__(KERNEL), f"missing: {KERNEL}"),
+        (lambda file: file.move(KERNEL, "layer15/kernel"), "left over: layer15/kernel"),
+        (lambda file: set_nan(file, KERNEL), f"not finite: {KERNEL}"),
+        (lambda file: set_nan(file, "logits/logits/bias:0"), "not finite: logits/logits/bias:0"),
+    ],
+)
+@pytest.mark.parametrize("include_top", [True, False])
+def test_authors_files_that_are_wrong(
+    change: Callable[[h5py.File], object], message: str, include_top: bool, stand_in: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "yamnet.h5"
+    path.write_bytes(keras2_file(stand_in))
+    change_h5(path, change)
+    if not include_top and "logits" in message:
+        message = "not finite"
+    with pytest.raises(WeightsError, match=rf"(?s)weights='{path}': .*{message}"):
+        load_weights(YAMNet(weights=None, include_top=include_top), str(path))
+
+
+@pytest.fixture(scope="module")
+def keras_file(stand_in: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keras") / "yamnet.weights.h5"
+    YAMNet(weights=str(stand_in)).save_weights(path)
+    return path
+
+
+def first_array(file: h5py.File) -> str:
+    names: list[str] = []
+    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    return names[0]
+
+
+def test_a_keras_file_must_be_of_the_network_and_finite(keras_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"does not fit the model 'yamnet_mini': .* missing: \(256, 521\)$"):
+        YAMNetMini(weights=str(keras_file))
+    with pytest.raises(WeightsError, match=r"does not fit the model 'yamnet_mini': .* left over"):
+        YAMNetMini(weights=str(keras_file), include_top=False)
+    mini = tmp_path / "mini.weights.h5"
+    YAMNetMini(weights=None).save_weights(mini)
+    with pytest.raises(WeightsError, match=r"does not fit the model 'yamnet': .* missing: .*"):
+        YAMNet(weights=str(mini))
+    damaged = tmp_path / "nan.weights.h5"
+    shutil.copyfile(keras_file, damaged)
+    change_h5(damaged, lambda file: set_nan(file, first_array(file)))
+    with pytest.raises(WeightsError, match="not finite"):
+        YAMNet(weights=str(damaged))
+    damaged.write_bytes(keras_file.read_bytes()[:100_000])
+    with pytest.raises(WeightsError, match="damaged, cut off or no HDF5"):
+        YAMNet(weights=str(damaged))
+
+
+def test_the_home_folder_is_understood(
+    keras_file: Path, tmp_path: Path, expected: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copyfile(keras_file, tmp_path / "y.weights.h5")
+    same(YAMNet(weights="~/y.weights.h5"), expected)
+    YAMNetMini().save_weights(tmp_path / "mini.weights.h5")
+    YAMNetMini(weights="~/mini.weights.h5")
+    network = ConvNet()
+    network.save_weights(tmp_path / "own.weights.h5")
+    same(ConvNet(weights="~/own.weights.h5"), network.get_weights())
+    network.save(tmp_path / "own.keras")
+    same(ConvNet(weights="~/own.keras"), network.get_weights())
+
+
+def test_an_npz_of_yamnet(stand_in: Path, tmp_path: Path, expected: list[np.ndarray]) -> None:
+    model = YAMNet(weights=str(stand_in))
+    (tmp_path / "yamnet.npz").write_bytes(npz_bytes(model, class_names=class_names_of(model)))
+    same(YAMNet(weights=str(tmp_path / "yamnet.npz")), expected, tolerance=1e-3)
+    same(YAMNet(weights=str(tmp_path / "yamnet.npz"), include_top=False), expected[:-2], tolerance=1e-3)
+    (tmp_path / "yamnet.npz").write_bytes(b"PK\x03\x04 no zip")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        YAMNet(weights=str(tmp_path / "yamnet.npz"))
+
+
+def test_an_encrypted_archive_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "yamnet.zip").write_bytes(zip_of("saved_model.pb", encrypted=True))
+    with pytest.raises(WeightsError, match="encrypted"):
+        YAMNet(weights=str(tmp_path / "yamnet.zip"))
+
+
+def test_the_address_of_a_file_is_no_handle(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="the address of a file; fetch it"):
+        YAMNet(weights="https://127.0.0.1:9/yamnet.h5")
+
+
+def test_cloud_storage_needs_tensorflow_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow_hub", None)
+    with pytest.raises(WeightsError, match=r"tfaudiotl\[hub\]"):
+        YAMNet(weights="gs://bucket/yamnet.tar.gz")
+
+
+@pytest.mark.parametrize("options", [{}, {"include_top": False}, {"input": "patches"}, {"samples": 8000}])
+def test_published_weights_answer_known_questions(options: dict[str, Any], stand_in: Path) -> None:
+    model = YAMNet(weights=None, **options)
+    loaded = load_into(model, stand_in, published_forms(model))
+    check_known_answers(model, loaded.values)
+    with pytest.raises(WeightsError, match="the classifier of 521 classes is missing"):
+        check_known_answers(model, {})
+    rolled = {key: np.roll(value, 1, -1) for key, value in loaded.values.items()}
+    with pytest.raises(WeightsError, match="'Silence' is called"):
+        check_known_answers(model, rolled)
+
+
+@pytest.mark.parametrize("layer", ["layer1_conv", "layer7_pointwise_conv", "layer14_pointwise_conv_bn"])
+def test_real_weights_with_one_layer_in_disorder_answer_otherwise(layer: str, hub_yamnet: str) -> None:
+    model = YAMNet(weights=None)
+    loaded = load_into(model, hub_yamnet, published_forms(model))
+    check_known_answers(model, loaded.values)
+    model.get_layer(layer).set_weights([value[..., ::-1] for value in model.get_layer(layer).get_weights()])
+    with pytest.raises(WeightsError, match=r"not the published weights, or damaged: '\w+.*' is called"):
+        check_known_answers(model, loaded.values)
+
+
+def test_weights_with_other_answers_are_passed_over(
+    stand_in: Path, tmp_path: Path, expected: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = tmp_path / "foreign"
+    (tmp_path / "classes.csv").write_text("index,mid,display_name\n")
+    tf.saved_model.save(StandIn(str(tmp_path / "classes.csv"), seed=8), str(foreign))
+    with serving() as server:
+        isolate(monkeypatch, tmp_path, servers=server.url)
+        server.answers["/tfhub/google/yamnet/1?tf-hub-format=compressed"] = sends(tar_gz(foreign))
+        with pytest.raises(WeightsError, match=r"TF Hub \(.*: not the published weights, or damaged: '"):
+            YAMNet()
+        kaggle = "/kaggle/api/v1/models/google/yamnet/tensorFlow2/yamnet/1/download"
+        server.answers[kaggle] = sends(tar_gz(stand_in))
+        same(YAMNet(), expected)
+    assert list((tmp_path / "tfhub").iterdir()) == []
+    same(YAMNet(include_top=False), expected[:-2])  # from kagglehub's cache

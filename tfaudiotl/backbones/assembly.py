@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from tfaudiotl.backbones.frontend import (
     GivenPatches,
@@ -78,6 +80,22 @@ def _patches(waveform: Any, spec: LogMelSpec | WindowSpec) -> Any:
         return Windows(spec, name="windows")(waveform)
     frames = LogMel(spec, name="log_mel_frames")(waveform)
     return Patches(patch_frames=spec.patch_frames, patch_hop=spec.patch_hop, name="log_mel")(frames)
+
+
+def embed_patches(model: keras.Model, spec: LogMelSpec, sounds: np.ndarray) -> np.ndarray:
+    """What the layer "embedding" of ``model`` makes of the first patch of each sound, whatever the model's input is.
+
+    Args:
+        model: a model of ``assemble`` with layers "patch_batch" and "embedding".
+        spec: of its front-end.
+        sounds: ``(sounds, samples)`` float32 at its rate.
+
+    Returns:
+        ``(sounds, numbers)`` float32.
+    """
+    network = keras.Function(model.get_layer("patch_batch").output, model.get_layer("embedding").output)
+    patches = _patches(ops.convert_to_tensor(sounds), spec)[:, 0]
+    return np.asarray(ops.cast(network(patches[..., None]), "float32"))
 
 
 def patches_of_model(model: keras.Model) -> Any:

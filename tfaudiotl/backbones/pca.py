@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfaudiotl.backbones.published import AUDIOSET, first_that_fits, original_sources, own_cache
 from tfaudiotl.errors import WeightsError
 
-PCA_URL = "https://storage.googleapis.com/audioset/vggish_pca_params.npz"
+PCA_FILE = "vggish_pca_params.npz"
 PCA_SHA256 = "4d878af3e306defbfb37095365aa7e5a6cecb86bad13e859e626151c4e6a8b9d"
 # Source of the limits: QUANTIZE_MIN_VAL and QUANTIZE_MAX_VAL of vggish_params.py.
 LOW, HIGH = -2.0, 2.0
@@ -32,17 +34,17 @@ def load_pca_params(source: str | Path = "audioset") -> PcaParams:
     """Reads the PCA parameters.
 
     Args:
-        source: "audioset": the official file, downloaded once into Keras's cache and checked by its
-            SHA-256; or the path of a ``vggish_pca_params.npz``.
+        source: "audioset": the official file, downloaded once and checked by its SHA-256; or the path of a
+            ``vggish_pca_params.npz``.
 
     Raises:
         WeightsError: The file cannot be had, or is not what it should be.
     """
-    path = _download() if source == "audioset" else Path(source).expanduser()
+    path = _published() if source == "audioset" else Path(source).expanduser()
     try:
         with np.load(path, allow_pickle=False) as file:
             vectors, means = file["pca_eigen_vectors"], file["pca_means"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise WeightsError(f"pca_params={str(source)!r}: cannot be read as PCA parameters: {error}") from error
     if vectors.shape != (SIZE, SIZE) or means.size != SIZE:
         raise WeightsError(
@@ -54,17 +56,15 @@ def load_pca_params(source: str | Path = "audioset") -> PcaParams:
     return PcaParams(vectors.astype(np.float64), means.astype(np.float64).reshape(SIZE, 1))
 
 
-def _download() -> Path:
-    try:
-        path = Path(keras.utils.get_file("vggish_pca_params.npz", PCA_URL, file_hash=PCA_SHA256))
-    except Exception as error:  # urllib, sockets and the hash check raise what they like
-        raise WeightsError(
-            f"pca_params='audioset': {PCA_URL} cannot be downloaded ({error}); without a network, pass the path "
-            "of a vggish_pca_params.npz"
-        ) from error
-    if hashlib.sha256(path.read_bytes()).hexdigest() != PCA_SHA256:
-        raise WeightsError(f"pca_params='audioset': {path} is damaged: delete it and try again")
-    return path
+def _published() -> Path:
+    found, _ = first_that_fits(
+        original_sources(PCA_FILE, PCA_SHA256),
+        lambda path: path,
+        asked="pca_params='audioset'",
+        advice=f"By hand: fetch {AUDIOSET}/{PCA_FILE} on a machine that reaches it, and give its path as pca_params=, "
+        f"or copy it to {own_cache() / PCA_FILE}",
+    )
+    return found.path
 
 
 def vggish_postprocess(embeddings: Any, params: PcaParams | str | Path = "audioset") -> np.ndarray:

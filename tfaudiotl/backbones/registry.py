@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
+from tfaudiotl.backbones.published import Found, Published
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class BackboneSpec:
     layers: tuple[EmbeddingLayer, ...]
     default_embedding: str = "embedding"
     top: tuple[str, ...] = ()  # layers that ``build(include_top=True)`` has and False has not
+    published: Published | None = None  # where the preset "audioset" is looked for
+    # fills a model of this network from a preset, handle or file, and says where they were found
+    load_weights: Callable[[keras.Model, str], Found] | None = None
     black_box: bool = False  # one output, nothing inside to look at or to train
     _by_name: dict[str, EmbeddingLayer] = field(init=False, repr=False, compare=False)
 

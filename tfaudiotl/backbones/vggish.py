@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 from tfaudiotl.backbones import weights as weights_io
-from tfaudiotl.backbones.assembly import assemble
+from tfaudiotl.backbones.assembly import assemble, embed_patches
 from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.backbones.pca import PcaPostprocess, load_pca_params
+from tfaudiotl.backbones.published import Found, Published
 from tfaudiotl.backbones.registry import BackboneSpec, EmbeddingLayer, register_backbone
+from tfaudiotl.errors import WeightsError
 
 EMBEDDING_SIZE = 128
 # Convolutions 3 x 3 with ReLU between 2 x 2 max pools, then dense layers with ReLU but for the last.
@@ -37,6 +40,16 @@ CHECKPOINT_NAMES = {
     "fc1_2": "vggish/fc1/fc1_2",
     "fc2": "vggish/fc2",
 }
+PUBLISHED = Published(
+    tfhub="google/vggish/1",
+    kaggle="google/vggish/tensorFlow2/vggish/1",
+    original="vggish_model.ckpt",
+    sha256="0962b1914e3e053922d957c45bc84a78c985765641dc6bceeeb3a7d8dfecfdf6",
+)
+# Of a tone of 1 kHz: the authors measured means of -0.0333 and 0.000657 and standard deviations of 0.380 and 0.343, in
+# 2020 and 2023, with two versions of the resampler, and allow 10 %. Source: vggish_smoke_test.py and the exporter to
+# TF Hub, in the same folder.
+KNOWN_MEAN, KNOWN_SPREAD = 0.1, (0.3, 0.42)
 # What differs from YAMNet's front-end. Source: vggish_params.py in the same folder.
 FRONTEND = LogMelSpec(log_offset=0.01, patch_hop=96)
 
@@ -57,9 +70,9 @@ def VGGish(
     Args:
         include_top: with the PCA and 8-bit post-processing that AudioSet's released embeddings went
             through, or without (the embedding itself, before any activation).
-        weights: "audioset" (TF Hub's google/vggish/1), a TF Hub handle, the path of a SavedModel folder
-            or archive, of a TF-Slim checkpoint (``vggish_model.ckpt``), of a ``.weights.h5`` file, or
-            None for random weights.
+        weights: "audioset" (the published ones, from the caches, TF Hub, Kaggle or their authors), a TF Hub
+            handle, the path of a SavedModel folder or archive, of the authors' TF-Slim checkpoint
+            (``vggish_model.ckpt``), of a ``.weights.h5`` or ``.npz`` file, or None for random weights.
         input: "waveform": ``(batch, samples)`` float32 in [-1, 1] at 16 kHz, mono. "patches": ``(batch,
             96, 64)`` log-mel patches, one per row.
         samples: fixes the waveform's length, so that all shapes are static (TPU, XLA); None: any length.
@@ -106,30 +119,39 @@ def _network(x: Any) -> Any:
     return layers.Dense(EMBEDDING_SIZE, name="fc2")(x)
 
 
-def hub_variables(model: keras.Model) -> dict[str, Any]:
-    """TF Hub's checkpoint keys of VGGish, each with the model's own variable: weights and biases in turn."""
-    keys = [f"_variables/{index}/.ATTRIBUTES/VARIABLE_VALUE" for index in range(2 * len(CHECKPOINT_NAMES))]
+def published_forms(model: keras.Model) -> weights_io.Forms:
+    """The names that the published files have for the model's variables: TF Hub's are weights and biases in turn."""
     ours = [variable for layer in CHECKPOINT_NAMES for variable in model.get_layer(layer).weights]
-    return dict(zip(keys, ours, strict=True))
+    slim = [f"{name}/{part}" for name in CHECKPOINT_NAMES.values() for part in ("weights", "biases")]
+    return weights_io.Forms(
+        saved_model={f"_variables/{index}/.ATTRIBUTES/VARIABLE_VALUE": ours[index] for index in range(len(ours))},
+        slim=dict(zip(slim, ours, strict=True)),
+    )
 
 
-def slim_variables(model: keras.Model) -> dict[str, Any]:
-    """The names of the TF-Slim checkpoint, each with the model's own variable."""
-    return {
-        f"{slim}/{part}": variable
-        for layer, slim in CHECKPOINT_NAMES.items()
-        for part, variable in zip(("weights", "biases"), model.get_layer(layer).weights, strict=True)
-    }
+def load_weights(model: keras.Model, weights: str) -> Found:
+    """Gives ``model`` the published weights ("audioset"), or those of a TF Hub handle, SavedModel or file."""
+    bare = keras.Model(model.inputs, model.get_layer("embedding").output, name=model.name)  # files have no PCA
+    forms = published_forms(bare)
+    if weights == "audioset":
+        return weights_io.load_published(bare, PUBLISHED, forms, lambda _: check_known_answers(bare))[0]
+    weights_io.load_into(bare, weights, forms)
+    return Found("you", weights, Path(weights))
 
 
-def load_weights(model: keras.Model, weights: str) -> None:
-    """Gives ``model`` the weights of a preset, TF Hub handle, SavedModel, checkpoint or ``.weights.h5``."""
-    source = SPEC.presets.get(weights, weights)
-    if weights_io.is_checkpoint(source):
-        values = weights_io.read_slim_checkpoint(source, "vggish/")
-        weights_io.assign(slim_variables(model), values, source=str(source))
-        return
-    weights_io.load_into(model, source, variables=hub_variables(model))
+def check_known_answers(model: keras.Model) -> None:
+    """WeightsError unless the embeddings of silence and of a tone are what published weights give."""
+    time = np.arange(FRONTEND.min_samples) / FRONTEND.sample_rate
+    sounds = np.stack([np.zeros(len(time)), np.sin(2 * np.pi * 1000 * time)]).astype(np.float32)
+    silence, tone = embed_patches(model, FRONTEND, sounds)
+    if not np.isfinite([silence, tone]).all() or silence.std() == 0 or np.abs(silence - tone).max() == 0:
+        raise WeightsError("damaged: the embeddings of silence and of a tone are not finite, constant or the same")
+    low, high = KNOWN_SPREAD
+    if not low <= tone.std() <= high or abs(tone.mean()) > KNOWN_MEAN:
+        raise WeightsError(
+            f"not the published weights, or damaged: the embedding of a 1 kHz tone has mean {tone.mean():.3g} and "
+            f"standard deviation {tone.std():.3g}; published are about 0 and {low} to {high}"
+        )
 
 
 SPEC = register_backbone(
@@ -137,7 +159,9 @@ SPEC = register_backbone(
         name="vggish",
         build=VGGish,
         description="VGG on log-mel patches of 0.96 s, trained on YouTube-8M, 128 numbers, 72 M parameters",
-        presets={"audioset": "https://tfhub.dev/google/vggish/1"},
+        presets={"audioset": PUBLISHED.handle},
+        published=PUBLISHED,
+        load_weights=load_weights,
         license="Apache-2.0",
         source="github.com/tensorflow/models, research/audioset/vggish",
         classes=0,

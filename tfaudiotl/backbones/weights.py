@@ -5,53 +5,210 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import tarfile
+import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
+from tfaudiotl._download import ARCHIVES, unpack
+from tfaudiotl.backbones.published import (
+    Found,
+    Published,
+    by_hand,
+    first_that_fits,
+    opened_handle,
+    published_sources,
+)
 from tfaudiotl.errors import WeightsError
 
-ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
+if TYPE_CHECKING:
+    from tfaudiotl.backbones.registry import BackboneSpec
+
 CLASS_NAMES = "class_names"  # key of the names in an .npz, joined by line breaks as UTF-8
+FILES = (".h5", ".npz", ".ckpt")
 REMOTE = ("http://", "https://", "gs://", "s3://", "hdfs://")
 
 
-def load_into(
-    model: keras.Model,
-    weights: str | Path,
-    *,
-    variables: Mapping[str, Any],
-    leftover_prefixes: Sequence[str] = (),
-    class_map: str | None = None,
-) -> list[str]:
-    """Fills ``model`` from ``weights``; nothing is changed unless everything fits.
+@dataclass(frozen=True)
+class Forms:
+    """A model's variables, each under the name that it has in the published forms of its weights.
+
+    Attributes:
+        saved_model: checkpoint key of TF Hub's SavedModel -> variable.
+        leftover: prefixes of keys that the SavedModel may have beyond those.
+        class_map: name of the SavedModel's CSV asset (``index,mid,display_name``) that lists the classes.
+        keras2: path in a file of Keras 2 (``yamnet.h5``) -> variable.
+        head: prefixes of names that such a file, or an ``.npz``, may have beyond the model's: of its classifier.
+        slim: name in a TF-Slim checkpoint (``vggish_model.ckpt``) -> variable.
+    """
+
+    saved_model: Mapping[str, Any]
+    leftover: tuple[str, ...] = ()
+    class_map: str | None = None
+    keras2: Mapping[str, Any] = field(default_factory=dict)
+    head: tuple[str, ...] = ()
+    slim: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What was read: the values under the names of their form (none of a Keras 3 file), and the classes' names."""
+
+    values: Mapping[str, np.ndarray]
+    class_names: list[str]
+
+
+def load_into(model: keras.Model, weights: str | Path, forms: Forms) -> Loaded:
+    """Fills ``model`` from what a user gave; nothing is changed unless everything fits.
 
     Args:
         model: the Keras model.
-        weights: TF Hub handle, SavedModel folder or archive, or ``.weights.h5`` file.
-        variables: checkpoint key -> the model's variable, for weights that come as a checkpoint.
-        leftover_prefixes: prefixes of keys which the checkpoint may have beyond ``variables``.
-        class_map: name of the CSV asset (``index,mid,display_name``) that lists the classes.
-
-    Returns:
-        The class names found beside the weights; empty if there are none.
+        weights: TF Hub handle, SavedModel folder or archive, a file of the network's authors, ``.weights.h5`` or
+            ``.npz``.
+        forms: the names under which the model's variables are looked for.
 
     Raises:
         WeightsError: what was looked for, where, and what to do.
     """
-    if str(weights).endswith(".h5"):
-        _load_h5(model, Path(weights))
-        return []
-    with saved_model_folder(weights) as folder:
-        assign(variables, read_checkpoint(folder), leftover_prefixes=leftover_prefixes, source=str(weights))
-        return _class_names(folder / "assets" / class_map) if class_map else []
+    text = str(weights)
+    if text.startswith(REMOTE):
+        with saved_model_folder(text) as folder, told_as(text):
+            return load_path(model, folder, forms)
+    path = Path(weights).expanduser()
+    if not (path.exists() or is_checkpoint(path)):
+        if text.endswith(FILES):
+            raise WeightsError(f"weights={text!r}: no such file")
+        raise WeightsError(
+            f"weights={text!r}: neither a preset name, nor a TF Hub handle (https://...), nor an existing SavedModel "
+            f"folder, archive ({', '.join(ARCHIVES)}), .weights.h5, .h5, .npz or .ckpt file"
+        )
+    with told_as(text):
+        return load_path(model, path, forms)
+
+
+def load_published(
+    model: keras.Model, published: Published, forms: Forms, check: Callable[[Mapping[str, np.ndarray]], None]
+) -> tuple[Found, Loaded]:
+    """Fills ``model`` with the published weights, from the first place whose copy fits and answers as they must.
+
+    Args:
+        model: the Keras model.
+        published: where they are.
+        forms: the names under which the model's variables are looked for.
+        check: given the values after they were assigned: WeightsError if the model does not answer as published.
+
+    Raises:
+        WeightsError: every place with the reason why it failed, and what to do by hand.
+    """
+
+    def accept(path: Path) -> Loaded:
+        loaded = load_path(model, path, forms)
+        check(loaded.values)
+        return loaded
+
+    return first_that_fits(published_sources(published), accept, asked="weights='audioset'", advice=by_hand(published))
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Published weights, checked, in the network that they are of.
+
+    Attributes:
+        spec: the network's record.
+        model: the network, with its classifier if it has one.
+        found: where the weights were and where they lie now.
+    """
+
+    spec: BackboneSpec
+    model: keras.Model
+    found: Found
+
+    @property
+    def sha256(self) -> str:
+        """Of the values, layer by layer: the same for the same weights, whatever file they came from."""
+        digest = hashlib.sha256()
+        for key, variable in sorted(npz_variables(self.model).items()):
+            digest.update(f"{key} {tuple(variable.shape)}".encode())
+            digest.update(np.asarray(variable, "<f4").tobytes())
+        return digest.hexdigest()
+
+    def describe(self) -> list[tuple[str, str]]:
+        """What a reader wants to know of them, each with its name."""
+        place = "" if self.found.place == str(self.found.path) else f", {self.found.place}"
+        return [
+            ("network", f"{self.spec.name}: {self.spec.description}"),
+            ("from", f"{self.found.name}{place}"),
+            ("path", str(self.found.path)),
+            ("SHA-256", f"{self.sha256} (of the values)"),
+            ("parameters", f"{self.model.count_params():,}"),
+            ("licence", f"{self.spec.license} ({self.spec.source})"),
+        ]
+
+
+def fetch_weights(backbone: str) -> Fetched:
+    """The published weights of a network, fetched if they are not on this machine, and checked.
+
+    Args:
+        backbone: "yamnet", "vggish", "yamnet_mini" or a network of keras.applications.
+
+    Raises:
+        ValueError: no such network, or one without published weights.
+        WeightsError: every place that was asked, with the reason why it failed.
+    """
+    from tfaudiotl.backbones.registry import get_backbone, list_backbones
+
+    spec = get_backbone(backbone)
+    if not spec.presets:
+        known = [name for name in list_backbones() if get_backbone(name).presets]
+        raise ValueError(f"backbone={backbone!r}: has no published weights of its own; these have: {', '.join(known)}")
+    if spec.load_weights is None:  # Keras fetches, checks and keeps them itself
+        model = spec.build(weights=next(iter(spec.presets)))
+        kept = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+        return Fetched(spec, model, Found("Keras", "keras.applications", kept))
+    model = spec.build(weights=None, include_top="scores" in spec.top)
+    return Fetched(spec, model, spec.load_weights(model, "audioset"))
+
+
+@contextmanager
+def told_as(weights: str) -> Iterator[None]:
+    """Errors inside the block name ``weights`` as the caller typed it."""
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(f"weights={weights!r}: {error}") from error
+
+
+def load_path(model: keras.Model, path: Path, forms: Forms) -> Loaded:
+    """Fills ``model`` from a file or folder; see ``load_into``. WeightsError without the name of the weights."""
+    if path.name.endswith(ARCHIVES) and path.is_file():
+        with tempfile.TemporaryDirectory(prefix="tfaudiotl-") as unpacked:
+            return load_path(model, unpack(path, Path(unpacked)), forms)
+    if path.is_dir():
+        values = read_saved_model(path)
+        assign(forms.saved_model, values, leftover_prefixes=forms.leftover)
+        return Loaded(values, _class_names(path / "assets" / forms.class_map) if forms.class_map else [])
+    if path.suffix == ".npz":
+        return Loaded({}, load_npz(model, path, leftover_prefixes=forms.head))
+    if path.suffix == ".h5":
+        if forms.keras2 and (values := read_keras2(path)):
+            assign(forms.keras2, values, leftover_prefixes=forms.head)
+            return Loaded(values, [])
+        load_h5(model, path)
+        return Loaded({}, [])
+    if forms.slim and is_checkpoint(path):
+        values = read_slim_checkpoint(path, next(iter(forms.slim)).split("/")[0] + "/")
+        assign(forms.slim, values)
+        return Loaded(values, [])
+    raise WeightsError("no SavedModel folder, archive, .weights.h5, .h5, .npz or .ckpt file of this network")
 
 
 def npz_bytes(model: keras.Model, *, class_names: Sequence[str] = ()) -> bytes:
@@ -64,7 +221,7 @@ def npz_bytes(model: keras.Model, *, class_names: Sequence[str] = ()) -> bytes:
     Raises:
         WeightsError: a value that float16 cannot hold.
     """
-    with np.errstate(over="ignore"):  # told below
+    with np.errstate(over="ignore"):  # an error below
         arrays: dict[str, Any] = {
             key: np.asarray(variable).astype(np.float16) for key, variable in npz_variables(model).items()
         }
@@ -85,21 +242,27 @@ def load_npz(
     Raises:
         WeightsError: no such file, not the file that ``sha256`` belongs to, or variables that do not fit.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         content = path.read_bytes()
         found = hashlib.sha256(content).hexdigest()
-        if sha256 is not None and found != sha256:
+        if sha256 not in (None, found):
             raise WeightsError(f"{path}: damaged: its SHA-256 is {found}, expected {sha256}; install the package again")
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             values = {key: file[key] for key in file}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, WeightsError):
-            raise
-        raise WeightsError(f"weights={str(path)!r}: cannot be read: {error}") from error
+    except WeightsError:
+        raise
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise WeightsError(f"cannot be read: {error}") from error
     names = values.pop(CLASS_NAMES, np.zeros(0, np.uint8)).tobytes().decode()
-    assign(npz_variables(model), values, leftover_prefixes=leftover_prefixes, source=str(path))
+    assign(npz_variables(model), values, leftover_prefixes=leftover_prefixes)
     return names.split("\n") if names else []
+
+
+def npz_class_names(path: Path) -> list[str]:
+    """The class names in a file of ``npz_bytes``."""
+    with np.load(path, allow_pickle=False) as file:
+        return file[CLASS_NAMES].tobytes().decode().split("\n")
 
 
 def npz_variables(model: keras.Model) -> dict[str, Any]:
@@ -118,18 +281,20 @@ def load_own(model: keras.Model, weights: str | Path) -> None:
     Raises:
         WeightsError: neither, or values that do not fit.
     """
-    path = Path(weights)
+    path = Path(weights).expanduser()
     if path.suffix == ".h5":
-        _load_h5(model, path)
+        with told_as(str(weights)):
+            load_h5(model, path)
     elif path.suffix == ".keras":
-        there = {layer.name: layer for layer in open_keras(path).layers}
+        there = {layer.name: layer for layer in open_keras(weights).layers}
         ours, values = {}, {}
         for layer in model.layers:
             for number, variable in enumerate(layer.weights):
                 ours[f"{layer.name}/{number}"] = variable
             for number, variable in enumerate(there[layer.name].weights if layer.name in there else []):
                 values[f"{layer.name}/{number}"] = np.asarray(variable)
-        assign(ours, values, source=str(path))
+        with told_as(str(weights)):
+            assign(ours, values)
     else:
         raise WeightsError(
             f"weights={str(weights)!r}: {model.name} has no published weights; give a .weights.h5 or .keras file of "
@@ -140,86 +305,142 @@ def load_own(model: keras.Model, weights: str | Path) -> None:
 def open_keras(path: str | Path) -> keras.Model:
     """The model in a .keras file; WeightsError if it cannot be loaded."""
     try:
-        return keras.saving.load_model(str(path))
+        return keras.saving.load_model(Path(path).expanduser())
     except (ValueError, OSError, TypeError, KeyError) as error:
         raise WeightsError(f"weights={str(path)!r}: cannot be loaded as a .keras file: {error}") from error
 
 
-def _load_h5(model: keras.Model, path: Path) -> None:
+def load_h5(model: keras.Model, path: Path) -> None:
+    """Fills ``model`` from a Keras ``.weights.h5`` file of the same network, which may have a classifier on top.
+
+    Keras takes what it looks for and passes over the rest, and takes NaN; here all of the file must be accounted for.
+
+    Raises:
+        WeightsError: no such file, not of this network, or not finite.
+    """
     if not path.is_file():
-        raise WeightsError(f"weights={str(path)!r}: no such file")
+        raise WeightsError("no such file")
+    with told_as_damaged(path):
+        arrays = read_h5(path)
+    _check_finite(arrays)
+    ours = Counter(tuple(v.shape) for v in model.weights if "float" in str(v.dtype))
+    theirs = Counter(array.shape for array in arrays.values())
+    surplus, missing = sorted((theirs - ours).elements()), sorted((ours - theirs).elements())
+    if missing or (surplus and not _is_head(surplus, model.output_shape[-1])):
+        wrong = f"missing: {_some(missing)}" if missing else f"left over: {_some(surplus)}"
+        raise WeightsError(f"does not fit the model {model.name!r}: arrays of these shapes are {wrong}")
     try:
         model.load_weights(str(path))
     except (ValueError, OSError, KeyError) as error:
-        raise WeightsError(f"weights={str(path)!r}: does not fit the model {model.name!r}: {error}") from error
+        raise WeightsError(f"does not fit the model {model.name!r}: {error}") from error
+
+
+def _some(shapes: list[tuple[int, ...]]) -> str:
+    return ", ".join(map(str, shapes[:5])) + (f" and {len(shapes) - 5} more" if shapes[5:] else "")
+
+
+def _is_head(shapes: list[tuple[int, ...]], width: int) -> bool:
+    """Whether arrays of these shapes are a dense layer on ``width`` numbers."""
+    bias, kernel = sorted(shapes, key=len) if len(shapes) == 2 else ((), ())
+    return len(bias) == 1 and kernel == (width, *bias)
+
+
+def read_h5(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an HDF5 file, by their path in it."""
+    import h5py
+
+    arrays: dict[str, np.ndarray] = {}
+
+    def take(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
+            arrays[name] = item[()]
+
+    with h5py.File(path) as file:
+        file.visititems(take)
+    return arrays
+
+
+def read_keras2(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a weights file of Keras 2, by their path in it; empty if it is none."""
+    import h5py
+
+    with told_as_damaged(path):
+        with h5py.File(path) as file:
+            if not any(name.startswith("layer_names") for name in file.attrs):  # many are cut in pieces
+                return {}
+        return read_h5(path)
+
+
+@contextmanager
+def told_as_damaged(path: Path) -> Iterator[None]:
+    """What HDF5's library raises of a file that is none or is damaged."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise WeightsError(f"{path.name} cannot be read (damaged, cut off or no HDF5 file): {error}") from error
 
 
 @contextmanager
 def saved_model_folder(weights: str | Path) -> Iterator[Path]:
     """The local SavedModel folder behind a handle, folder or archive (unpacked for the time of the block)."""
-    path = Path(weights).expanduser()
-    if str(weights).startswith(REMOTE):
-        yield _resolve_handle(str(weights))
+    text, path = str(weights), Path(weights).expanduser()
+    if text.startswith(("http://", "https://")):
+        if text.endswith(FILES):
+            raise WeightsError(f"weights={text!r}: the address of a file; fetch it and give the file")
+        with opened_handle(text, check_saved_model) as folder:
+            yield folder
+    elif text.startswith(REMOTE):
+        yield _resolve_handle(text)
     elif path.is_dir():
-        yield _check_folder(path, str(weights))
+        with told_as(text):
+            check_saved_model(path)
+        yield path
     elif path.is_file() and path.name.endswith(ARCHIVES):
         with tempfile.TemporaryDirectory(prefix="tfaudiotl-") as unpacked:
-            yield _check_folder(_unpack(path, Path(unpacked)), str(weights))
+            with told_as(text):
+                folder = unpack(path, Path(unpacked))
+                check_saved_model(folder)
+            yield folder
     else:
         raise WeightsError(
-            f"weights={str(weights)!r}: neither a preset name, nor a TF Hub handle (https://...), nor an existing "
-            f"SavedModel folder, archive ({', '.join(ARCHIVES)}) or .weights.h5 file"
+            f"weights={text!r}: neither a TF Hub handle (https://...), nor an existing SavedModel folder or archive "
+            f"({', '.join(ARCHIVES)})"
         )
 
 
 def _resolve_handle(handle: str) -> Path:
-    import tensorflow_hub
-
+    """A handle of cloud storage, which tensorflow_hub resolves."""
     try:
-        folder = Path(tensorflow_hub.resolve(handle))
-    except Exception as error:  # the resolvers raise whatever their transport raises
-        raise WeightsError(
-            f"weights={handle!r}: TF Hub could not be reached or does not have it ({type(error).__name__}: {error}). "
-            "Without a network, download the SavedModel elsewhere and pass its folder or archive as weights= "
-            "(--weights on the command line), or set TFHUB_CACHE_DIR to a cache directory that already holds it"
-        ) from error
-    return _check_folder(folder, handle, advice=f"; the cache is broken: delete {folder} and try again")
-
-
-def _check_folder(folder: Path, weights: str, *, advice: str = "") -> Path:
-    if not (folder / "variables" / "variables.index").is_file():
-        found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
-        raise WeightsError(
-            f"weights={weights!r}: no SavedModel: {folder} lacks variables/variables.index (found: {found}){advice}"
-        )
+        import tensorflow_hub
+    except ImportError as error:
+        raise WeightsError(f"weights={handle!r}: needs tensorflow_hub: pip install 'tfaudiotl[hub]'") from error
+    with told_as(handle):
+        try:
+            folder = Path(tensorflow_hub.resolve(handle))
+        except Exception as error:  # the resolvers raise whatever their transport raises
+            raise WeightsError(f"tensorflow_hub cannot get it ({type(error).__name__}: {error})") from error
+        check_saved_model(folder)
     return folder
 
 
-def _unpack(archive: Path, target: Path) -> Path:
-    """Unpacks and returns the folder that holds ``variables``, at the archive's top or one level down."""
-    try:
-        if archive.suffix == ".zip":
-            with zipfile.ZipFile(archive) as opened:
-                opened.extractall(target)
-        else:
-            with tarfile.open(archive) as opened_tar:
-                opened_tar.extractall(target, filter="data")  # refuses paths outside the target
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"weights={str(archive)!r}: cannot be unpacked: {error}") from error
-    inner = [entry for entry in target.iterdir() if (entry / "variables").is_dir()]
-    return inner[0] if len(inner) == 1 and not (target / "variables").is_dir() else target
+def check_saved_model(folder: Path) -> None:
+    """WeightsError unless ``folder`` has the variables of a SavedModel."""
+    if not (folder / "variables" / "variables.index").is_file():
+        found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
+        raise WeightsError(f"no SavedModel: lacks variables/variables.index (found: {found})")
 
 
-def read_checkpoint(folder: Path) -> dict[str, np.ndarray]:
+def read_saved_model(folder: Path) -> dict[str, np.ndarray]:
     """All variables of a SavedModel folder, by checkpoint key."""
     import tensorflow as tf
 
+    check_saved_model(folder)
     try:
         reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
         keys = [key for key in reader.get_variable_to_shape_map() if key.endswith("VARIABLE_VALUE")]
         return {key: reader.get_tensor(key) for key in keys}
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
-        raise WeightsError(f"{folder}: its variables cannot be read (damaged or cut off): {error}") from error
+        raise WeightsError(f"its variables cannot be read (damaged or cut off): {error}") from error
 
 
 def is_checkpoint(weights: str | Path) -> bool:
@@ -238,7 +459,7 @@ def read_slim_checkpoint(weights: str | Path, scope: str) -> dict[str, np.ndarra
         names = [n for n in reader.get_variable_to_shape_map() if n.startswith(scope) and not n.endswith(optimiser)]
         return {name: reader.get_tensor(name) for name in names}
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
-        raise WeightsError(f"weights={str(weights)!r}: cannot be read (damaged or cut off): {error}") from error
+        raise WeightsError(f"cannot be read (damaged or cut off): {error}") from error
 
 
 def assign(
@@ -246,7 +467,6 @@ def assign(
     values: Mapping[str, np.ndarray],
     *,
     leftover_prefixes: Sequence[str] = (),
-    source: str,
 ) -> None:
     """Gives each variable its value, after all names and shapes were matched one by one."""
     problems = [f"missing: {key}" for key in variables if key not in values]
@@ -258,12 +478,17 @@ def assign(
     allowed = tuple(leftover_prefixes)
     left = [key for key in values if key not in variables and not (allowed and key.startswith(allowed))]
     problems += [f"left over: {key}" for key in sorted(left)]
-    problems += [f"not finite: {key}" for key in variables if key in values and not np.isfinite(values[key]).all()]
+    problems += [f"not finite: {key}" for key in values if key not in left and not np.isfinite(values[key]).all()]
     if problems:
         shown = "\n  ".join(problems[:10] + ([f"... and {len(problems) - 10} more"] if len(problems) > 10 else []))
-        raise WeightsError(f"weights={source!r}: the variables do not fit the network:\n  {shown}")
+        raise WeightsError(f"the variables do not fit the network:\n  {shown}")
     for key, variable in variables.items():
         variable.assign(values[key])
+
+
+def _check_finite(values: Mapping[str, np.ndarray]) -> None:
+    if bad := [key for key, value in values.items() if not np.isfinite(value).all()]:
+        raise WeightsError(f"not finite: {', '.join(bad[:5])}")
 
 
 def _class_names(path: Path) -> list[str]:

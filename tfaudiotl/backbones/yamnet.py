@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,13 +12,27 @@ import numpy as np
 from keras import layers
 
 from tfaudiotl.backbones import weights as weights_io
-from tfaudiotl.backbones.assembly import assemble
+from tfaudiotl.backbones.assembly import assemble, embed_patches
 from tfaudiotl.backbones.frontend import LogMelSpec
+from tfaudiotl.backbones.published import Found, Published
 from tfaudiotl.backbones.registry import BackboneSpec, EmbeddingLayer, register_backbone
 from tfaudiotl.backbones.scores import ClassScores
+from tfaudiotl.errors import WeightsError
 
 CLASSES = 521  # AudioSet's 527 less six that were dropped before training
 EMBEDDING_SIZE = 1024
+# AudioSet's names of the classes; the authors' yamnet.h5 and .weights.h5 files have none
+CLASS_NAMES_FILE = Path(__file__).with_name("yamnet_mini.npz")
+# Sounds and what YAMNet must hear in them. Source: yamnet_test.py in the same folder as LAYERS' source, which asks
+# that each is among the best 10 classes; silence is the best one by far.
+KNOWN_ANSWERS = {"Silence": 1, "White noise": 10, "Sine wave": 10}
+
+PUBLISHED = Published(
+    tfhub="google/yamnet/1",
+    kaggle="google/yamnet/tensorFlow2/yamnet/1",
+    original="yamnet.h5",
+    sha256="13c3308955bbfaef262f175ac9c40e47b134573a93984f009220dd7cc12a1744",
+)
 
 # (kernel, stride, filters) of each layer; the first is a plain convolution, the others are depthwise
 # separable. Source: _YAMNET_LAYER_DEFS of tensorflow/models, research/audioset/yamnet/yamnet.py.
@@ -51,8 +67,9 @@ def YAMNet(
 
     Args:
         include_top: with the classifier (scores), or without (embeddings).
-        weights: "audioset" (TF Hub's google/yamnet/1), a TF Hub handle, the path of a SavedModel folder
-            or archive, the path of a ``.weights.h5`` file, or None for random weights.
+        weights: "audioset" (the published ones, from the caches, TF Hub, Kaggle or their authors), a TF Hub
+            handle, the path of a SavedModel folder or archive, of the authors' ``yamnet.h5``, of a
+            ``.weights.h5`` or ``.npz`` file, or None for random weights.
         input: "waveform": ``(batch, samples)`` float32 in [-1, 1] at 16 kHz, mono. "patches": ``(batch,
             96, 64)`` log-mel patches, one per row (what a microcontroller computes itself).
         samples: fixes the waveform's length, so that all shapes are static (TPU, XLA); None: any length.
@@ -135,41 +152,75 @@ def conv_stack(x: Any, table: Sequence[tuple[int, int, int]]) -> Any:
     return x
 
 
-def hub_variables(model: keras.Model) -> dict[str, Any]:
-    """TF Hub's checkpoint keys of YAMNet, each with the model's own variable.
+def published_forms(model: keras.Model) -> weights_io.Forms:
+    """The names that the published files have for the model's variables.
 
-    Upstream's checkpoint numbers the layers that hold weights in order: convolution and batch norm
-    alternate, the classifier is 54.
+    TF Hub's checkpoint numbers the layers that hold weights in order: convolution and batch norm alternate, the
+    classifier is 54. The authors' ``yamnet.h5`` says a layer's name twice: "layer1/conv/layer1/conv/kernel:0".
     """
     names: list[str] = []
     for number in range(1, len(LAYERS) + 1):
         convs = ["conv"] if number == 1 else ["depthwise_conv", "pointwise_conv"]
-        names += [f"layer{number}_{conv}{part}" for conv in convs for part in ("", "_bn")]
+        names += [f"layer{number}/{conv}{part}" for conv in convs for part in ("", "/bn")]
     names.append("logits")
     present = {layer.name: layer for layer in model.layers}
-    variables: dict[str, Any] = {}
-    for index, layer_name in enumerate(names):
-        if layer_name not in present:
+    saved_model: dict[str, Any] = {}
+    keras2: dict[str, Any] = {}
+    for index, name in enumerate(names):
+        if name.replace("/", "_") not in present:
             continue  # cut off above an embedding, or no classifier
-        for variable in present[layer_name].weights:
+        for variable in present[name.replace("/", "_")].weights:
             part = variable.name
-            if part == "kernel" and layer_name.endswith("depthwise_conv"):
+            if part == "kernel" and name.endswith("depthwise_conv"):
                 part = "depthwise_kernel"  # Keras 3 calls it kernel
-            variables[f"_yamnet/layer_with_weights-{index}/{part}/.ATTRIBUTES/VARIABLE_VALUE"] = variable
-    return variables
-
-
-def load_weights(model: keras.Model, weights: str) -> None:
-    """Gives ``model`` the weights of a preset, TF Hub handle, SavedModel or ``.weights.h5``."""
-    names = weights_io.load_into(
-        model,
-        SPEC.presets.get(weights, weights),
-        variables=hub_variables(model),
-        leftover_prefixes=(f"_yamnet/layer_with_weights-{4 * len(LAYERS) - 2}/",),
+            saved_model[f"_yamnet/layer_with_weights-{index}/{part}/.ATTRIBUTES/VARIABLE_VALUE"] = variable
+            keras2[f"{name}/{name}/{part}:0"] = variable
+    return weights_io.Forms(
+        saved_model=saved_model,
+        leftover=(f"_yamnet/layer_with_weights-{4 * len(LAYERS) - 2}/",),
         class_map="yamnet_class_map.csv",
+        keras2=keras2,
+        head=("logits/",),
     )
-    if names and any(layer.name == "scores" for layer in model.layers):
-        model.get_layer("scores").class_names = tuple(names)
+
+
+def load_weights(model: keras.Model, weights: str) -> Found:
+    """Gives ``model`` the published weights ("audioset"), or those of a TF Hub handle, SavedModel or file."""
+    forms = published_forms(model)
+    if weights == "audioset":
+        check = partial(check_known_answers, model)
+        found, loaded = weights_io.load_published(model, PUBLISHED, forms, check)
+    else:
+        found, loaded = Found("you", weights, Path(weights)), weights_io.load_into(model, weights, forms)
+    present = {layer.name: layer for layer in model.layers}
+    if "scores" in present:
+        present["scores"].class_names = tuple(loaded.class_names or weights_io.npz_class_names(CLASS_NAMES_FILE))
+    return found
+
+
+def check_known_answers(model: keras.Model, values: Mapping[str, np.ndarray]) -> None:
+    """Asks the network what everybody knows; WeightsError if it answers otherwise than the published weights.
+
+    Args:
+        model: YAMNet, with or without its classifier.
+        values: what was read, under any names; the classifier is known by its shape.
+    """
+    head = {value.shape: value for value in values.values() if CLASSES in value.shape}
+    if set(head) != {(EMBEDDING_SIZE, CLASSES), (CLASSES,)}:
+        raise WeightsError(f"the classifier of {CLASSES} classes is missing, by which the weights are checked")
+    names = weights_io.npz_class_names(CLASS_NAMES_FILE)
+    time = np.arange(LogMelSpec().min_samples) / LogMelSpec().sample_rate
+    noise = np.random.default_rng(0).uniform(-1, 1, len(time))
+    sounds = np.stack([np.zeros(len(time)), noise, np.sin(2 * np.pi * 440 * time)]).astype(np.float32)
+    embeddings = embed_patches(model, LogMelSpec(), sounds)
+    logits = embeddings @ head[EMBEDDING_SIZE, CLASSES] + head[CLASSES,]
+    for row, (answer, best) in zip(logits, KNOWN_ANSWERS.items(), strict=True):
+        ranked = [names[i] for i in np.argsort(-row, kind="stable")]
+        if not np.isfinite(row).all() or answer not in ranked[:best]:
+            raise WeightsError(
+                f"not the published weights, or damaged: {answer!r} is called {ranked[0]!r} and comes "
+                f"{ranked.index(answer) + 1} of {CLASSES}; it must be among the first {best}"
+            )
 
 
 def decode_predictions(
@@ -221,7 +272,9 @@ SPEC = register_backbone(
         name="yamnet",
         build=YAMNet,
         description="MobileNet v1 on log-mel patches of 0.96 s, trained on AudioSet (521 classes), 3.7 M parameters",
-        presets={"audioset": "https://tfhub.dev/google/yamnet/1"},
+        presets={"audioset": PUBLISHED.handle},
+        published=PUBLISHED,
+        load_weights=load_weights,
         license="Apache-2.0",
         source="github.com/tensorflow/models, research/audioset/yamnet",
         classes=CLASSES,

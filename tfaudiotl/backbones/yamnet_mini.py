@@ -8,6 +8,7 @@ import keras
 
 from tfaudiotl.backbones import weights as weights_io
 from tfaudiotl.backbones.frontend import LogMelSpec
+from tfaudiotl.backbones.published import Found
 from tfaudiotl.backbones.registry import BackboneSpec, register_backbone
 from tfaudiotl.backbones.yamnet import CLASSES, LAYERS, assemble_table, embedding_layers
 from tfaudiotl.errors import WeightsError
@@ -68,22 +69,24 @@ def YAMNetMini(
     return model
 
 
-def load_weights(model: keras.Model, weights: str) -> None:
+def load_weights(model: keras.Model, weights: str) -> Found:
     """Gives ``model`` the embedded weights, or those of an ``.npz`` or ``.weights.h5``."""
     path = Path(SPEC.presets.get(weights, weights)).expanduser()
-    if path.suffix == ".h5":
-        weights_io.load_into(model, path, variables={})
-        return
-    if path.suffix != ".npz":
+    if path.suffix not in (".h5", ".npz"):
         raise WeightsError(
             f"weights={str(weights)!r}: yamnet_mini takes 'audioset' (the weights in the package), or the path of an "
             ".npz or .weights.h5 file; for TF Hub's weights and SavedModels choose the backbone yamnet"
         )
-    names = weights_io.load_npz(
-        model, path, leftover_prefixes=("logits/",), sha256=SHA256 if path == EMBEDDED else None
-    )
+    names: list[str] = []
+    with weights_io.told_as(str(weights)):
+        if path.suffix == ".h5":
+            weights_io.load_h5(model, path)
+        else:
+            digest = SHA256 if path == EMBEDDED else None
+            names = weights_io.load_npz(model, path, leftover_prefixes=("logits/",), sha256=digest)
     if names and any(layer.name == "scores" for layer in model.layers):
         model.get_layer("scores").class_names = tuple(names)
+    return Found("the package" if path == EMBEDDED else "you", str(path), path)
 
 
 SPEC = register_backbone(
@@ -92,6 +95,7 @@ SPEC = register_backbone(
         build=YAMNetMini,
         description="YAMNet's first six blocks, distilled from it, weights in the package, 0.14 M parameters",
         presets={"audioset": str(EMBEDDED)},
+        load_weights=load_weights,
         license="Apache-2.0",
         source="docs/yamnet_mini.md",
         classes=CLASSES,

@@ -14,4 +14,5 @@ from tfaudiotl.cli import (
     distill,
     events,
     bench,
+    weights,
 )

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.models import OptionInfo
 
-from tfaudiotl._threads import OnProgress, Progress
+from tfaudiotl._download import download_progress
+from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.errors import ExportError
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def errors(command: Callable[..., None], *, verbose: bool = False) -> Iterator[N
     with ExitStack() as stack:
         if not verbose and os.environ.get(LOG_LEVEL, QUIET) == QUIET:
             stack.enter_context(quiet())
+        stack.enter_context(downloads_shown())
         try:
             yield
         except (typer.BadParameter, typer.Exit, typer.Abort):
@@ -241,6 +243,27 @@ def progress_shown(*, bars: bool = True) -> Iterator[OnProgress]:
                 yield stages
             finally:
                 stages.finish()
+
+
+@contextmanager
+def downloads_shown() -> Iterator[None]:
+    """Shows the progress of every download inside the block, while it lasts."""
+    with ExitStack() as stack:
+        stage = ""
+        shown: OnProgress = ignore
+
+        def report(progress: Progress) -> None:
+            nonlocal stage, shown
+            if progress.stage != stage:
+                stack.close()
+                stage, shown = progress.stage, stack.enter_context(progress_shown())
+            shown(progress)
+            if progress.done == progress.total:
+                stack.close()
+                stage = ""
+
+        with download_progress(report):
+            yield
 
 
 def _bars(console: Any) -> Any:

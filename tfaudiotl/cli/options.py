@@ -53,7 +53,8 @@ def check_backbone(name: str | None) -> str | None:
 
 
 Weights = Annotated[
-    str | None, typer.Option(help="Preset, TF Hub handle, SavedModel folder or archive, .weights.h5 or .npz file.")
+    str | None,
+    typer.Option(help="Preset, TF Hub handle, SavedModel folder or archive, .weights.h5, .h5, .npz or .ckpt file."),
 ]
 Backbone = Annotated[
     str | None,
