@@ -19,6 +19,7 @@ SAMPLE_RATE = 16_000  # Hz: what YAMNet and VGGish listen at
 
 MIN_RATE = 100  # Hz; below what records infrasound: at 1 Hz a file of 60 kB would become 1.9 GB at 16 kHz
 MAX_RATE = 10_000_000  # Hz; beyond ultrasound recorders, so a larger "rate" is another number
+_RINGING = 100  # of a second: after that the resampling filter's ringing is below -100 dB
 _PEAK_LIMIT = 8.0  # 18 dB over full scale; float samples above it are integers that were never scaled
 _FULL_SCALES = {8: 2.0**7, 16: 2.0**15, 24: 2.0**23, 32: 2.0**31}  # of integers, by their bits
 
@@ -78,6 +79,11 @@ def resample(waveform: ArrayLike, from_rate: int, to_rate: int) -> NDArray[np.fl
     missing = length - len(result)
     if missing:
         result = np.pad(result, [(0, missing)] + [(0, 0)] * (result.ndim - 1))
+    # Zeros at the end are padding, and where it begins must not hang on how far the filter's rounding noise reaches.
+    if not np.any(source[-1]):
+        sounding = np.flatnonzero(source if source.ndim == 1 else source.any(axis=1))
+        end = resampled_length(int(sounding[-1]) + 1 if len(sounding) else 0, from_rate, to_rate)
+        result[end + to_rate // _RINGING :] = 0
     return result
 
 

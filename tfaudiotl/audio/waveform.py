@@ -84,14 +84,22 @@ def cut(samples: int, grid: PatchGrid, window: int | None = None) -> list[Piece]
     return pieces
 
 
+def mark_end(samples: np.ndarray) -> np.ndarray:
+    """The samples with an end that is not zero, so that a model takes no silence before it for padding."""
+    if samples[-1]:
+        return samples
+    marked = samples.copy()
+    marked[-1] = FAINTEST
+    return marked
+
+
 def read_piece(sound: Sound, piece: Piece, window: int | None = None) -> np.ndarray:
     """The samples of a piece, filled up with zeros to ``window`` of them.
 
     Silence at the piece's own end is marked as sound, since only what lies behind a clip's end is padding.
     """
-    samples = np.array(sound[piece.start : piece.stop], np.float32)
-    if piece.patches > 1 and not samples[-1]:
-        samples[-1] = FAINTEST
+    samples = np.asarray(sound[piece.start : piece.stop], np.float32)
+    samples = mark_end(samples) if piece.patches > 1 else samples
     return np.pad(samples, (0, max(0, (window or 0) - len(samples))))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,12 @@ import numpy as np
 
 from tfaudiotl._seeds import derived_seed
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.windows import means_by_clip, patch_windows
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.writing import markdown_table
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.freeze import set_blocks
-from tfaudiotl.training.fine_tune import fine_tune, sample_rate_of
+from tfaudiotl.training.fine_tune import fine_tune, grid_of
 from tfaudiotl.training.options import FineTuneOptions
 
 INNER_VAL = 0.15  # share of the training clips that decides when to stop; what is reported never does
@@ -242,12 +244,11 @@ def compare_strategies(
 
 
 def window_scores(model: keras.Model, clips: Clips, window_seconds: float, *, batch_size: int = 32) -> np.ndarray:
-    """Scores of each clip ``(clips, classes)``: the mean of its windows'."""
-    windows = clips.windows(window_seconds)
-    dataset = windows.dataset(
-        batch_size=batch_size, window_seconds=window_seconds, sample_rate=sample_rate_of(model)
-    ).map(lambda waveforms, *_: waveforms)
-    scores = np.asarray(model.predict(dataset, verbose=0))
-    sums = np.zeros((len(clips), scores.shape[1]))
-    np.add.at(sums, windows.source, scores)
-    return sums / np.bincount(windows.source, minlength=len(clips))[:, None]
+    """Scores of each clip ``(clips, classes)``: the mean of its windows', weighed by their patches."""
+    grid = grid_of(model)
+    windows = patch_windows(clips, grid, window_seconds)
+    longest = math.ceil(float(windows.durations.max()) * grid.sample_rate) / grid.sample_rate
+    dataset = windows.dataset(batch_size=batch_size, window_seconds=longest, sample_rate=grid.sample_rate).map(
+        lambda waveforms, *_: waveforms
+    )
+    return means_by_clip(np.asarray(model.predict(dataset, verbose=0)), windows.source, windows.patches)[1]

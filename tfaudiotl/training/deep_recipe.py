@@ -14,10 +14,11 @@ import numpy as np
 from tfaudiotl._seeds import derived_seed
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.windows import patch_windows
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.replace import replace_head
-from tfaudiotl.training.fine_tune import FineTuned, FineTuner, sample_rate_of
+from tfaudiotl.training.fine_tune import FineTuned, FineTuner, grid_of, sample_rate_of
 from tfaudiotl.training.options import FineTuneOptions
 from tfaudiotl.training.prefix import Job, Sounds
 from tfaudiotl.training.recipe import (
@@ -72,8 +73,8 @@ def train_fine_tuned(
     seed = fine_tune.seed
     model = build_classifier(classes=clips.class_names, multi_label=clips.multi_label, seed=seed, **classifier)
     seconds = {"build": perf_counter() - start}
-    windows = clips.windows(window_seconds)
     rate = sample_rate_of(model)
+    windows = patch_windows(clips, grid_of(model), window_seconds)
     sounds = Sounds.of([windows], sample_rate=rate)
     jobs = sounds.jobs
     if not allow_silence:
@@ -101,7 +102,7 @@ def train_fine_tuned(
     finally:
         tuner.cache.close()
     parents = windows.source[kept]
-    rows, scores = by_clip(trainer.scores, parents)
+    rows, scores = by_clip(trainer.scores, parents, np.array([tuner.cache.counts[row] for row in kept.tolist()]))
     held_out = clips[rows]
     chosen = check_windows(rows, parents, seed)
     return TrainingResult(

@@ -21,6 +21,9 @@ from tfaudiotl._files import write_atomic
 from tfaudiotl._threads import OnProgress, ignore
 from tfaudiotl.audio.augment import Augmentation
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.windows import patch_windows
+from tfaudiotl.backbones.assembly import grid_of_model
+from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.builder import compile_classifier
@@ -115,7 +118,7 @@ def fine_tune(
     for name, table in zip(("train", "val"), tables, strict=False):
         if tuple(table.class_names) != class_names_of(model):
             raise ValueError(f"{name} has the classes {table.class_names}, the model {list(class_names_of(model))}")
-    windows = [table.windows(window_seconds) for table in tables]
+    windows = [patch_windows(table, grid_of(model), window_seconds) for table in tables]
     sounds = Sounds.of(windows, sample_rate=sample_rate_of(model))
     with ExitStack() as stack:
         folder = Path(workdir) if workdir else Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -339,12 +342,17 @@ class FineTuner:
         done.best_epochs[stage.name] = _best([start[0], *after]) if start else stage.epochs
 
 
+def grid_of(model: keras.Model) -> LogMelSpec | WindowSpec:
+    """The front-end of a classifier that takes waveforms."""
+    grid = grid_of_model(model)
+    if grid is None or "patch_sequence" not in {layer.name for layer in model.layers}:
+        raise ValueError(f"model {model.name!r} takes no waveforms: build the classifier with input='waveform'")
+    return grid
+
+
 def sample_rate_of(model: keras.Model) -> int:
     """Of the waveforms that a classifier takes, Hz."""
-    rates = [layer.spec.sample_rate for layer in model.layers if hasattr(layer, "spec")]
-    if not rates or "patch_sequence" not in {layer.name for layer in model.layers}:
-        raise ValueError(f"model {model.name!r} takes no waveforms: build the classifier with input='waveform'")
-    return int(rates[0])
+    return grid_of(model).sample_rate
 
 
 def recompile(model: keras.Model, **changes: Any) -> None:

@@ -21,6 +21,7 @@ from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.arrays import is_silent
 from tfaudiotl.audio.augment import Augmentation, as_augmentation
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.windows import means_by_clip, patch_windows
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.embeddings.engine import ClipEmbeddings, PatchNetwork, embed_clips
 from tfaudiotl.errors import AudioError
@@ -118,8 +119,8 @@ def train_classifier(
         clips: the labelled clips.
         folds: None, the number of folds to draw, or "given" for the clips' own fold column.
         val: share held out, in (0, 1); not used with folds.
-        window_seconds: longer clips are cut into windows of this length, each an example; a clip's
-            score is the mean of its windows'.
+        window_seconds: longer clips are cut into windows of about this length (whole patches of the network), each an
+            example; a clip's score is the mean of its windows', weighed by their patches.
         fit: how heads are trained.
         on_error: "raise" or "skip" unusable sounds.
         allow_silence: keep clips in which every sample is zero.
@@ -151,10 +152,10 @@ def train_classifier(
         **classifier,
     )
     seconds = {"build": perf_counter() - start}
-    windows = clips.windows(window_seconds)
     grid = grid_of_model(model)
     if grid is None:
         raise ValueError("input='patches': training takes a model of waveforms")
+    windows = patch_windows(clips, grid, window_seconds)
     layer = as_augmentation(augment, sample_rate=grid.sample_rate)
     embedded = _embed(model, windows, None if allow_silence else refuse_silence, on_error, workdir, progress)
     seconds |= embedded.seconds
@@ -176,7 +177,7 @@ def train_classifier(
         trainer.cross_validate(usable, None if folds == "given" else int(folds))
     model.optimizer.build(model.trainable_variables)  # saved with its state, so that reloading warns of nothing
     seconds["train"] = perf_counter() - start
-    rows, scores = by_clip(trainer.scores, parents)
+    rows, scores = by_clip(trainer.scores, parents, embedded.counts)
     held_out = clips[rows]
     kept = check_windows(rows, parents, fit.seed)
     return TrainingResult(
@@ -297,13 +298,10 @@ class _HeadTrainer:
         return FoldResult.of(name, np.isin(rows, parents[windows]), rows, scores, clips, epochs)
 
 
-def by_clip(scores: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the clips with scores, and the mean of each one's windows."""
+def by_clip(scores: np.ndarray, parents: np.ndarray, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the clips with scores, and the mean of each one's windows, weighed by their ``patches``."""
     scored = ~np.isnan(scores[:, 0])
-    rows, place = np.unique(parents[scored], return_inverse=True)
-    sums = np.zeros((len(rows), scores.shape[1]))
-    np.add.at(sums, place, scores[scored])
-    return rows, sums / np.bincount(place)[:, None]
+    return means_by_clip(scores[scored], parents[scored], patches[scored])
 
 
 def check_windows(rows: np.ndarray, parents: np.ndarray, seed: int) -> np.ndarray:
