@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,8 +33,8 @@ class PatchWindows(Clips):
         inner: int64 (rows,): samples of a row that its clip goes on after, else 0.
     """
 
-    patches: NDArray[np.int64] = None  # type: ignore[assignment] - fields with defaults stand before it
-    inner: NDArray[np.int64] = None  # type: ignore[assignment]
+    patches: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    inner: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def load(self, row: int, *, sample_rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
         """As ``Clips.load``; silence at the end of a window that its clip goes on after is marked as sound."""
