@@ -168,7 +168,10 @@ def _reason(error: Exception) -> str:
         return f"nothing came for {READ:g} s"
     if isinstance(error, urllib3.exceptions.HTTPError):  # while the body was read
         return f"cut off or damaged on the way ({error})"
-    return f"no connection ({error})"
+    root: BaseException = error  # what the libraries wrap it in says no more
+    while inner := root.__cause__ or root.__context__:
+        root = inner
+    return f"no connection ({root})"
 
 
 def unpack(archive: Path, target: Path) -> Path:

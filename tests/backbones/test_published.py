@@ -243,6 +243,11 @@ def test_default_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert places[0].endswith(f"tfhub_modules/{hashlib.sha1(NET.handle.encode()).hexdigest()}")
 
 
+def test_a_cache_in_cloud_storage_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFHUB_CACHE_DIR", "gs://bucket/cache")
+    assert published.tfhub_cache().name == "tfhub_modules"
+
+
 def test_the_cache_of_tensorflow_hub_is_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from tensorflow_hub.compressed_module_resolver import _module_dir
 

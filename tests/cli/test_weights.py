@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -81,6 +83,19 @@ def test_the_network_in_the_package_is_shown_too(tmp_path: Path, monkeypatch: py
     result = call("weights", "yamnet_mini", "-o", tmp_path / "mini.weights.h5")
     assert "the package" in result.stdout
     assert (tmp_path / "mini.weights.h5").is_file()
+
+
+def test_a_network_of_keras_applications_is_fetched_by_keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def build(*, weights: str, **options: Any) -> keras.Model:
+        asked.append(weights)
+        return mobilenet(weights=None, alpha=0.35, **options)
+
+    mobilenet = keras.applications.MobileNetV2
+    monkeypatch.setattr(keras.applications, "MobileNetV2", build)
+    assert "keras.applications" in call("weights", "mobilenetv2").stdout
+    assert asked == ["imagenet"]
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,8 @@ def image_network(
         raise ValueError(f"channels={channels!r}: allowed are 1, 2 and 3")
     own = weights is not None and (weights.endswith((".keras", ".weights.h5")))
     theirs = None if own else weights
+    if theirs not in (None, "imagenet"):
+        theirs = str(Path(theirs).expanduser())
     if theirs not in (None, "imagenet") and not Path(theirs).is_file():
         raise WeightsError(
             f"weights={weights!r}: {record.name} takes 'imagenet', a local file (.h5 or .keras), or None"
@@ -158,7 +160,9 @@ def image_network(
         except Exception as error:
             if theirs is None:
                 raise
-            raise WeightsError(f"weights={weights!r}: Keras cannot get or load them: {error}") from error
+            raise WeightsError(
+                f"weights={weights!r}: Keras cannot get or load them: {error}; a file of them may be given"
+            ) from error
         return layers.GlobalAveragePooling2D(name="embedding")(model.output)
 
     model = assemble(

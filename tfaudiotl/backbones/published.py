@@ -181,8 +181,9 @@ class KaggleHub(Source):
 
 
 def tfhub_cache() -> Path:
-    """Folder of tensorflow_hub's cache, by its own rule."""
-    return Path(os.environ.get("TFHUB_CACHE_DIR") or Path(tempfile.gettempdir()) / "tfhub_modules").expanduser()
+    """Folder of tensorflow_hub's cache, by its own rule; its default where that is in cloud storage."""
+    given = os.environ.get("TFHUB_CACHE_DIR", "")
+    return Path(given).expanduser() if given and "://" not in given else Path(tempfile.gettempdir()) / "tfhub_modules"
 
 
 def kagglehub_cache() -> Path:

@@ -136,7 +136,7 @@ def load_weights(model: keras.Model, weights: str) -> Found:
     if weights == "audioset":
         return weights_io.load_published(bare, PUBLISHED, forms, lambda _: check_known_answers(bare))[0]
     weights_io.load_into(bare, weights, forms)
-    return Found("you", weights, Path(weights))
+    return Found("you", str(weights), Path(weights))
 
 
 def check_known_answers(model: keras.Model) -> None:

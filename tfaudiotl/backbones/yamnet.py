@@ -191,7 +191,7 @@ def load_weights(model: keras.Model, weights: str) -> Found:
         check = partial(check_known_answers, model)
         found, loaded = weights_io.load_published(model, PUBLISHED, forms, check)
     else:
-        found, loaded = Found("you", weights, Path(weights)), weights_io.load_into(model, weights, forms)
+        found, loaded = Found("you", str(weights), Path(weights)), weights_io.load_into(model, weights, forms)
     present = {layer.name: layer for layer in model.layers}
     if "scores" in present:
         present["scores"].class_names = tuple(loaded.class_names or weights_io.npz_class_names(CLASS_NAMES_FILE))
