@@ -12,3 +12,15 @@ def test_evaluate(trained: tuple[Path, Path], tmp_path: Path) -> None:
     result = call("evaluate", out / "model.tflite", sounds, "-o", tmp_path / "report")
     assert "Accuracy" in result.output
     assert (tmp_path / "report" / "report.md").is_file()
+
+
+def test_some_of_the_classes_and_others(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    sounds, out = trained
+    some = tmp_path / "some"
+    some.mkdir()
+    (some / "low").symlink_to(sounds / "low", target_is_directory=True)
+    result = call("evaluate", out / "model.tflite", some)
+    assert "No clips of 2 of the 3 classes: high, noise." in result.output
+    (some / "dog").symlink_to(sounds / "high", target_is_directory=True)
+    result = call("evaluate", out / "model.tflite", some, code=1)
+    assert "labels 'dog' are not in class_names=['high', 'low', 'noise']" in result.output

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from tests.audio.sounds import tone, write
 from tests.cli.calling import call
+from tfaudiotl.cli.export import _calibration
 
 
 def test_export(trained: tuple[Path, Path], tmp_path: Path) -> None:
@@ -20,3 +24,20 @@ def test_export(trained: tuple[Path, Path], tmp_path: Path) -> None:
     assert "for names that end in .tflite" in call(
         "export", out / "model.keras", "-o", tmp_path / "x", "--quantize", "float16", code=1
     ).output.replace("\n", " ")
+
+
+@pytest.mark.parametrize("place", ["", "2025-11-03", "deep/er"])
+def test_sounds_to_calibrate_on_need_no_classes(tmp_path: Path, place: str) -> None:
+    for number in range(2):
+        write(tmp_path / "s" / place / f"{number}.wav", tone(0.1, 16_000))
+    (tmp_path / "s" / "._0.wav").write_bytes(b"\0\5\x16\7")
+    found = _calibration(tmp_path / "s", ["dog", "rain"], 8_000)
+    assert [len(waveform) for waveform in found] == [800, 800]
+
+
+def test_classes_to_calibrate_on_must_be_the_models(tmp_path: Path) -> None:
+    for name in ("dog", "cat"):
+        write(tmp_path / name / "0.wav", tone(0.1, 16_000))
+    assert _calibration(tmp_path, ["cat", "dog", "rain"], 16_000).counts() == {"cat": 1, "dog": 1, "rain": 0}
+    with pytest.raises(ValueError, match="labels 'cat' are not in class_names"):
+        _calibration(tmp_path, ["dog", "rain"], 16_000)

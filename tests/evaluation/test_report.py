@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
+from tests.audio.sounds import tone, write
 from tests.evaluation.test_plots import check_png, evaluation, history
 from tests.evaluation.test_writing import parse
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.splits import shared_units
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.report import Section, markdown_table, write_report
 
@@ -134,3 +140,43 @@ def test_a_failure_on_the_way_keeps_the_old_report(tmp_path: Path, monkeypatch: 
     with pytest.raises(OSError, match="No space"):
         evaluation(2).save(tmp_path, title="New")
     assert path.read_text(encoding="utf-8") == old
+
+
+def test_spans_are_played_and_their_recordings_drawn_together(tmp_path: Path) -> None:
+    path = write(tmp_path / "long.wav", np.concatenate([tone(1.0, 16_000, frequency=f) for f in (300, 3_000)]))
+    clips = Clips.from_files([path] * 4, ["a", "a", "b", "b"], starts=[0, 1, 0, 1], ends=[1, 2, 1, 2])
+    found = evaluate_scores(
+        [[0.2, 0.8], [0.1, 0.9], [0.1, 0.9], [0.2, 0.8]],
+        clips.targets,
+        class_names=clips.class_names,
+        names=clips.paths,
+        groups=shared_units(clips),
+        sound=lambda row: (clips.load(row), 16_000),
+    )
+    text = found.save(tmp_path / "report").read_text(encoding="utf-8")
+    assert "by drawing 1 groups of clips again" in text
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    players = re.findall(r"data:audio/wav;base64,([^\"]+)", page)
+    assert len(players) == 2
+    for content, row in zip(players, (1, 0), strict=True):  # the more confident mistake is the second span
+        wave, rate = soundfile.read(io.BytesIO(base64.b64decode(content)), dtype="float32")
+        assert rate == 16_000
+        np.testing.assert_allclose(wave, clips.load(row), atol=1e-4)
+    with pytest.raises(ValueError, match="groups has 1 entries"):
+        evaluate_scores([[0.2, 0.8]] * 2, np.eye(2), class_names=["a", "b"], groups=[1])
+
+
+def test_recordings_of_one_clip_each_need_no_groups(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{n}.wav", tone(0.1, 16_000)) for n in range(3)]
+    assert shared_units(Clips.from_files(files, ["a", "b", "b"])) is None
+    assert shared_units(Clips.from_files(files, ["a", "b", "b"], groups=["x", "x", None])) == [0, 0, 1]
+
+
+def test_absent_classes_and_few_clips_are_named(tmp_path: Path) -> None:
+    names = [f"c{number}_" for number in range(30)]
+    found = evaluate_scores(np.eye(30)[[0, 1, 2]], np.eye(30)[[0, 1, 2]], class_names=names)
+    for text in (found.to_markdown(), found.save(tmp_path).read_text(encoding="utf-8")):
+        assert "No clips of 27 of the 30 classes: c3\\_, c4\\_" in text
+        assert "c22\\_ and 7 more." in text
+        assert "These measures rest on 3 clips: one more mistake is 33% of the accuracy." in text
+    assert evaluation(4).notes() == ""

@@ -302,7 +302,9 @@ def clean_class_names(class_names: Sequence[str] | None, labels: Iterable[Sequen
         raise ValueError(f"class_names={list(names)!r}: expected each name once")
     unknown = [name for name in found if name not in names]
     if unknown:
-        raise ValueError(f"labels {listed(map(repr, unknown))} are not in class_names={list(names)!r}")
+        raise ValueError(
+            f"labels {listed(map(repr, unknown))} are not in class_names={list(names)!r}: leave them out or relabel"
+        )
     return names
 
 

@@ -148,6 +148,12 @@ def units(clips: Clips, groups: Groups, *, copies: bool = True) -> NDArray[np.in
     return connected(*files, column)
 
 
+def shared_units(clips: Clips) -> list[int] | None:
+    """The number of each row's recording or group, or None where no two rows share one."""
+    together = units(clips, None, copies=False)
+    return together.tolist() if together.max() + 1 < len(together) else None
+
+
 def _check_spread(
     clips: Clips, targets: NDArray[Any], together: NDArray[np.int64], least: int, purpose: str, advice: str
 ) -> None:

@@ -115,9 +115,11 @@ def in_options(message: str, command: Callable[..., None]) -> str:
         if off:
             message = re.sub(rf"{argument}True\b", on, re.sub(rf"{argument}False\b", off, message))
         else:
-            message = re.sub(rf"{argument}'([\w.+/-]+)'", rf"{on} \1", message)  # a shell needs no quotes for these
+            message = re.sub(
+                rf"{argument}(['\"])([\w.+/-]+)\1", rf"{on} \2", message
+            )  # a shell needs no quotes for these
             message = re.sub(argument, f"{on} ", message)
-    return message
+    return re.sub(r"(--[\w-]+(?: \w+)?) \(\1\)", r"\1", message)  # named in both ways, in Python's and in ours
 
 
 def options_of(command: Callable[..., None]) -> dict[str, tuple[str, str]]:

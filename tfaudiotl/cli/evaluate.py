@@ -30,14 +30,16 @@ def evaluate(
 ) -> None:
     """Measure a classifier on labelled recordings."""
     check_output(output, overwrite=overwrite)
-    clips = load_clips(folder, label_pattern=label_pattern, on_error=on_error)
     load_tensorflow()
     from tfaudiotl.errors import AudioError
     from tfaudiotl.runtime.evaluate import evaluate as run
+    from tfaudiotl.runtime.predictor import Predictor
 
+    predictor = Predictor(model)
+    clips = load_clips(folder, label_pattern=label_pattern, on_error=on_error, class_names=predictor.class_names)
     skipped: list[AudioError] = list(clips.skipped)
     with progress_shown() as progress:
-        evaluation = run(model, clips, on_error=on_error.value, skipped=skipped, progress=progress)
+        evaluation = run(predictor, clips, on_error=on_error.value, skipped=skipped, progress=progress)
     typer.echo(evaluation.to_markdown())
     list_left_out(skipped)
     if output:

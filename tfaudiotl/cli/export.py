@@ -86,9 +86,12 @@ def export(
 
 
 def _calibration(folder: Path, names: Sequence[str], sample_rate: int) -> Any:
-    """The clips of a folder with classes, or the waveforms of one without."""
-    if folder.is_dir() and not any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
-        from tfaudiotl.audio.files import load_audio
+    """The clips of a folder with one of the model's classes, or some of the waveforms of any other."""
+    if not folder.is_dir() or any((folder / name).is_dir() for name in names):
+        return load_clips(folder, on_error=OnError.SKIP, class_names=names)
+    from tfaudiotl.audio.clips import Clips
+    from tfaudiotl.export.sound import CLIPS, waveforms_of
 
-        return [load_audio(path, sample_rate=sample_rate) for path in sound_files([folder])]
-    return load_clips(folder, on_error=OnError.SKIP, class_names=names)
+    files = sound_files([folder])
+    clips = Clips.from_files(files, [[]] * len(files), on_error="skip")
+    return waveforms_of(clips, sample_rate=sample_rate, limit=CLIPS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 IntArray = npt.NDArray[np.int64]
 
+ABSENT = 20  # classes without clips that are named
+FEW = 20  # clips, under which an accuracy says so
 # Attributes of an Evaluation and their names in tables, in the order in which people ask for them.
 _SUMMARY = (
     ("accuracy", "Accuracy"),
@@ -88,6 +90,9 @@ class Evaluation:
         names: the clips' names, or empty.
         threshold: score from which on a class counts as predicted, one for all or one for each; used with
             ``multi_label`` only.
+        groups: what clips have in common (recording, speaker), one value for each, or None; for the accuracy's
+            interval.
+        sound: gives a clip's waveform and rate by its row, for the report's players, or None.
     """
 
     class_names: tuple[str, ...]
@@ -96,6 +101,8 @@ class Evaluation:
     targets: FloatArray
     names: tuple[str, ...] = ()
     threshold: float | tuple[float, ...] = 0.5
+    groups: tuple[Hashable, ...] | None = None
+    sound: Sound | None = None
 
     @cached_property
     def predictions(self) -> IntArray:
@@ -263,7 +270,22 @@ class Evaluation:
 
     def to_markdown(self) -> str:
         """The summary and the per-class table in Markdown, for a terminal, a notebook or a report."""
-        return f"{self.summary_table()}\n\n{self.per_class_table()}\n"
+        note = f"{self.notes()}\n\n" if self.notes() else ""
+        return f"{self.summary_table()}\n\n{note}{self.per_class_table()}\n"
+
+    def notes(self) -> str:
+        """What to know of the clips that the measures are of, in Markdown: absent classes, few clips; or nothing."""
+        absent = [escape_markdown(m.name) for m in self.per_class if not m.support]
+        notes = []
+        if absent:
+            names = ", ".join(absent[:ABSENT]) + (f" and {len(absent) - ABSENT} more" if absent[ABSENT:] else "")
+            notes.append(f"No clips of {len(absent)} of the {len(self.class_names)} classes: {names}.")
+        if len(self.targets) < FEW:
+            notes.append(
+                f"These measures rest on {len(self.targets)} clips: one more mistake is {1 / len(self.targets):.0%} of "
+                "the accuracy."
+            )
+        return " ".join(notes)
 
     def save(
         self,
@@ -282,9 +304,9 @@ class Evaluation:
             title: the report's first line.
             histories: training curves to draw, as for ``plots.training_curves_figure``.
             sections: what else the report should say, at its end.
-            groups: one value per clip, for the accuracy's interval; see ``bootstrap_interval``.
-            sound: gives a clip's waveform and rate by its row, to listen to the worst mistakes; None: the clips are
-                named after whole files.
+            groups: one value per clip, for the accuracy's interval; see ``bootstrap_interval``. None: its own.
+            sound: gives a clip's waveform and rate by its row, to listen to the worst mistakes. None: its own; without
+                any the clips are named after whole files.
 
         Returns:
             The path of ``report.md``.
@@ -357,6 +379,8 @@ def evaluate_scores(
     multi_label: bool = False,
     threshold: float | Sequence[float] = 0.5,
     names: Sequence[str] = (),
+    groups: Sequence[Hashable] | None = None,
+    sound: Sound | None = None,
 ) -> Evaluation:
     """Checks scores and targets and puts them into an ``Evaluation``.
 
@@ -370,6 +394,8 @@ def evaluate_scores(
         threshold: score from which on a class counts as predicted, one for all or one for each class, with
             ``multi_label`` only; finite.
         names: the clips' names for the list of mistakes, as many as there are rows, or empty.
+        groups: what clips have in common (recording, speaker), one value for each row, for the accuracy's interval.
+        sound: gives a clip's waveform and rate by its row, for the report's players; None: clips are named after files.
 
     Returns:
         The evaluation; its measures are computed when first asked for.
@@ -400,6 +426,10 @@ def evaluate_scores(
             f"names has length {len(names)} ({type(names).__name__}); give one name for each of the "
             f"{len(score_matrix)} rows of scores, or none"
         )
+    if groups is not None and len(groups) != len(score_matrix):
+        raise ValueError(
+            f"groups has {len(groups)} entries; give one for each of the {len(score_matrix)} rows of scores"
+        )
     return Evaluation(
         class_names=class_names,
         multi_label=bool(multi_label),
@@ -407,6 +437,8 @@ def evaluate_scores(
         targets=target_matrix,
         names=tuple(str(name) for name in names),
         threshold=tuple(map(float, threshold)) if isinstance(threshold, Sequence) else float(threshold),
+        groups=None if groups is None else tuple(groups),
+        sound=sound,
     )
 
 

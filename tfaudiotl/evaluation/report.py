@@ -69,8 +69,9 @@ def write_report(
         evaluation: what to report.
         histories: training curves to draw, as for ``plots.training_curves_figure``; empty or None for none.
         sections: written at the end, in their order.
-        groups: one value per clip, for the confidence interval; see ``bootstrap_interval``.
-        sound: gives a clip's waveform and rate by its row, for the page's players; None: clips are named after files.
+        groups: one value per clip, for the confidence interval; see ``bootstrap_interval``. None: the evaluation's.
+        sound: gives a clip's waveform and rate by its row, for the page's players. None: the evaluation's; without any
+            the clips are named after files.
 
     Returns:
         The path of ``report.md``.
@@ -79,6 +80,8 @@ def write_report(
         OSError: the folder or a file cannot be written; ``NotADirectoryError`` if ``directory`` is a file.
         ValueError: ``histories`` has runs but no loss and no accuracy.
     """
+    groups = evaluation.groups if groups is None else groups
+    sound = evaluation.sound if sound is None else sound
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"directory={str(directory)!r} is a file; give a folder, new or existing")
@@ -104,6 +107,7 @@ def _summary(evaluation: Evaluation, groups: Sequence[object] | None) -> str:
     note = f"95 % interval of the accuracy, by drawing {drawn} again: {found.low:.3f} to {found.high:.3f}."
     if not evaluation.multi_label and len(evaluation.class_names) > TOP:
         note += f" Top-{TOP} accuracy: {top_k_accuracy(evaluation, TOP):.3f}."
+    note = f"{note} {evaluation.notes()}".rstrip()
     rows = [(name, *map(format_score, vars(averages(evaluation, name)).values())) for name in AVERAGES]
     means = markdown_table(["Mean", "Precision", "Recall", "F1", "Average precision", "ROC-AUC"], rows)
     return f"{evaluation.summary_table()}\n\n{note}\n\n{means}"

@@ -8,7 +8,9 @@ import keras
 import numpy as np
 
 from tfaudiotl._threads import OnProgress, Progress, ignore
+from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.splits import shared_units
 from tfaudiotl.embeddings.engine import map_ahead
 from tfaudiotl.errors import AudioError
 from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
@@ -16,7 +18,7 @@ from tfaudiotl.runtime.predictor import Predictor
 
 
 def evaluate(
-    model: str | Path | keras.Model,
+    model: str | Path | keras.Model | Predictor,
     clips: Clips,
     *,
     on_error: str = "raise",
@@ -26,14 +28,15 @@ def evaluate(
     """Scores every clip and compares with its labels.
 
     Args:
-        model: a Keras model, or the path of a .keras file, SavedModel or .tflite file.
-        clips: labelled clips; their classes must be among the model's.
+        model: a Keras model, or the path of a .keras file, SavedModel or .tflite file; or a ``Predictor`` of one.
+        clips: labelled clips; their classes must be among the model's, and need not be all of them.
         on_error: "raise", or "skip" clips that cannot be read.
         skipped: a list that takes the skipped sounds; without one they are in the log.
         progress: called after each clip.
 
     Returns:
-        An ``Evaluation``; clips' names are their paths.
+        An ``Evaluation``; clips' names are their paths. Its report plays the clips themselves, and draws whole
+        recordings or groups for the accuracy's interval.
 
     Raises:
         ValueError: the clips have classes which the model does not.
@@ -41,7 +44,7 @@ def evaluate(
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
-    predictor = Predictor(model)
+    predictor = model if isinstance(model, Predictor) else Predictor(model)
     names = predictor.class_names
     unknown = sorted({label for labels in clips.labels for label in labels} - set(names))
     if unknown:
@@ -70,10 +73,13 @@ def evaluate(
     targets = np.zeros((len(rows), len(names)), np.float32)
     for place, row in enumerate(rows):
         targets[place, [column[label] for label in clips.labels[row]]] = 1
+    read = clips[rows]
     return evaluate_scores(
         np.stack(scores),
         targets,
         class_names=names,
         multi_label=clips.multi_label,
-        names=[clips.paths[row] for row in rows],
+        names=read.paths,
+        groups=shared_units(read),
+        sound=lambda row: (read.load(row), SAMPLE_RATE),
     )
