@@ -183,16 +183,42 @@ def _probed(backbone: str, clips: Clips | None, **options: Any) -> str:
 
 
 def compile_classifier(
-    model: keras.Model, *, multi_label: bool, learning_rate: float = 1e-3, loss: str = "crossentropy"
+    model: keras.Model,
+    *,
+    multi_label: bool,
+    learning_rate: float = 1e-3,
+    loss: keras.losses.Loss | None = None,
+    optimizer: keras.optimizers.Optimizer | None = None,
 ) -> None:
-    """Compiles with Adam, the loss of ``LOSSES`` that fits the targets, and accuracy."""
+    """Compiles with the loss (None: cross-entropy that fits the targets), the optimizer (None: Adam), and accuracy."""
     kind: Any = keras.metrics.BinaryAccuracy if multi_label else keras.metrics.CategoricalAccuracy
     # Keras compiles with XLA wherever it can; on a CPU that is much slower for YAMNet (docs/decisions.md).
     jit_compile: Any = "auto" if _has_accelerator() else False
-    chosen: Any = LOSSES[loss][multi_label]()
     model.compile(
-        keras.optimizers.Adam(learning_rate), chosen, metrics=[kind(name="accuracy")], jit_compile=jit_compile
+        freed_with_its_model(optimizer or keras.optimizers.Adam(learning_rate)),
+        loss or LOSSES["crossentropy"][multi_label](),
+        metrics=[kind(name="accuracy")],
+        jit_compile=jit_compile,
     )
+
+
+def freed_with_its_model(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer, changed so that the graph of its training step does not outlive the model.
+
+    Keras adds gradients up over devices through ``tf.custom_gradient``, whose registry lasts as long as the process and
+    keeps the graph: 5 MB for every model that is trained. Where there is one device there is nothing to add up.
+    """
+    add_up = getattr(optimizer, "_all_reduce_sum_gradients", None)  # of Keras's TensorFlow backend
+    if add_up is not None:
+
+        def over_devices(gradients: Any) -> Any:
+            import tensorflow as tf
+
+            several = tf.distribute.get_strategy().num_replicas_in_sync > 1
+            return add_up(gradients) if several else list(gradients)
+
+        optimizer._all_reduce_sum_gradients = over_devices
+    return optimizer
 
 
 def _has_accelerator() -> bool:

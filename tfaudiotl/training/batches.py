@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +12,27 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl._seeds import stream
-from tfaudiotl.training.head import balanced_weights
+from tfaudiotl.training.weighting import balanced_weights
+
+Batch = tuple[Any, np.ndarray, np.ndarray]  # inputs, targets, weights
+
+
+@contextmanager
+def generated(draw: Callable[[], Iterator[Batch]], signature: Any) -> Iterator[tf.data.Dataset]:
+    """A dataset of what ``draw()`` yields, for the time of the block.
+
+    TensorFlow keeps the function behind ``from_generator`` until the process ends, and with it all that the function
+    refers to, such as the embeddings of a training. After the block it refers to nothing.
+
+    Args:
+        draw: gives the batches from the beginning.
+        signature: of a batch, as for ``from_generator``.
+    """
+    held = [draw]
+    try:
+        yield tf.data.Dataset.from_generator(lambda: held[0](), output_signature=signature)
+    finally:
+        held.clear()
 
 
 class Inputs(Protocol):
@@ -37,6 +58,8 @@ class BatchPlan:
         seed: of the order, and of the variants drawn.
         variants: ``(variants, rows)``: the input rows that may stand for a row, one drawn per epoch; None: itself.
         full_batches: leave out an epoch's last rows when they do not fill a batch: static shapes, for TPU.
+        devices: that share each batch. They wait for each other, so each gets as many rows as the others: a batch that
+            does not come out even is filled with rows of its own that weigh 0.
     """
 
     inputs: Inputs
@@ -46,48 +69,64 @@ class BatchPlan:
     seed: int = 0
     variants: np.ndarray | None = None
     full_batches: bool = False
+    devices: int = 1
+
+    @property
+    def size(self) -> int:
+        """Rows of a full batch: ``batch_size``, or the next multiple of ``devices``."""
+        return -(-self.batch_size // self.devices) * self.devices
 
     def steps(self, rows: np.ndarray) -> int:
         """Batches of an epoch over ``rows``."""
         if self.full_batches:
-            if len(rows) < self.batch_size:
+            if len(rows) < self.size:
                 raise ValueError(
                     f"batch_size={self.batch_size}: there are {len(rows)} rows to train on, none would be used"
                 )
-            return len(rows) // self.batch_size
-        return math.ceil(len(rows) / self.batch_size)
+            return len(rows) // self.size
+        return math.ceil(len(rows) / self.size)
 
-    def training(self, rows: np.ndarray, *, balanced: bool, first: int, last: int) -> tf.data.Dataset:
+    def training(
+        self, rows: np.ndarray, *, balanced: bool, first: int, last: int
+    ) -> AbstractContextManager[tf.data.Dataset]:
         """Shuffled batches of ``rows`` for the epochs ``first`` to ``last - 1``, with sample weights of mean 1."""
         weights, steps = self._weights(rows, balanced), self.steps(rows)
 
-        def draw() -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+        def draw() -> Iterator[Batch]:
             for epoch in range(first, last):
                 rng = stream("batches", self.seed, epoch)
                 order = rng.permutation(len(rows))
                 stands_in = rows
                 if self.variants is not None:
                     stands_in = self.variants[rng.integers(len(self.variants), size=len(rows)), rows]
-                for step in range(steps):
-                    some = order[step * self.batch_size : (step + 1) * self.batch_size]
+                for step, (some, shares) in enumerate(self._parts(order[: steps * self.size])):
                     yield (
                         self._inputs(stands_in[some], (self.seed, epoch, step)),
                         self.targets[rows[some]],
-                        weights[some],
+                        weights[some] * shares,
                     )
 
         return self._dataset(draw, steps * (last - first), full=self.full_batches)
 
-    def in_order(self, rows: np.ndarray, *, balanced: bool = False) -> tf.data.Dataset:
-        """The batches of ``rows`` as they come, once, for validation, with weights as in training."""
+    def in_order(self, rows: np.ndarray, *, balanced: bool = False) -> AbstractContextManager[tf.data.Dataset]:
+        """The batches of ``rows`` as they come, once, for validation, with weights as in training.
+
+        What fills the last batch up comes behind all rows.
+        """
         weights = self._weights(rows, balanced)
 
-        def draw() -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
-            for start in range(0, len(rows), self.batch_size):
-                part = slice(start, start + self.batch_size)
-                yield self._inputs(rows[part]), self.targets[rows[part]], weights[part]
+        def draw() -> Iterator[Batch]:
+            for some, shares in self._parts(np.arange(len(rows))):
+                yield self._inputs(rows[some]), self.targets[rows[some]], weights[some] * shares
 
-        return self._dataset(draw, math.ceil(len(rows) / self.batch_size), full=False)
+        return self._dataset(draw, math.ceil(len(rows) / self.size), full=False)
+
+    def _parts(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """``order`` in batches, each with what its rows weigh: 1, or more where others weigh 0, so that the mean is."""
+        for start in range(0, len(order), self.size):
+            some = order[start : start + self.size]
+            filled = -(-len(some) // self.devices) * self.devices
+            yield np.resize(some, filled), np.where(np.arange(filled) < len(some), np.float32(filled / len(some)), 0)
 
     def _weights(self, rows: np.ndarray, balanced: bool) -> np.ndarray:
         weights = self.weights[rows] * (balanced_weights(self.targets[rows]) if balanced else 1.0)
@@ -97,17 +136,20 @@ class BatchPlan:
         inputs = self.inputs.batch(rows, draw)
         return inputs if len(inputs) > 1 else inputs[0]
 
-    def _dataset(self, draw: object, batches: int, *, full: bool) -> tf.data.Dataset:
-        size = self.batch_size if full else None
+    @contextmanager
+    def _dataset(
+        self, draw: Callable[[], Iterator[Batch]], batches: int, *, full: bool
+    ) -> Iterator[tf.data.Dataset]:
+        size = self.size if full else None
         inputs = tuple(tf.TensorSpec((size, *shape), tf.float32) for shape in self.inputs.shapes)
-        spec: tuple[object, ...] = (
+        signature: tuple[object, ...] = (
             inputs if len(inputs) > 1 else inputs[0],
             tf.TensorSpec((size, self.targets.shape[1]), tf.float32),
             tf.TensorSpec((size,), tf.float32),
         )
-        dataset = tf.data.Dataset.from_generator(draw, output_signature=spec)
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches))
         options = tf.data.Options()
         # Several devices share each batch; a generator has no files to share out.
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        return dataset.with_options(options).prefetch(4)
+        with generated(draw, signature) as dataset:
+            counted = dataset.apply(tf.data.experimental.assert_cardinality(batches))
+            yield counted.with_options(options).prefetch(4)

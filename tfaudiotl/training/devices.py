@@ -81,6 +81,21 @@ def strategy(name: str = "auto", *, devices: Sequence[str] | None = None) -> tf.
     return tf.distribute.get_strategy()
 
 
+def check_scope(model: keras.Model) -> None:
+    """ValueError if the model's variables lie on other devices than a training here would use."""
+    own, here = getattr(model, "distribute_strategy", None), tf.distribute.get_strategy()
+    if own is not None and own is not here:
+        raise ValueError(
+            f"model {model.name!r} was built for {_named(own)}, this runs on {_named(here)}: build and fine-tune it in "
+            "the same scope, with strategy.scope():"
+        )
+
+
+def _named(strategy: tf.distribute.Strategy) -> str:
+    count = strategy.num_replicas_in_sync
+    return "one device" if count == 1 else f"the {count} devices of a {type(strategy).__name__}"
+
+
 def several_hosts(
     coordinator: str | None = None, *, hosts: int | None = None, number: int | None = None
 ) -> keras.distribution.DataParallel:

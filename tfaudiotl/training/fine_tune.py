@@ -30,6 +30,7 @@ from tfaudiotl.models.builder import compile_classifier
 from tfaudiotl.models.freeze import block_names, set_blocks
 from tfaudiotl.training.batches import BatchPlan
 from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, EpochLines, first_as_good, restore
+from tfaudiotl.training.devices import check_scope
 from tfaudiotl.training.head import is_multi_label
 from tfaudiotl.training.inputs import (
     Augment,
@@ -44,6 +45,7 @@ from tfaudiotl.training.inputs import (
 from tfaudiotl.training.options import FineTuneOptions, loss_of
 from tfaudiotl.training.prefix import PrefixCache, Sounds, cut, upper_model
 from tfaudiotl.training.schedule import BlockAdam, block_factors, cosine, following_statistics
+from tfaudiotl.training.weighting import balanced_loss
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def fine_tune(
     for name, table in zip(("train", "val"), tables, strict=False):
         if tuple(table.class_names) != class_names_of(model):
             raise ValueError(f"{name} has the classes {table.class_names}, the model {list(class_names_of(model))}")
+    check_scope(model)
     windows = [patch_windows(table, grid_of(model), window_seconds) for table in tables]
     sounds = Sounds.of(windows, sample_rate=sample_rate_of(model))
     with ExitStack() as stack:
@@ -169,8 +172,9 @@ class FineTuner:
         progress: OnProgress = ignore,
         epoch: Callable[[str, int, int, dict[str, float]], None] = lambda stage, epoch, epochs, metrics: None,
     ):
-        self.sounds, self.options, self.extra, self.say, self.epoch = sounds, options, extra, say, epoch
         self.multi_label = is_multi_label(model)
+        self.options = options = options.applied(multi_label=self.multi_label)
+        self.sounds, self.extra, self.say, self.epoch = sounds, extra, say, epoch
         augment = checked_augment(augment)
         if augment is None and options.variants > 1:
             raise ValueError(f"variants={options.variants}: needs augment=, which makes them")
@@ -252,19 +256,22 @@ class FineTuner:
             checkpoint = folder / f"{name.replace(',', '').replace(' ', '-')}.npz" if folder else None
             steps = self._plan(inputs).steps(train)
             rates = cosine(stage.learning_rate, steps=steps * stage.epochs, warmup=self.options.warmup)
+            loss = loss_of(self.options, multi_label=self.multi_label)
+            if self.multi_label and self.options.class_weight:
+                loss = balanced_loss(loss, self.sounds.targets[train])
             optimizer = BlockAdam(rates, factors=factors)
-            compile_classifier(part, multi_label=self.multi_label)
-            recompile(part, optimizer=optimizer, loss=loss_of(self.options, multi_label=self.multi_label))
-            with following_statistics(part, steps):
+            compile_classifier(part, multi_label=self.multi_label, loss=loss, optimizer=optimizer)
+            with following_statistics(part, steps), ExitStack() as feeds:
                 last = stage.epochs if epochs is None else epochs[stage.name]
-                self._run(stage, part, inputs, train, val, checkpoint, done, name=name, last=last)
+                self._run(stage, part, inputs, train, val, checkpoint, done, feeds, name=name, last=last)
             done.seconds[name] = perf_counter() - start
 
     def scores(self, model: keras.Model, rows: np.ndarray) -> np.ndarray:
         """Scores of sounds as they are, ``(rows, classes)``."""
         tensors, _, low_cut = _cuts(model, self.options)
         part = upper_model(model, [tensors[n] for n in low_cut])
-        return np.asarray(part.predict(self._plan(CachedInputs(self.cache, low_cut)).in_order(rows), verbose=0))
+        with self._plan(CachedInputs(self.cache, low_cut)).in_order(rows) as batches:
+            return np.asarray(part.predict(batches, verbose=0))[: len(rows)]
 
     def stages(self, model: keras.Model) -> list[Stage]:
         """The parts of the training, in order."""
@@ -277,7 +284,7 @@ class FineTuner:
         return stages + ([Stage("blocks", blocks, options.epochs, options.learning_rate)] if blocks else [])
 
     def _plan(self, inputs: Any, *, varied: bool = False) -> BatchPlan:
-        tpu = type(tf.distribute.get_strategy()).__name__.startswith("TPU")
+        strategy = tf.distribute.get_strategy()
         return BatchPlan(
             inputs,
             self.sounds.targets,
@@ -285,7 +292,8 @@ class FineTuner:
             self.options.batch_size,
             seed=self.options.seed,
             variants=self.variants if varied else None,
-            full_batches=tpu,
+            full_batches=type(strategy).__name__.startswith("TPU"),
+            devices=strategy.num_replicas_in_sync,
         )
 
     def _run(
@@ -297,6 +305,7 @@ class FineTuner:
         val: np.ndarray | None,
         checkpoint: Path | None,
         done: FineTuned,
+        feeds: ExitStack,
         *,
         name: str,
         last: int,
@@ -304,7 +313,7 @@ class FineTuner:
         options = self.options
         plan = self._plan(inputs, varied=isinstance(inputs, CachedInputs))
         balanced = bool(options.class_weight) and not self.multi_label
-        held_out = plan.in_order(val, balanced=balanced) if val is not None else None
+        held_out = feeds.enter_context(plan.in_order(val, balanced=balanced)) if val is not None else None
         start = None
         if held_out is not None:
             start = (float(part.evaluate(held_out, verbose=0, return_dict=True)["loss"]), part.get_weights())
@@ -323,7 +332,7 @@ class FineTuner:
                 *self.extra(name),
             ]
             logs = part.fit(
-                plan.training(train, balanced=balanced, first=first, last=last),
+                feeds.enter_context(plan.training(train, balanced=balanced, first=first, last=last)),
                 steps_per_epoch=plan.steps(train),
                 initial_epoch=first,
                 epochs=last,
@@ -353,12 +362,6 @@ def grid_of(model: keras.Model) -> LogMelSpec | WindowSpec:
 def sample_rate_of(model: keras.Model) -> int:
     """Of the waveforms that a classifier takes, Hz."""
     return grid_of(model).sample_rate
-
-
-def recompile(model: keras.Model, **changes: Any) -> None:
-    """Compiles a compiled model again, with some of its settings changed."""
-    config = keras.saving.deserialize_keras_object(model.get_compile_config())
-    model.compile(**{**config, **changes})
 
 
 def _cuts(model: keras.Model, options: FineTuneOptions) -> tuple[list[Any], list[int], list[int]]:

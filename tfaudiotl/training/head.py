@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ from tfaudiotl._seeds import stream
 from tfaudiotl.audio.splits import balanced_draw
 from tfaudiotl.models.builder import LOSSES, compile_classifier
 from tfaudiotl.models.heads import is_sequence_head
+from tfaudiotl.training.batches import Batch, generated
 from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, first_as_good, restore
+from tfaudiotl.training.weighting import (
+    applied_class_weight,
+    balanced_loss,
+    balanced_weights,
+    check_class_weight,
+)
 
 CLIPS_AT_ONCE = 256  # whose sequences are scored together
 UNEQUAL = 4.0  # a held-out clip that weighs so many times another makes the loss hang on it
@@ -31,9 +39,11 @@ class FitOptions:
         batch_size: clips per step, at most.
         learning_rate: Adam's.
         patience: epochs without a better validation loss before training stops.
-        class_weight: "balanced" weighs each class by the inverse of its share, None weighs all alike.
+        class_weight: "balanced" weighs each class by the inverse of its share; where a clip has several classes, the
+            yes and the no of each class by the inverse of theirs. None weighs all alike. "auto": "balanced" where each
+            clip has one class and ``sampling`` is None, else None.
         sampling: "balanced" draws clips so that every class comes equally often (then ``class_weight`` must be
-            None, or rare classes would count twice); None takes each clip once an epoch.
+            None or "auto", or rare classes would count twice); None takes each clip once an epoch.
         loss: "crossentropy", or "focal" (Keras's focal cross-entropy, gamma 2), which counts easy examples less.
         seed: of the order of the clips; ``train_classifier`` uses it for everything that is random.
     """
@@ -42,7 +52,7 @@ class FitOptions:
     batch_size: int = 32
     learning_rate: float = 2e-3
     patience: int = 5
-    class_weight: str | None = "balanced"
+    class_weight: str | None = "auto"
     sampling: str | None = None
     loss: str = "crossentropy"
     seed: int = 0
@@ -54,14 +64,18 @@ class FitOptions:
                 raise ValueError(f"{name}={value!r}: a whole number of at least {least}")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"learning_rate={self.learning_rate!r}: a positive number")
-        if self.class_weight not in (None, "balanced"):
-            raise ValueError(f"class_weight={self.class_weight!r}: allowed are 'balanced' and None")
+        check_class_weight(self.class_weight)
         if self.sampling not in (None, "balanced"):
             raise ValueError(f"sampling={self.sampling!r}: allowed are 'balanced' and None")
-        if self.sampling and self.class_weight:
+        if self.sampling and self.class_weight == "balanced":
             raise ValueError("sampling='balanced' needs class_weight=None: both would count rare classes twice")
         if self.loss not in LOSSES:
             raise ValueError(f"loss={self.loss!r}: allowed are {', '.join(LOSSES)}")
+
+    def applied(self, *, multi_label: bool) -> FitOptions:
+        """These options with what "auto" means for clips of one class each, or of several."""
+        weight = applied_class_weight(self.class_weight, multi_label=multi_label, sampling=self.sampling)
+        return replace(self, class_weight=weight)
 
 
 @dataclass(frozen=True)
@@ -146,12 +160,6 @@ def new_head(head: keras.Model) -> keras.Model:
     return keras.models.clone_model(head)
 
 
-def balanced_weights(targets: np.ndarray) -> np.ndarray:
-    """Weight of each example, ``n / (classes * count of its class)``: every class then weighs the same."""
-    counts = targets.sum(axis=0)
-    return len(targets) / ((counts > 0).sum() * np.maximum(1, counts[targets.argmax(axis=1)]))
-
-
 def fit_head(
     head: keras.Model,
     train: Examples,
@@ -180,9 +188,16 @@ def fit_head(
             are of whole clips, which weigh what they weigh in training; "val_loss_error" is 0 where they weigh about
             the same.
     """
-    total = epochs or options.epochs
+    total, multi_label = epochs or options.epochs, is_multi_label(head)
+    options = options.applied(multi_label=multi_label)
+    watched = _weights(val, options, multi_label) if val else None
+    if watched is not None and not watched.any():
+        raise ValueError("weights: every clip that is held out weighs 0, so none can tell when to stop")
     _standardise(head, train.vectors)
-    compile_classifier(head, multi_label=is_multi_label(head), learning_rate=options.learning_rate, loss=options.loss)
+    loss: keras.losses.Loss = LOSSES[options.loss][multi_label]()
+    if multi_label and options.class_weight:
+        loss = balanced_loss(loss, train.targets)
+    compile_classifier(head, multi_label=multi_label, learning_rate=options.learning_rate, loss=loss)
     history, kept = restore(checkpoint, head) if checkpoint else ({}, {})
     done = len(history.get("loss", []))
     best = BestEpoch(patience=options.patience, history=history, kept=kept) if val else None
@@ -190,23 +205,24 @@ def fit_head(
     stopped = best is not None and done > 0 and done - 1 - int(np.argmin(history["val_loss"])) >= options.patience
     if done < total and not stopped:
         make = _sequence_batches if is_sequence_head(head) else _batches
-        batches = make(train, options, variants, first=done, last=total)
         steps = math.ceil(len(train) / options.batch_size)
         watchers = (
-            _ClipValidation(val, _weights(val, options)) if val else None,
+            _ClipValidation(val, watched) if val and watched is not None else None,
             best,
             keeper,
             _OnEpoch(on_epoch) if on_epoch else None,
         )
-        logs = head.fit(
-            batches,
-            steps_per_epoch=steps,
-            initial_epoch=done,
-            epochs=total,
-            callbacks=[watcher for watcher in watchers if watcher],
-            shuffle=False,  # the batches are shuffled already
-            verbose=0,
-        )
+        weights = _weights(train, options, multi_label, drawn=True)
+        with make(train, weights, options, variants, first=done, last=total) as batches:
+            logs = head.fit(
+                batches,
+                steps_per_epoch=steps,
+                initial_epoch=done,
+                epochs=total,
+                callbacks=[watcher for watcher in watchers if watcher],
+                shuffle=False,  # the batches are shuffled already
+                verbose=0,
+            )
         if not keeper:
             history = {name: [float(v) for v in values] for name, values in logs.history.items()}
     elif val:
@@ -264,17 +280,23 @@ def _standardise(head: keras.Model, vectors: np.ndarray) -> None:
 
 
 def _batches(
-    train: Examples, options: FitOptions, variants: Sequence[Examples], *, first: int, last: int
-) -> tf.data.Dataset:
+    train: Examples,
+    weights: np.ndarray,
+    options: FitOptions,
+    variants: Sequence[Examples],
+    *,
+    first: int,
+    last: int,
+) -> AbstractContextManager[tf.data.Dataset]:
     """The batches of the epochs ``first`` to ``last - 1``; an epoch's order depends on seed and number alone.
 
     A batch has all rows of its clips. Each clip weighs the same, however many rows it has; the weights
     of all rows have the mean 1, so that the learning rate means the same for long and short clips.
     """
-    weights, every = _weights(train, options, drawn=True), train.with_variants(variants)
+    every = train.with_variants(variants)
     shares = np.tile(weights, 1 + len(variants)) / every.counts * (train.counts.sum() / weights.sum())
 
-    def draw() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def draw() -> Iterator[Batch]:
         for clips in _orders(train, options, variants, first, last):
             counts = every.counts[clips]
             yield (
@@ -286,32 +308,40 @@ def _batches(
     spec = tuple(
         tf.TensorSpec((None, *shape), tf.float32) for shape in (train.vectors.shape[1:], train.targets.shape[1:], ())
     )
-    return tf.data.Dataset.from_generator(draw, output_signature=spec).prefetch(4)
+    return generated(draw, spec)
 
 
 def _sequence_batches(
-    train: Examples, options: FitOptions, variants: Sequence[Examples], *, first: int, last: int
-) -> tf.data.Dataset:
+    train: Examples,
+    weights: np.ndarray,
+    options: FitOptions,
+    variants: Sequence[Examples],
+    *,
+    first: int,
+    last: int,
+) -> AbstractContextManager[tf.data.Dataset]:
     """As ``_batches``, a row being the sequence of a clip's patches; all have the longest one's length."""
-    weights, every = _weights(train, options, drawn=True), train.with_variants(variants)
+    every = train.with_variants(variants)
     weights, length = np.tile(weights * (len(train) / weights.sum()), 1 + len(variants)), int(every.counts.max())
 
-    def draw() -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]]:
+    def draw() -> Iterator[Batch]:
         for clips in _orders(train, options, variants, first, last):
             yield tuple(every.sequences(clips, length)), every.targets[clips], weights[clips]
 
     shapes = (length, train.vectors.shape[1]), (length,), train.targets.shape[1:], ()
     vectors, valid, targets, shares = (tf.TensorSpec((None, *shape), tf.float32) for shape in shapes)
-    return tf.data.Dataset.from_generator(draw, output_signature=((vectors, valid), targets, shares)).prefetch(4)
+    return generated(draw, ((vectors, valid), targets, shares))
 
 
-def _weights(examples: Examples, options: FitOptions, *, drawn: bool = False) -> np.ndarray:
+def _weights(examples: Examples, options: FitOptions, multi_label: bool, *, drawn: bool = False) -> np.ndarray:
     """What each clip counts; ``drawn``: as often as the sampling wants it, and so no more for that.
+
+    Where a clip has several classes, ``class_weight`` weighs the answers for each class, not the clips.
 
     Held-out clips count as those in training do: else common classes alone tell when to stop, and they go on to
     gain when rare ones, known from few clips, are long learned by heart.
     """
-    balanced = options.class_weight or (options.sampling and not drawn)
+    balanced = (options.class_weight and not multi_label) or (options.sampling and not drawn)
     return examples.weights * (balanced_weights(examples.targets) if balanced else 1.0)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 
 from tfaudiotl.models.freeze import BATCH_NORMS
+from tfaudiotl.training.weighting import applied_class_weight, check_class_weight
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class FineTuneOptions:
         gradual: unfreeze one block after another, each for its share of ``epochs``.
         label_smoothing: share of the target that is spread over all classes, in [0, 1).
         focal_gamma: above 0 weighs examples down that are right already (focal loss); 2 is usual.
-        class_weight: "balanced" weighs each class by the inverse of its share, None weighs all alike.
+        class_weight: "balanced" weighs each class by the inverse of its share; where a clip has several classes, the
+            yes and the no of each class by the inverse of theirs. None weighs all alike. "auto": "balanced" where each
+            clip has one class, else None.
         batch_norm: of the blocks that train: "frozen" or "train"; see ``freeze``.
         cache: run the frozen part once; False runs all of it in every epoch.
         variants: with ``augment``: copies of each sound in the cache, the first of them the sound as it is.
@@ -51,7 +54,7 @@ class FineTuneOptions:
     gradual: bool = False
     label_smoothing: float = 0.0
     focal_gamma: float = 0.0
-    class_weight: str | None = "balanced"
+    class_weight: str | None = "auto"
     batch_norm: str = "frozen"
     cache: bool = True
     variants: int = 1
@@ -75,10 +78,13 @@ class FineTuneOptions:
         for name in ("cache", "refit", "gradual"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are True and False")
-        if self.class_weight not in (None, "balanced"):
-            raise ValueError(f"class_weight={self.class_weight!r}: allowed are 'balanced' and None")
+        check_class_weight(self.class_weight)
         if self.batch_norm not in BATCH_NORMS:
             raise ValueError(f"batch_norm={self.batch_norm!r}: allowed are {' and '.join(map(repr, BATCH_NORMS))}")
+
+    def applied(self, *, multi_label: bool) -> FineTuneOptions:
+        """These options with what "auto" means for clips of one class each, or of several."""
+        return replace(self, class_weight=applied_class_weight(self.class_weight, multi_label=multi_label))
 
 
 def _is_number(value: Any) -> bool:

@@ -7,7 +7,7 @@ final model all train small heads on those embeddings.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -136,14 +136,12 @@ def train_classifier(
     Returns:
         A ``TrainingResult``.
     """
-    fit = fit or FitOptions()
+    fit = (fit or FitOptions()).applied(multi_label=clips.multi_label)
     workdir = Path(workdir) if workdir is not None else None
     if not isinstance(copies, int) or copies < 1:
         raise ValueError(f"copies={copies!r}: a whole number of at least 1")
     check_splits(clips, folds, val)
     start = perf_counter()
-    if clips.multi_label and fit.class_weight:
-        fit = FitOptions(**{**asdict(fit), "class_weight": None})
     model = build_classifier(
         classes=clips.class_names,
         multi_label=clips.multi_label,
