@@ -8,14 +8,17 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.training.test_fine_tune import classifier, clips
+from tfaudiotl.training.batches import BatchPlan
 from tfaudiotl.training.devices import Device, find_device, several_hosts, strategy
+from tfaudiotl.training.fine_tune import fine_tune
 
 MIRRORED = """
 import json, sys
@@ -29,8 +32,10 @@ from tfaudiotl.training.fine_tune import fine_tune
 names = sys.argv[2].split(",")
 with (strategy("mirrored", devices=names) if len(names) > 1 else strategy("one")).scope():
     model, steps = classifier(Path(sys.argv[1]), dropout=0.0), Steps()
-    # 18 clips in batches of 6: each of the two devices has 3.
-    fine_tune(model, clips(), blocks=1, head_epochs=8, epochs=9, batch_size=6, verbose=False, callbacks=[steps])
+    # 19 clips in batches of 6: each of the two devices has 3, the last batch is a single clip.
+    train = clips(7)[np.arange(19)]
+    fine_tune(model, train, train[np.arange(5)], blocks=1, patience=9, head_epochs=8, epochs=9, batch_size=6, verbose=False, callbacks=[steps])
+assert len(steps.losses) == 4 * 17
 print("LOSSES", json.dumps(steps.losses))
 """
 
@@ -107,13 +112,48 @@ def test_what_is_not_there_is_named() -> None:
             several_hosts("127.0.0.1:1", hosts=2, number=0)
 
 
+def test_each_device_gets_rows_of_every_batch_and_the_mean_stays() -> None:
+    class Rows:
+        """The rows' own numbers."""
+
+        shapes: ClassVar[list[tuple[int, ...]]] = [()]
+
+        def batch(self, rows: np.ndarray, draw: Any = None) -> tuple[np.ndarray, ...]:
+            return (rows,)
+
+    weights = np.linspace(1, 2, 7).astype(np.float32)
+    plan = BatchPlan(Rows(), np.eye(7, dtype=np.float32), weights, batch_size=3, devices=2)
+    rows, order = np.arange(7), []
+    with plan.in_order(rows) as once, plan.training(rows, balanced=False, first=0, last=1) as shuffled:
+        for dataset in (once, shuffled):
+            batches = list(dataset.as_numpy_iterator())
+            assert len(batches) == plan.steps(rows) == 2
+            for numbers, targets, counts in batches:
+                assert len(numbers) % 2 == 0
+                np.testing.assert_array_equal(targets.argmax(axis=1), numbers)
+                real = numbers[counts > 0]
+                assert counts.mean() == pytest.approx((weights[real.astype(int)] / weights.mean()).mean(), rel=1e-5)
+                order.append(real.tolist())
+    assert order[0] + order[1] == list(range(7))
+    assert sorted(order[2] + order[3]) == list(range(7))
+
+
+def test_a_model_of_another_scope_is_refused(stand_in: Path) -> None:
+    mirrored = strategy("mirrored", devices=["CPU:0"])
+    with mirrored.scope():
+        model = classifier(stand_in)
+    with pytest.raises(ValueError, match="under a MirroredStrategy of 1 device, this runs under no strategy"):
+        fine_tune(model, clips())
+
+
 @pytest.mark.slow
 def test_two_devices_give_the_losses_of_one(stand_in: Path) -> None:
     losses = {}
     for names in ("CPU:0", "CPU:0,CPU:1"):
         out = finish(run(MIRRORED, stand_in, names))
         losses[names] = json.loads(next(line for line in out.splitlines() if line.startswith("LOSSES"))[7:])
-    one, two = losses.values()
+    # A mean over an epoch counts the rows that fill its last batch; the steps after it show what was learned from it.
+    one, two = (np.delete(found, np.s_[3::4]) for found in losses.values())
     assert len(one) >= 50
     np.testing.assert_allclose(two, one, atol=1e-4)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ import keras
 import numpy as np
 import pytest
 
-from tfaudiotl.models.heads import dense_head
+from tfaudiotl.models.heads import dense_head, sequence_head
 from tfaudiotl.training.checkpoint import first_as_good
-from tfaudiotl.training.head import Examples, FitOptions, balanced_weights, clip_scores, fit_head, new_head
+from tfaudiotl.training.head import Examples, FitOptions, clip_scores, fit_head, new_head
+from tfaudiotl.training.weighting import balanced_loss, balanced_weights
 
 
 def examples(clips: int = 60, *, seed: int = 0, spread: float = 1.0) -> Examples:
@@ -71,7 +74,7 @@ def test_variants_are_examples_of_their_own() -> None:
 
 def test_options_for_imbalance_that_cannot_be() -> None:
     for options, message in [
-        ({"sampling": "balanced"}, "class_weight=None"),
+        ({"sampling": "balanced", "class_weight": "balanced"}, "class_weight=None"),
         ({"sampling": "most", "class_weight": None}, "sampling='most'"),
         ({"loss": "hinge"}, "loss='hinge'"),
     ]:
@@ -276,9 +279,67 @@ def test_a_finished_training_is_not_run_again(tmp_path: Path) -> None:
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
         ({"patience": 0}, "patience=0"),
         ({"seed": -1}, "seed=-1"),
-        ({"class_weight": "auto"}, "class_weight='auto': allowed are 'balanced' and None"),
+        ({"class_weight": "most"}, "class_weight='most': allowed are 'auto', 'balanced' and None"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FitOptions(**options)
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+def test_a_finished_training_keeps_neither_its_data_nor_its_graphs(sequence: bool) -> None:
+    """TensorFlow holds what feeds a dataset, and Keras's optimizers the graph of a step, until the process ends."""
+    from tensorflow.python.framework.func_graph import FuncGraph
+
+    def graphs() -> int:
+        gc.collect()
+        return sum(isinstance(found, FuncGraph) for found in gc.get_objects())
+
+    def train() -> list[weakref.ref[Any]]:
+        inputs = [keras.Input((None, 8)), keras.Input((None,))] if sequence else keras.Input((8,))
+        options: dict[str, Any] = {"hidden": (4,), "seed": 0}
+        scores = sequence_head("gru", *inputs, ["a", "b", "c"], **options) if sequence else None
+        model = keras.Model(inputs, scores if sequence else dense_head(inputs, ["a", "b", "c"], **options))
+        data, variant = examples(), examples(seed=3)
+        fit_head(model, data, examples(30, seed=1), FitOptions(epochs=2), variants=[variant])
+        return [weakref.ref(held) for held in (data, data.vectors, variant.vectors, model)]
+
+    before = graphs()
+    held = train()
+    assert graphs() == before
+    assert [found() for found in held] == [None] * 4
+
+
+def test_class_weights_of_independent_classes_give_the_rare_one_its_say() -> None:
+    """The loss weighs the yes and the no of each class alike, as scikit-learn's weights of two classes do."""
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    rng = np.random.default_rng(1)
+    targets = (rng.random((400, 3)) < [0.03, 0.5, 0.3]).astype(np.float32)
+    scores = rng.uniform(0.05, 0.95, (400, 3)).astype(np.float32)
+    each = -(targets * np.log(scores) + (1 - targets) * np.log(1 - scores))
+    weights = np.stack([compute_sample_weight("balanced", column) for column in targets.T], axis=1)
+    loss = balanced_loss(keras.losses.BinaryCrossentropy(), targets)
+    np.testing.assert_allclose(loss(targets, scores), (each * weights).mean(), rtol=1e-4)
+
+    vectors = np.concatenate([targets + rng.normal(0, 0.7, (400, 3)), rng.normal(size=(400, 5))], axis=1)
+    data = Examples(vectors.astype(np.float32), np.ones(400, int), targets, np.ones(400, np.float32))
+    recalls = {}
+    for class_weight in ("balanced", "auto", None):
+        model = head(multi_label=True, hidden=())
+        fit_head(model, data, data, FitOptions(class_weight=class_weight, batch_size=100, learning_rate=0.1), epochs=5)
+        recalls[class_weight] = (clip_scores(model, data)[targets[:, 0] == 1, 0] > 0.5).mean()
+    assert recalls["balanced"] > recalls[None] + 0.3
+    assert recalls["auto"] == recalls[None]
+
+
+def test_clips_of_several_classes_weigh_what_they_are_drawn_for() -> None:
+    targets = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 1], [0, 0, 1], [0, 0, 0]], np.float32)
+    np.testing.assert_allclose(balanced_weights(targets), 7 / 4 / np.array([3, 3, 3, 1, 2, 2, 1]))
+
+
+def test_clips_held_out_that_all_weigh_nothing_are_refused() -> None:
+    data = examples(6)
+    with pytest.raises(ValueError, match="weights: every clip that is held out weighs 0"):
+        fit_head(head(), data, replace(data, weights=np.zeros(6, np.float32)), FitOptions(epochs=1))

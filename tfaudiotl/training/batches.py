@@ -122,7 +122,7 @@ class BatchPlan:
         return self._dataset(draw, math.ceil(len(rows) / self.size), full=False)
 
     def _parts(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """``order`` in batches, each with what its rows weigh: 1, or more where others weigh 0, so that the mean is."""
+        """``order`` in batches, with what each row weighs: 1, or more beside rows that weigh 0, so that the mean is 1."""
         for start in range(0, len(order), self.size):
             some = order[start : start + self.size]
             filled = -(-len(some) // self.devices) * self.devices

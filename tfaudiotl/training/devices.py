@@ -82,18 +82,18 @@ def strategy(name: str = "auto", *, devices: Sequence[str] | None = None) -> tf.
 
 
 def check_scope(model: keras.Model) -> None:
-    """ValueError if the model's variables lie on other devices than a training here would use."""
+    """ValueError if the model was not built under the strategy that a training here would use."""
     own, here = getattr(model, "distribute_strategy", None), tf.distribute.get_strategy()
     if own is not None and own is not here:
         raise ValueError(
-            f"model {model.name!r} was built for {_named(own)}, this runs on {_named(here)}: build and fine-tune it in "
-            "the same scope, with strategy.scope():"
+            f"model {model.name!r} was built under {_named(own)}, this runs under {_named(here)}: build and fine-tune "
+            "it in one scope, such as with tl.strategy().scope():"
         )
 
 
 def _named(strategy: tf.distribute.Strategy) -> str:
-    count = strategy.num_replicas_in_sync
-    return "one device" if count == 1 else f"the {count} devices of a {type(strategy).__name__}"
+    kind, count = type(strategy).__name__, strategy.num_replicas_in_sync
+    return "no strategy" if kind.startswith("_") else f"a {kind} of {count} device{'s' if count > 1 else ''}"
 
 
 def several_hosts(
