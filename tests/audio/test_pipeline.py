@@ -206,3 +206,10 @@ def test_a_dataset_that_is_dropped_frees_its_sounds(options: dict[str, Any]) -> 
     del iterator
     gc.collect()
     assert held() is None
+
+
+def test_datasets_inside_a_graph() -> None:
+    clips = Clips.from_arrays([np.full(1_600, 0.5, np.float32)] * 2, list("ab"), sample_rate=16_000)
+    twice = tf.data.Dataset.range(2).flat_map(lambda _: clips.dataset(batch_size=2))
+    gc.collect()
+    assert [x.shape for x, _ in twice] == [(2, 1_600)] * 2

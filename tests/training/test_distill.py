@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
+import weakref
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.sounds import KINDS, sound
+from tfaudiotl._threads import ignore
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.weights import npz_bytes
 from tfaudiotl.backbones.yamnet_mini import YAMNetMini
+from tfaudiotl.embeddings.logmel import fast_frontend
 from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.training.distill import DistillOptions, _softened, distill, open_teacher
+from tfaudiotl.training.distill import DistillOptions, _batches, _softened, distill, listen, open_teacher
+from tfaudiotl.training.mixing import Mixer, MixOptions
 from tfaudiotl.workflow import save_student
 
 
@@ -96,8 +103,8 @@ def test_layers_of_a_classifier_have_their_short_names() -> None:
     cut = open_teacher(teacher, ["layer4"], None)
     assert cut.embeddings == ("layer4", "patch_embedding")
     waveform = np.random.default_rng(0).uniform(-1, 1, 15_600).astype(np.float32)
-    scores, layer4, embedding, pictures = next(cut.network.run([waveform]))
-    assert (layer4.shape, embedding.shape, pictures.shape) == ((1, 128), (1, 256), (1, 96 * 64))
+    scores, layer4, embedding = next(cut.network.run([waveform]))
+    assert (layer4.shape, embedding.shape) == ((1, 128), (1, 256))
     np.testing.assert_allclose(scores, teacher(waveform[None]), atol=1e-4)
     with pytest.raises(ValueError, match="layers='layer99': the teacher 'yamnet_mini_classifier' has log_mel, "):
         open_teacher(teacher, ["layer99"], None)
@@ -109,6 +116,47 @@ def test_other_models_are_no_teachers() -> None:
         distill(keras.Model(inputs, keras.layers.Dense(2)(inputs), name="other"), folders())
     with pytest.raises(ValueError, match="at least one folder"):
         distill("yamnet_mini", [])
+
+
+def test_the_student_learns_what_it_will_get() -> None:
+    """VGGish's pictures have another floor; the student's are those of its own front-end, of the same sounds."""
+    options: dict[str, Any] = {"weights": None, "embedding": "conv1", "hidden": ()}
+    cut = open_teacher(build_classifier("vggish", classes=["a", "b"], **options), (), None)
+    mini = build_classifier("yamnet_mini", classes=["a", "b"])
+    mixer = Mixer(folders(), 15_600, MixOptions(), seed=1)
+    pictures, (scores, embedding) = listen(cut, mixer, fast_frontend(mini), 2, ignore)
+    assert (scores.shape, embedding.shape) == ((2, 2), (2, 64))
+    waveforms = np.stack([mixer(0), mixer(1)])
+    own = keras.Model(mini.input, mini.get_layer("log_mel").output)(waveforms)
+    np.testing.assert_allclose(pictures, np.asarray(own)[:, 0], atol=5e-3)  # float16
+
+
+def test_what_cannot_learn_from_each_other_is_refused_before_any_sound_is_read(tmp_path: Path) -> None:
+    gru = build_classifier("yamnet_mini", classes=["a", "b"], head="gru", name="mine")
+    patches = build_classifier("yamnet_mini", classes=["a", "b"], input="patches", name="mine")
+    for teacher, student, message in [
+        ("rawnet2", "yamnet_mini", "teacher='rawnet2': takes windows of sound itself"),
+        ("yamnet", "rawnet2", "student='rawnet2': takes sound itself"),
+        (gru, "yamnet_mini", "teacher='mine': its head scores the sequence"),
+        (patches, "yamnet_mini", "teacher='mine': takes patches"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            distill(teacher, [tmp_path / "none"], student=student, weights=None)
+    with pytest.raises(ValueError, match=r"batch_size=128: at most 98, .* patches=100"):
+        DistillOptions(patches=100, batch_size=128)
+
+
+def test_the_examples_are_held_once() -> None:
+    pictures, scores = np.zeros((50, 96, 64), np.float16), np.zeros((50, 3), np.float16)
+    kept = weakref.ref(pictures)
+    with _batches(pictures, [scores], np.arange(20, 50), DistillOptions(), 2) as training:
+        assert sum(isinstance(found, tf.Tensor) and found.shape[:1] == (50,) for found in gc.get_objects()) == 0
+        batches = list(training)
+    assert len(batches) == 2
+    assert batches[0][0].shape == (16, 96, 64)
+    del pictures, batches
+    gc.collect()
+    assert kept() is None
 
 
 @pytest.mark.parametrize(

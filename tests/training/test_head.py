@@ -297,10 +297,13 @@ def test_a_finished_training_keeps_neither_its_data_nor_its_graphs(sequence: boo
         return sum(isinstance(found, FuncGraph) for found in gc.get_objects())
 
     def train() -> list[weakref.ref[Any]]:
-        inputs = [keras.Input((None, 8)), keras.Input((None,))] if sequence else keras.Input((8,))
-        options: dict[str, Any] = {"hidden": (4,), "seed": 0}
-        scores = sequence_head("gru", *inputs, ["a", "b", "c"], **options) if sequence else None
-        model = keras.Model(inputs, scores if sequence else dense_head(inputs, ["a", "b", "c"], **options))
+        inputs, classes = keras.Input((None, 8)) if sequence else keras.Input((8,)), ["a", "b", "c"]
+        if sequence:
+            valid = keras.Input((None,))
+            scores = sequence_head("gru", inputs, valid, classes, hidden=(4,), seed=0)
+            model = keras.Model([inputs, valid], scores)
+        else:
+            model = keras.Model(inputs, dense_head(inputs, classes, hidden=(4,), seed=0))
         data, variant = examples(), examples(seed=3)
         fit_head(model, data, examples(30, seed=1), FitOptions(epochs=2), variants=[variant])
         return [weakref.ref(held) for held in (data, data.vectors, variant.vectors, model)]

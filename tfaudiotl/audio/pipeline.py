@@ -228,12 +228,14 @@ class _Reader:
         self.weights = tf.constant(rows.weights) if (rows.weights != 1).any() else None
         self.decoder: GraphDecoder | None = None
         self.lock, self.seen = threading.Lock(), set[str]()
+        # Made inside another graph (flat_map) nothing but TensorFlow keeps the reader.
+        self._read: Callable[..., Any] = _Weakly(self._decode) if tf.executing_eagerly() else self._decode
 
     def read(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Row number -> (usable, row number, waveform (samples,)), as graph operations."""
         if self.decoder is not None:
             return tf.constant(True), row, self.decoder.read(row)
-        waveform, usable = tf.numpy_function(_Weakly(self._decode), [row], (tf.float32, tf.bool), stateful=True)
+        waveform, usable = tf.numpy_function(self._read, [row], (tf.float32, tf.bool), stateful=True)
         waveform.set_shape((self.samples,))
         usable.set_shape(())
         return usable, row, waveform

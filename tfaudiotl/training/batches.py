@@ -14,11 +14,11 @@ import tensorflow as tf
 from tfaudiotl._seeds import stream
 from tfaudiotl.training.weighting import balanced_weights
 
-Batch = tuple[Any, np.ndarray, np.ndarray]  # inputs, targets, weights
+Batch = tuple[Any, ...]  # inputs, targets and, if there are any, weights
 
 
 @contextmanager
-def generated(draw: Callable[[], Iterator[Batch]], signature: Any) -> Iterator[tf.data.Dataset]:
+def generated(draw: Callable[[], Iterator[Batch]], signature: Any, batches: int) -> Iterator[tf.data.Dataset]:
     """A dataset of what ``draw()`` yields, for the time of the block.
 
     TensorFlow keeps the function behind ``from_generator`` until the process ends, and with it all that the function
@@ -27,10 +27,14 @@ def generated(draw: Callable[[], Iterator[Batch]], signature: Any) -> Iterator[t
     Args:
         draw: gives the batches from the beginning.
         signature: of a batch, as for ``from_generator``.
+        batches: how many there are.
     """
-    held = [draw]
+    held, options = [draw], tf.data.Options()
+    # Several devices share each batch; a generator has no files to share out.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     try:
-        yield tf.data.Dataset.from_generator(lambda: held[0](), output_signature=signature)
+        dataset = tf.data.Dataset.from_generator(lambda: held[0](), output_signature=signature)
+        yield dataset.apply(tf.data.experimental.assert_cardinality(batches)).with_options(options).prefetch(4)
     finally:
         held.clear()
 
@@ -122,7 +126,7 @@ class BatchPlan:
         return self._dataset(draw, math.ceil(len(rows) / self.size), full=False)
 
     def _parts(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """``order`` in batches, with what each row weighs: 1, or more beside rows that weigh 0, so that the mean is 1."""
+        """``order`` in batches, with what each row weighs: 1, or more beside rows of 0, so that the mean is 1."""
         for start in range(0, len(order), self.size):
             some = order[start : start + self.size]
             filled = -(-len(some) // self.devices) * self.devices
@@ -136,10 +140,9 @@ class BatchPlan:
         inputs = self.inputs.batch(rows, draw)
         return inputs if len(inputs) > 1 else inputs[0]
 
-    @contextmanager
     def _dataset(
         self, draw: Callable[[], Iterator[Batch]], batches: int, *, full: bool
-    ) -> Iterator[tf.data.Dataset]:
+    ) -> AbstractContextManager[tf.data.Dataset]:
         size = self.size if full else None
         inputs = tuple(tf.TensorSpec((size, *shape), tf.float32) for shape in self.inputs.shapes)
         signature: tuple[object, ...] = (
@@ -147,9 +150,4 @@ class BatchPlan:
             tf.TensorSpec((size, self.targets.shape[1]), tf.float32),
             tf.TensorSpec((size,), tf.float32),
         )
-        options = tf.data.Options()
-        # Several devices share each batch; a generator has no files to share out.
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        with generated(draw, signature) as dataset:
-            counted = dataset.apply(tf.data.experimental.assert_cardinality(batches))
-            yield counted.with_options(options).prefetch(4)
+        return generated(draw, signature, batches)

@@ -1,13 +1,15 @@
 """Distillation: a small network learns what a big one makes of unlabelled sound.
 
-The teacher hears a fixed number of seeded examples once; its scores and embeddings of them are kept, and
+The teacher gets a fixed number of seeded examples once; its scores and embeddings of them are kept, and
 the student then learns these for several epochs.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from time import perf_counter
@@ -20,11 +22,17 @@ from scipy import special
 
 from tfaudiotl._seeds import derived_seed, stream
 from tfaudiotl._threads import OnProgress, Progress, ignore
+from tfaudiotl.audio.arrays import SAMPLE_RATE
+from tfaudiotl.backbones.assembly import grid_of_model
+from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import get_backbone, list_backbones
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.embeddings.engine import PatchNetwork
+from tfaudiotl.embeddings.logmel import FastLogMel, FastWindows, fast_frontend
 from tfaudiotl.errors import AudioError
-from tfaudiotl.models.builder import build_classifier, cut_backbone, pooled_layers
+from tfaudiotl.models.builder import build_classifier, cut_backbone, freed_with_its_model, pooled_layers
+from tfaudiotl.models.heads import is_sequence_head
+from tfaudiotl.training.batches import Batch, generated
 from tfaudiotl.training.head import head_of, is_multi_label
 from tfaudiotl.training.mixing import Mixer, MixOptions, load_folders
 from tfaudiotl.training.schedule import statistics_momentum
@@ -70,6 +78,16 @@ class DistillOptions:
         for name in ("learning_rate", "scores_weight", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: a positive number")
+        if self.patches - self.held_out < self.batch_size:
+            raise ValueError(
+                f"batch_size={self.batch_size}: at most {self.patches - self.held_out}, the examples that "
+                f"patches={self.patches} leaves to learn from"
+            )
+
+    @property
+    def held_out(self) -> int:
+        """Examples that are not learned."""
+        return math.ceil(self.patches * HELD_OUT)
 
 
 @dataclass(frozen=True)
@@ -77,7 +95,7 @@ class Teacher:
     """A network cut into what its student shall learn.
 
     Attributes:
-        network: from patches to the scores (if it has any), the embeddings, and the patches themselves.
+        network: from patches to the scores (if it has any) and the embeddings.
         class_names: of the scores; empty: there are none.
         multi_label: whether the classes are independent of each other.
         embeddings: names of the embeddings.
@@ -126,7 +144,8 @@ def distill(
         sounds: folders of recordings; or what ``load_folders`` made of them: for each folder its sounds, int16
             at 16 kHz.
         student: name of the backbone that the student is, or is built on; its embedding is trained to
-            give the teacher's through a linear projection, which is thrown away afterwards.
+            give the teacher's through a linear projection, which is thrown away afterwards. Both get the same sounds,
+            each through its own front-end.
         weights: the teacher's, if it is a backbone.
         student_weights: what the student starts from; None: random weights.
         layers: the teacher's layers to match beside its embedding, such as ``["layer8"]``.
@@ -137,21 +156,24 @@ def distill(
         The student and how well it follows.
 
     Raises:
-        ValueError: a teacher that cannot be cut into patches, or an argument outside what is allowed.
+        ValueError: a teacher that cannot be cut into log-mel patches, a student that takes others, or an argument
+            outside what is allowed; before any sound is read.
     """
     options = options or DistillOptions()
     begun = perf_counter()
-    decoded = _decoded(sounds)
+    if not len(sounds):
+        raise ValueError("sounds: at least one folder of recordings")
     cut = open_teacher(teacher, layers, weights)
+    _check_student(student, cut.network.frontend.spec)
     build = partial(_build_student, cut, student, student_weights)
-    core = build(input="patches")
+    model, core = build(input="waveform"), build(input="patches")
     if student_weights is None:
         initialise(core, options.seed)
+    decoded = _decoded(sounds)
     mixer = Mixer(decoded, cut.network.frontend.spec.min_samples, options.mixing, options.seed)
-    pictures, targets = listen(cut, mixer, options.patches, progress)
-    heard = perf_counter()
+    pictures, targets = listen(cut, mixer, fast_frontend(model), options.patches, progress)
+    listened = perf_counter()
     history = _fit(core, cut, pictures, targets, options, progress)
-    model = build(input="waveform")
     model.set_weights(core.get_weights())
     settings = {
         "teacher": teacher if isinstance(teacher, str) else teacher.name,
@@ -161,20 +183,31 @@ def distill(
         "sounds": [len(folder) for folder in decoded],
         **asdict(options),
     }
-    return Distilled(model, history, {"teacher": heard - begun, "student": perf_counter() - heard}, settings)
+    return Distilled(model, history, {"teacher": listened - begun, "student": perf_counter() - listened}, settings)
 
 
 def _decoded(sounds: Sequence[Any]) -> Sequence[Sequence[np.ndarray]]:
     """The sounds of each folder, decoded if they are not yet."""
-    if not len(sounds):
-        raise ValueError("sounds: at least one folder of recordings")
     return load_folders(sounds)[0] if isinstance(sounds[0], (str, os.PathLike)) else sounds
+
+
+def _check_student(student: str, teacher: LogMelSpec | WindowSpec) -> None:
+    """ValueError unless the student's patches are log-mel pictures of the same stretch of sound as the teacher's."""
+    spec = get_backbone(student).frontend
+    if isinstance(spec, WindowSpec):
+        raise ValueError(f"student={student!r}: takes sound itself; a student learns from log-mel patches")
+    if (spec.sample_rate, spec.min_samples) != (teacher.sample_rate, teacher.min_samples):
+        raise ValueError(
+            f"student={student!r}: its patches are {spec.min_samples} samples at {spec.sample_rate} Hz, the teacher's "
+            f"{teacher.min_samples} at {teacher.sample_rate} Hz; they must be of the same sound"
+        )
 
 
 def open_teacher(teacher: str | keras.Model, layers: Sequence[str], weights: str | None) -> Teacher:
     """Cuts a backbone or a classifier into what a student shall learn; see ``distill``."""
     if isinstance(teacher, str):
         spec = get_backbone(teacher)
+        _check_grid(teacher, spec.frontend)
         names = list(dict.fromkeys([*layers, spec.default_embedding]))
         top = "scores" in spec.top
         base = cut_backbone(spec, [*names, *(["scores"] if top else [])], weights=weights)
@@ -186,14 +219,29 @@ def open_teacher(teacher: str | keras.Model, layers: Sequence[str], weights: str
         present = {layer.name for layer in teacher.layers}
         if not {"patch_batch", "patch_embedding", "head_batch_norm"} <= present:
             raise ValueError(f"teacher={teacher.name!r}: no classifier of waveforms from build_classifier or train")
+        _check_grid(teacher.name, grid_of_model(teacher))
+        if is_sequence_head(teacher):
+            raise ValueError(
+                f"teacher={teacher.name!r}: its head scores the sequence of a clip's patches, and a student learns "
+                "patch by patch; build the teacher with head='dense' or 'average'"
+            )
         names = [*layers, "patch_embedding"]
         outputs = [_pooled(teacher, name) for name in names]
         head = head_of(teacher)  # applied patch by patch, also where the model pools embeddings first
         scores, class_names = [head(outputs[-1])], class_names_of(teacher)
         multi_label, classifier, base = is_multi_label(teacher), teacher, teacher
-    pictures = keras.layers.Flatten()(base.get_layer("patch_batch").output)
-    network = PatchNetwork(base, [*scores, *outputs, pictures])
+    network = PatchNetwork(base, [*scores, *outputs])
     return Teacher(network, class_names, multi_label, tuple(names), classifier)
+
+
+def _check_grid(name: str, grid: LogMelSpec | WindowSpec | None) -> None:
+    """ValueError for a teacher without log-mel patches, or at another sample rate than the sounds'."""
+    if grid is None:
+        raise ValueError(f"teacher={name!r}: takes patches; it must be a classifier of waveforms (input='waveform')")
+    if isinstance(grid, WindowSpec):
+        raise ValueError(f"teacher={name!r}: takes windows of sound itself; a student learns from log-mel patches")
+    if grid.sample_rate != SAMPLE_RATE:
+        raise ValueError(f"teacher={name!r}: takes {grid.sample_rate} Hz; sounds for a student are {SAMPLE_RATE} Hz")
 
 
 def _pooled(model: keras.Model, name: str) -> Any:
@@ -204,7 +252,7 @@ def _pooled(model: keras.Model, name: str) -> Any:
     if short.get(name, name) not in present:
         raise ValueError(f"layers={name!r}: the teacher {model.name!r} has {', '.join(short)}")
     output = model.get_layer(short.get(name, name)).output
-    return keras.layers.GlobalAveragePooling2D()(output) if len(output.shape) == 4 else output
+    return keras.layers.GlobalAveragePooling2D(name=f"{name}_mean")(output) if len(output.shape) == 4 else output
 
 
 def _build_student(teacher: Teacher, student: str, weights: str | None, *, input: str) -> keras.Model:
@@ -240,25 +288,39 @@ def initialise(model: keras.Model, seed: int) -> None:
             layer.kernel.assign(rng.normal(0, np.sqrt(2 / fan_in), shape).astype(np.float32))
 
 
-def listen(teacher: Teacher, mixer: Mixer, patches: int, progress: OnProgress) -> tuple[np.ndarray, list[np.ndarray]]:
+def listen(
+    teacher: Teacher, mixer: Mixer, student: FastLogMel | FastWindows, patches: int, progress: OnProgress
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Runs the teacher over examples 0 to ``patches - 1``.
 
+    Args:
+        teacher: the network.
+        mixer: gives the examples.
+        student: the student's front-end.
+        patches: how many.
+        progress: called with the number done, and in all.
+
     Returns:
-        The log-mel patches, float16 ``(patches, 96, 64)``, and what the teacher gives for them: the scores if it
-        has any, then the embeddings in standard deviations; float16 ``(patches, dim)`` each.
+        The log-mel patches that the student gets, float16 ``(patches, 96, 64)``, and what the teacher gives for the
+        same sounds: the scores if it has any, then the embeddings in standard deviations; float16 ``(patches, dim)``
+        each.
     """
-    spec = teacher.network.frontend.spec
-    columns: list[np.ndarray] = []
-    for row, result in enumerate(
-        teacher.network.run_jobs((partial(mixer, number) for number in range(patches)), trim=False)
-    ):
+    pictures = np.empty((patches, *student.spec.patch_shape), np.float16)
+
+    def example(number: int) -> np.ndarray:
+        waveform = mixer(number)
+        pictures[number] = student.patches(waveform)[0]
+        return waveform
+
+    targets: list[np.ndarray] = []
+    jobs = (partial(example, number) for number in range(patches))
+    for row, result in enumerate(teacher.network.run_jobs(jobs, trim=False)):
         assert not isinstance(result, AudioError)
-        if not columns:
-            columns = [np.empty((patches, output.shape[1]), np.float16) for output in result]
-        for column, output in zip(columns, result, strict=True):
+        if not targets:
+            targets = [np.empty((patches, output.shape[1]), np.float16) for output in result]
+        for column, output in zip(targets, result, strict=True):
             column[row] = np.clip(output[0], -6e4, 6e4)
         progress(Progress("Running the teacher", row + 1, patches))
-    *targets, pictures = columns
     first = 1 if teacher.class_names else 0
     for number in range(first, len(targets)):
         column = targets[number]
@@ -266,7 +328,7 @@ def listen(teacher: Teacher, mixer: Mixer, patches: int, progress: OnProgress) -
         for start in range(0, patches, 4096):  # in pieces: the whole in float32 would double the memory
             rows = (column[start : start + 4096] - mean) / np.maximum(deviation, 1e-4)
             column[start : start + 4096] = np.clip(rows, -CLIP, CLIP)
-    return pictures.reshape(-1, *spec.patch_shape), targets
+    return pictures, targets
 
 
 def _softened(scores: np.ndarray, temperature: float, multi_label: bool) -> np.ndarray:
@@ -281,18 +343,22 @@ def _softened(scores: np.ndarray, temperature: float, multi_label: bool) -> np.n
 
 def _batches(
     pictures: np.ndarray, targets: list[np.ndarray], rows: np.ndarray, options: DistillOptions, epochs: int
-) -> tf.data.Dataset:
-    """Batches in an order that depends on the seed and the epoch alone; what does not fill one is left out."""
+) -> AbstractContextManager[tf.data.Dataset]:
+    """Batches in an order that depends on the seed and the epoch alone; what does not fill one is left out.
+
+    Rows are picked from the arrays as they lie: tensors would hold all of them once more.
+    """
     size = min(options.batch_size, len(rows))
-    orders = [stream("distillation batches", options.seed, epoch).permutation(rows) for epoch in range(epochs)]
-    order = np.concatenate([order[: len(rows) // size * size] for order in orders])
-    kept = [tf.constant(array) for array in (pictures, *targets)]
 
-    def take(batch: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        picture, *told = (tf.cast(tf.gather(array, batch), tf.float32) for array in kept)
-        return picture, tuple(told)
+    def draw() -> Iterator[Batch]:
+        for epoch in range(epochs):
+            order = stream("distillation batches", options.seed, epoch).permutation(rows)
+            for start in range(0, len(rows) // size * size, size):
+                picture, *learned = (array[order[start : start + size]] for array in (pictures, *targets))
+                yield picture.astype(np.float32), tuple(values.astype(np.float32) for values in learned)
 
-    return tf.data.Dataset.from_tensor_slices(order).batch(size, drop_remainder=True).map(take).prefetch(2)
+    picture, *learned = (tf.TensorSpec((size, *array.shape[1:]), tf.float32) for array in (pictures, *targets))
+    return generated(draw, (picture, tuple(learned)), len(rows) // size * epochs)
 
 
 def _fit(
@@ -312,7 +378,7 @@ def _fit(
         if logits in present:
             scores = core.get_layer(logits).output
         else:
-            scores = keras.layers.Dense(len(teacher.class_names))(embedding)
+            scores = keras.layers.Dense(len(teacher.class_names), name="to_scores")(embedding)
         softer = keras.layers.Rescaling(1 / options.temperature, name="scores_loss", dtype="float32")
         outputs.append(softer(scores))
         targets = [_softened(targets[0], options.temperature, teacher.multi_label), *targets[1:]]
@@ -325,7 +391,7 @@ def _fit(
         outputs.append(keras.layers.Dense(target.shape[1], kernel_initializer=seed, name=f"to_{name}")(embedding))
         losses.append(keras.losses.MeanSquaredError())
         weights.append(1.0)
-    held = int(np.ceil(len(pictures) * HELD_OUT))
+    held = options.held_out
     rows = np.arange(held, len(pictures))
     steps_per_epoch = len(rows) // options.batch_size
     steps = steps_per_epoch * options.epochs
@@ -337,7 +403,9 @@ def _fit(
         if isinstance(layer, keras.layers.BatchNormalization):  # a short training must reach its own statistics too
             layer.momentum = statistics_momentum(steps)
     model = keras.Model(core.inputs[0], outputs)
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=options.weight_decay, global_clipnorm=5.0)
+    optimizer = freed_with_its_model(
+        keras.optimizers.AdamW(rate, weight_decay=options.weight_decay, global_clipnorm=5.0)
+    )
     model.compile(optimizer, losses, loss_weights=weights, jit_compile=False)
     done = 0
 
@@ -346,13 +414,17 @@ def _fit(
         done += 1
         progress(Progress("Training the student", done, steps))
 
-    fitted = model.fit(
-        _batches(pictures, targets, rows, options, options.epochs),
-        validation_data=_batches(pictures, targets, np.arange(held), options, 1),
-        steps_per_epoch=steps_per_epoch,
-        epochs=options.epochs,
-        shuffle=False,  # the batches are shuffled already
-        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=count)],
-        verbose=0,
-    )
+    with (
+        _batches(pictures, targets, rows, options, options.epochs) as training,
+        _batches(pictures, targets, np.arange(held), options, 1) as validation,
+    ):
+        fitted = model.fit(
+            training,
+            validation_data=validation,
+            steps_per_epoch=steps_per_epoch,
+            epochs=options.epochs,
+            shuffle=False,  # the batches are shuffled already
+            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=count)],
+            verbose=0,
+        )
     return {name: [float(value) for value in values] for name, values in fitted.history.items()}

@@ -205,7 +205,6 @@ def fit_head(
     stopped = best is not None and done > 0 and done - 1 - int(np.argmin(history["val_loss"])) >= options.patience
     if done < total and not stopped:
         make = _sequence_batches if is_sequence_head(head) else _batches
-        steps = math.ceil(len(train) / options.batch_size)
         watchers = (
             _ClipValidation(val, watched) if val and watched is not None else None,
             best,
@@ -216,7 +215,7 @@ def fit_head(
         with make(train, weights, options, variants, first=done, last=total) as batches:
             logs = head.fit(
                 batches,
-                steps_per_epoch=steps,
+                steps_per_epoch=_steps(train, options),
                 initial_epoch=done,
                 epochs=total,
                 callbacks=[watcher for watcher in watchers if watcher],
@@ -308,7 +307,7 @@ def _batches(
     spec = tuple(
         tf.TensorSpec((None, *shape), tf.float32) for shape in (train.vectors.shape[1:], train.targets.shape[1:], ())
     )
-    return generated(draw, spec)
+    return generated(draw, spec, _steps(train, options) * (last - first))
 
 
 def _sequence_batches(
@@ -330,7 +329,7 @@ def _sequence_batches(
 
     shapes = (length, train.vectors.shape[1]), (length,), train.targets.shape[1:], ()
     vectors, valid, targets, shares = (tf.TensorSpec((None, *shape), tf.float32) for shape in shapes)
-    return generated(draw, ((vectors, valid), targets, shares))
+    return generated(draw, ((vectors, valid), targets, shares), _steps(train, options) * (last - first))
 
 
 def _weights(examples: Examples, options: FitOptions, multi_label: bool, *, drawn: bool = False) -> np.ndarray:
@@ -345,14 +344,17 @@ def _weights(examples: Examples, options: FitOptions, multi_label: bool, *, draw
     return examples.weights * (balanced_weights(examples.targets) if balanced else 1.0)
 
 
+def _steps(train: Examples, options: FitOptions) -> int:
+    return math.ceil(len(train) / options.batch_size)
+
+
 def _orders(
     train: Examples, options: FitOptions, variants: Sequence[Examples], first: int, last: int
 ) -> Iterator[np.ndarray]:
     """The clips of each batch, by their numbers in ``train.with_variants(variants)``."""
-    steps = math.ceil(len(train) / options.batch_size)
     for epoch in range(first, last):
         rng = stream("head batches", options.seed, epoch)
         order = balanced_draw(train.targets, rng) if options.sampling else rng.permutation(len(train))
         if variants:
             order = order + len(train) * rng.integers(1 + len(variants), size=len(order))
-        yield from np.array_split(order, steps)
+        yield from np.array_split(order, _steps(train, options))
