@@ -74,7 +74,8 @@ def train_folder(
         FileExistsError: ``output`` is not empty, and neither ``overwrite`` nor ``resume`` was given.
         ValueError: ``resume`` with other settings than the interrupted run's.
     """
-    fit, start = fit or FitOptions(), perf_counter()
+    fit, start = (fit or FitOptions()).applied(multi_label=clips.multi_label), perf_counter()
+    fine_tune = fine_tune and fine_tune.applied(multi_label=clips.multi_label)
     how = {"fine_tune": asdict(fine_tune)} if fine_tune else {"fit": asdict(fit)}
     settings = {**how, **options, "classes": list(clips.class_names), "clips": len(clips)}
     settings["precision"] = keras.config.dtype_policy().name

@@ -17,6 +17,7 @@ from tfaudiotl.audio.files import write_audio
 from tfaudiotl.audio.masking import MixUp
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.training.head import FitOptions
+from tfaudiotl.training.options import FineTuneOptions
 from tfaudiotl.training.recipe import TrainingResult, train_classifier
 
 FIT = FitOptions(epochs=15, learning_rate=0.02)
@@ -188,3 +189,11 @@ def test_augmentation_reaches_training_parts_only(folder: Path, stand_in: Path) 
         train(clips, stand_in, augment=[MixUp()])
     with pytest.raises(ValueError, match="copies=0"):
         train(clips, stand_in, augment=True, copies=0)
+
+
+def test_what_auto_means_is_what_is_recorded() -> None:
+    for options in (FitOptions(), FineTuneOptions()):
+        assert options.applied(multi_label=False).class_weight == "balanced"
+        assert options.applied(multi_label=True).class_weight is None
+    assert FitOptions(sampling="balanced").applied(multi_label=False).class_weight is None
+    assert FineTuneOptions(class_weight="balanced").applied(multi_label=True).class_weight == "balanced"

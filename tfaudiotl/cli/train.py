@@ -51,7 +51,10 @@ def train(
         int, typer.Option(min=1, help="Number of epochs without a better validation loss before stopping.")
     ] = 5,
     augment: Annotated[bool, typer.Option("--augment", help="Train on changed versions of the clips too.")] = False,
-    balance: Annotated[bool, typer.Option(help="Give rare classes more weight.")] = True,
+    balance: Annotated[
+        bool | None,
+        typer.Option(help="Give rare classes more weight; left out: if each clip has one class.", show_default=False),
+    ] = None,
     val: Annotated[float, typer.Option(help="Share of the clips that is held out when there are no folds.")] = 0.2,
     folds: Annotated[int | None, typer.Option(min=2, help="Number of folds to cross-validate with.")] = None,
     label_pattern: LabelPattern = None,
@@ -118,7 +121,7 @@ def train(
         batch_size=batch_size,
         learning_rate=learning_rate,
         patience=patience,
-        class_weight="balanced" if balance else None,
+        class_weight="auto" if balance is None else "balanced" if balance else None,
         seed=seed,
     )
     tuning = None
@@ -134,7 +137,7 @@ def train(
             gradual=gradual,
             label_smoothing=label_smoothing,
             focal_gamma=focal,
-            class_weight="balanced" if balance else None,
+            class_weight="auto" if balance is None else "balanced" if balance else None,
             seed=seed,
         )
     try:
