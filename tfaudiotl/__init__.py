@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from tfaudiotl.training.compare import Comparison, Strategy, compare_strategies
     from tfaudiotl.training.devices import several_hosts, strategy
     from tfaudiotl.training.distill import Distilled, DistillOptions, distill
+    from tfaudiotl.training.embedded import embedded, head_model
     from tfaudiotl.training.fine_tune import fine_tune
     from tfaudiotl.training.head import FitOptions
     from tfaudiotl.training.mixing import MixOptions
@@ -134,6 +135,8 @@ _LAZY = {
     "SearchSpace": "training.tune",
     "tune": "training.tune",
     "FineTuneOptions": "training.options",
+    "embedded": "training.embedded",
+    "head_model": "training.embedded",
     "fine_tune": "training.fine_tune",
     "FitOptions": "training.head",
     "train_classifier": "training.recipe",

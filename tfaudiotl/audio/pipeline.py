@@ -101,9 +101,7 @@ def make_dataset(
         ValueError: An argument is out of range, or there are no clips.
     """
     rate = check_rate("sample_rate", sample_rate)
-    window = _check(clips, batch_size, window_seconds, on_error)
-    samples = max(1, math.ceil(window * rate - 1e-3))  # durations are rounded fractions
-    rows = clips.windows(window)
+    rows, samples = check_rows(clips, batch_size, window_seconds, on_error, rate)
     if drop_remainder and len(rows) < batch_size:
         raise ValueError(f"batch_size={batch_size} with drop_remainder=True leaves nothing of {len(rows)} rows")
     if shard is not None:
@@ -122,7 +120,7 @@ def make_dataset(
     if in_graph("python" if on_error == "skip" else decoder, rows, rate):
         reader.decoder = GraphDecoder(rows, samples, rate)
     if in_memory:
-        numbers = _order(rows, shuffle, seed, balance, repeat)
+        numbers = row_order(rows, shuffle, seed, balance, repeat)
         numbers = numbers.batch(batch_size, drop_remainder=drop_remainder)
         dataset = _from_memory(reader, numbers, parallel, in_order=not (shuffle or balance or repeat))
     else:
@@ -135,7 +133,7 @@ def make_dataset(
     return dataset.with_options(options).prefetch(2)
 
 
-def _order(rows: Clips, shuffle: bool, seed: int, balance: bool, repeat: bool = False) -> tf.data.Dataset:
+def row_order(rows: Clips, shuffle: bool, seed: int, balance: bool = False, repeat: bool = False) -> tf.data.Dataset:
     """Numbers of rows, epoch after epoch."""
     count = len(rows)
     if balance:
@@ -178,7 +176,7 @@ def _row_by_row(
 ) -> tf.data.Dataset:
     count = len(reader.rows)
     # Rows' numbers are shuffled, which costs nothing, unless decoded rows are kept, which fixes their order.
-    dataset = _order(reader.rows, shuffle and not cache, seed, balance)
+    dataset = row_order(reader.rows, shuffle and not cache, seed, balance)
     dataset = dataset.map(reader.read, num_parallel_calls=parallel, deterministic=True)
     if reader.skip:  # only then: a filter hides the number of batches from Keras's progress bar
         dataset = dataset.filter(lambda usable, *_: usable)
@@ -273,8 +271,10 @@ class _Reader:
         logger.warning("skipped %s", error)
 
 
-def _check(clips: Clips, batch_size: Any, window_seconds: float | None, on_error: str) -> float:
-    """Raises ValueError for arguments out of range; returns the window in seconds."""
+def check_rows(
+    clips: Clips, batch_size: Any, window_seconds: float | None, on_error: str, sample_rate: int
+) -> tuple[Clips, int]:
+    """The rows that clips become in a dataset, and the samples of each; ValueError for arguments out of range."""
     if len(clips) == 0:
         raise ValueError("clips is empty: there is nothing to make batches of")
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
@@ -283,4 +283,6 @@ def _check(clips: Clips, batch_size: Any, window_seconds: float | None, on_error
         raise ValueError(f'on_error={on_error!r}: expected "raise" or "skip"')
     if window_seconds is not None and not 0 < window_seconds < math.inf:
         raise ValueError(f"window_seconds={window_seconds!r}: expected a number of seconds over 0, or None")
-    return window_seconds if window_seconds is not None else min(float(clips.durations.max()), MAX_WINDOW_SECONDS)
+    window = window_seconds if window_seconds is not None else min(float(clips.durations.max()), MAX_WINDOW_SECONDS)
+    samples = max(1, math.ceil(window * sample_rate - 1e-3))  # durations are rounded fractions
+    return clips.windows(window), samples

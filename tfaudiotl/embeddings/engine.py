@@ -264,6 +264,7 @@ def embed_clips(
     on_error: str = "raise",
     check: Callable[[int, str, np.ndarray], None] | None = None,
     progress: OnProgress = ignore,
+    samples: int | None = None,
 ) -> ClipEmbeddings:
     """Decodes each clip once and runs it through the network once.
 
@@ -274,6 +275,8 @@ def embed_clips(
             they are left out and listed.
         check: called with row, path and waveform, in threads; raises AudioError for what must not be used.
         progress: called after each clip.
+        samples: zeros are put behind shorter clips up to this length, and their patches are computed as well; None:
+            zeros at a clip's end make no patches.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
@@ -282,7 +285,7 @@ def embed_clips(
         waveform = clips.load(row, sample_rate=network.frontend.spec.sample_rate)
         if check:
             check(row, clips.paths[row], waveform)
-        return waveform
+        return waveform if samples is None else np.pad(waveform[:samples], (0, max(0, samples - len(waveform))))
 
     start = perf_counter()
     kept: list[int] = []
@@ -290,7 +293,7 @@ def embed_clips(
     skipped: list[AudioError] = []
     expected = int(clips.durations.sum() / network.frontend.spec.patch_hop_seconds)
     jobs = (partial(load, row) for row in range(len(clips)))
-    for row, result in enumerate(network.run_jobs(jobs, expected_patches=expected)):
+    for row, result in enumerate(network.run_jobs(jobs, trim=samples is None, expected_patches=expected)):
         progress(Progress("Computing embeddings", row + 1, len(clips)))
         if isinstance(result, AudioError):
             skipped.append(result)
