@@ -71,7 +71,7 @@ def test_the_head_is_compiled_as_the_model_is() -> None:
 
 def test_weights_and_windows_are_those_of_the_dataset(clips: tl.Clips) -> None:
     model = build()
-    table = tl.Clips.from_files(clips.paths, [label[0] for label in clips.labels], weights=np.arange(12.0))
+    table = tl.Clips.from_files(clips.paths, [label[0] for label in clips.labels], weights=list(map(float, range(12))))
     rows = list(tl.embedded(model, table, window_seconds=0.5, batch_size=7, drop_remainder=True))
     expected = list(table.dataset(window_seconds=0.5, batch_size=7, drop_remainder=True))
     assert len(rows) == len(expected) > 2
