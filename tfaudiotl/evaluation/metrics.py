@@ -377,7 +377,7 @@ def evaluate_scores(
     *,
     class_names: Sequence[str],
     multi_label: bool = False,
-    threshold: float | Sequence[float] = 0.5,
+    threshold: npt.ArrayLike = 0.5,
     names: Sequence[str] = (),
     groups: Sequence[Hashable] | None = None,
     sound: Sound | None = None,
@@ -417,7 +417,8 @@ def evaluate_scores(
     if len(score_matrix) != len(target_matrix):
         raise ValueError(f"scores has {len(score_matrix)} rows and targets {len(target_matrix)}; give as many")
     check_targets(target_matrix, one_hot=not multi_label)
-    if np.shape(threshold) not in ((), (len(class_names),)) or not np.isfinite(threshold).all():
+    levels = np.asarray(threshold)
+    if levels.dtype.kind not in "fiu" or levels.shape not in ((), (len(class_names),)) or not np.isfinite(levels).all():
         raise ValueError(
             f"threshold={threshold}; give a finite number, such as 0.5 for probabilities, or one for each class"
         )
@@ -436,7 +437,7 @@ def evaluate_scores(
         scores=score_matrix,
         targets=target_matrix,
         names=tuple(str(name) for name in names),
-        threshold=tuple(map(float, threshold)) if isinstance(threshold, Sequence) else float(threshold),
+        threshold=tuple(map(float, levels)) if levels.ndim else float(levels),
         groups=None if groups is None else tuple(groups),
         sound=sound,
     )

@@ -75,10 +75,12 @@ def choose_threshold(
 
 
 def _counts(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Candidates from above all scores down to the lowest, with the hits and false alarms at or above each."""
+    """Candidates from above all scores down to the lowest, none over 1 for scores of at most 1, with the hits and false alarms at or above each."""
     levels = np.unique(scores)[::-1]
     middles = (levels[:-1] + levels[1:]) / 2
-    candidates = np.concatenate([[np.nextafter(levels[0], np.inf)], middles, levels[-1:]])
+    # Above all scores, unless that were above 1, where no threshold of a score lies.
+    above_all = [] if levels[0] == 1 else [np.nextafter(levels[0], np.inf)]
+    candidates = np.concatenate([above_all, middles, levels[-1:]])
     order = np.sort(scores[truth == 1]), np.sort(scores[truth == 0])
     above = [len(part) - np.searchsorted(part, candidates, side="left") for part in order]
     return candidates, above[0], above[1]
@@ -124,4 +126,7 @@ def with_thresholds(evaluation: Evaluation, thresholds: Mapping[str, Threshold |
     if set(thresholds) != set(evaluation.class_names):
         raise ValueError(f"thresholds are for {sorted(thresholds)}; the classes are {sorted(evaluation.class_names)}")
     found = [thresholds[name] for name in evaluation.class_names]
-    return replace(evaluation, threshold=tuple(t.value if isinstance(t, Threshold) else float(t) for t in found))
+    values = tuple(t.value if isinstance(t, Threshold) else float(t) for t in found)
+    if not np.isfinite(values).all():
+        raise ValueError(f"thresholds={dict(zip(evaluation.class_names, values, strict=True))}: allowed are finite numbers")
+    return replace(evaluation, threshold=values)

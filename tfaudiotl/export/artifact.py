@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -17,14 +17,21 @@ from tfaudiotl.audio.files import SAMPLE_RATE
 from tfaudiotl.audio.waveform import trim_padding
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.frontend import LogMelSpec, PatchGrid, WindowSpec, spec_from
-from tfaudiotl.backbones.scores import ClassScores, class_names_of
+from tfaudiotl.backbones.scores import (
+    ClassScores,
+    check_background,
+    class_names_of,
+    class_thresholds,
+    decisions_of,
+    scores_layer,
+)
 from tfaudiotl.errors import WeightsError
 from tfaudiotl.export.convert import known_frontend, takes_patches, timeline_window
-from tfaudiotl.export.metadata import Metadata, read_metadata
+from tfaudiotl.export.metadata import Metadata, label_lines, read_metadata
 from tfaudiotl.export.quantize import decode, encode
 from tfaudiotl.models import layers as _layers  # noqa: F401 - registers them with Keras
 
-FRONTEND_ASSET = "frontend.json"  # of a SavedModel: its front-end's numbers, and its window
+FRONTEND_ASSET = "frontend.json"  # of a SavedModel: its front-end's numbers, its window, thresholds and background
 RATE_ASSET = "sample_rate.txt"  # Hz, of the waveforms that a SavedModel's signatures take
 WINDOW_SECONDS = 0.975  # of a timeline, where the model leaves the choice and nothing says how much it takes
 
@@ -41,9 +48,10 @@ class Artifact:
         sample_rate: Hz.
         scores: function from ``(batch, samples)`` float32 to ``(batch, classes)`` float32. A model of patches
             has its front-end in here.
-        score_threshold: below which scores are not worth reporting, where the file says so.
+        score_threshold: below which scores are not worth reporting, where the file says so: one, or one for each class.
         grid: where the patches lie that clips are cut on; see ``clip_grid``.
         window: samples of a timeline's window, where nobody says otherwise.
+        background: the class that is never an event, where the file says so.
     """
 
     path: str
@@ -52,9 +60,10 @@ class Artifact:
     samples: int | None
     sample_rate: int
     scores: Callable[[np.ndarray], np.ndarray]
-    score_threshold: float | None = None
+    score_threshold: float | tuple[float, ...] | None = None
     grid: PatchGrid = field(default_factory=lambda: WindowSpec(window=1, hop=1))
     window: int = 0
+    background: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "grid", clip_grid(self.grid, self.samples, self.sample_rate))
@@ -105,9 +114,27 @@ def open_artifact(
     path = Path(model)
     if path.is_dir():
         return _from_saved_model(path, class_names)
-    if path.suffix == ".tflite":
+    if path.suffix.lower() == ".tflite":
         return _from_tflite(path, class_names, num_threads)
     return _from_keras(load_model(path), str(path), class_names)
+
+
+def _with_decisions(artifact: Artifact, told: Mapping[str, Any], own: Sequence[str]) -> Artifact:
+    """With the thresholds and the background class that a file of the classes ``own`` carries.
+
+    The caller may have other names for its outputs; the order is the same.
+    """
+    names = artifact.class_names
+    changes: dict[str, Any] = {}
+    try:
+        if told.get("thresholds"):
+            changes["score_threshold"] = class_thresholds(told["thresholds"], names)
+        if told.get("background") is not None:
+            check_background(told["background"], own)
+            changes["background"] = names[list(own).index(told["background"])]
+    except (TypeError, ValueError, IndexError) as error:
+        raise WeightsError(f"model={artifact.path!r}: its thresholds or background cannot be used: {error}") from error
+    return replace(artifact, **changes)
 
 
 def _from_keras(model: keras.Model, path: str, class_names: Sequence[str] | None) -> Artifact:
@@ -115,6 +142,11 @@ def _from_keras(model: keras.Model, path: str, class_names: Sequence[str] | None
     names = tuple(class_names) if class_names is not None else class_names_of(model) if classifier else ()
     if classifier:
         _check_labels(path, names, model.output_shape[-1])
+    layer = scores_layer(model)
+    return _with_decisions(_keras_form(model, path, names), decisions_of(model), layer.class_names if layer else ())
+
+
+def _keras_form(model: keras.Model, path: str, names: tuple[str, ...]) -> Artifact:
     run = _traced(model)
     if takes_patches(model):
         spec = _patch_frontend(path, known_frontend(model))
@@ -189,7 +221,9 @@ def _from_saved_model(path: Path, class_names: Sequence[str] | None) -> Artifact
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
         raise WeightsError(f"model={str(path)!r}: no SavedModel with a serving_default signature: {error}") from error
     assets = path / "assets"
-    names = class_names if class_names is not None else _read_labels(assets / "labels.txt")
+    labels = assets / "labels.txt"
+    own = _read_labels(labels) if class_names is None or labels.is_file() else ()
+    names = tuple(class_names) if class_names is not None else own
     rate, frontend = assets / RATE_ASSET, assets / FRONTEND_ASSET  # not in files of earlier versions
     sample_rate = int(rate.read_text(encoding="utf-8")) if rate.is_file() else SAMPLE_RATE
     told = json.loads(frontend.read_text(encoding="utf-8")) if frontend.is_file() else {}
@@ -206,11 +240,13 @@ def _from_saved_model(path: Path, class_names: Sequence[str] | None) -> Artifact
     if len(spec.shape) > 2:
         known = _patch_frontend(where, known)
         run = _with_frontend(scores, known)
-        return Artifact(where, "saved_model", tuple(names), known.min_samples, known.sample_rate, run, grid=known)
+        form = Artifact(where, "saved_model", names, known.min_samples, known.sample_rate, run, grid=known)
+        return _with_decisions(form, told, own)
     grid = known or clip_grid(None, samples, sample_rate)
     run = _over_patches(scores, grid)
     window = told.get("window", 0)
-    return Artifact(where, "saved_model", tuple(names), samples, sample_rate, run, grid=grid, window=window)
+    form = Artifact(where, "saved_model", names, samples, sample_rate, run, grid=grid, window=window)
+    return _with_decisions(form, told, own)
 
 
 def _from_tflite(path: Path, class_names: Sequence[str] | None, num_threads: int | None) -> Artifact:
@@ -225,6 +261,7 @@ def _from_tflite(path: Path, class_names: Sequence[str] | None, num_threads: int
     metadata = read_metadata(content) or Metadata()
     beside = [path.with_suffix(".txt"), path.parent / "labels.txt"]
     settings = metadata.settings
+    decided = {"thresholds": metadata.thresholds, "background": metadata.background}
     if class_names is not None:
         names = tuple(class_names)
     elif metadata.labels:
@@ -239,9 +276,11 @@ def _from_tflite(path: Path, class_names: Sequence[str] | None, num_threads: int
     if len(taken["shape"]) > 2:
         known = _patch_frontend(where, known)
         run = _with_frontend(interpreters.scores, known)
-        return Artifact(where, "tflite", names, known.min_samples, known.sample_rate, run, threshold, known)
+        form = Artifact(where, "tflite", names, known.min_samples, known.sample_rate, run, threshold, known)
+        return _with_decisions(form, decided, metadata.labels or names)
     grid = known or clip_grid(None, samples, rate)
-    return Artifact(where, "tflite", names, samples, rate, interpreters.scores, threshold, grid)
+    form = Artifact(where, "tflite", names, samples, rate, interpreters.scores, threshold, grid)
+    return _with_decisions(form, decided, metadata.labels or names)
 
 
 class _Interpreters:
@@ -292,7 +331,7 @@ def _spec_of(path: str, settings: Any) -> LogMelSpec | WindowSpec | None:
 def _read_labels(*candidates: Path) -> tuple[str, ...]:
     for path in candidates:
         if path.is_file():
-            return tuple(path.read_text(encoding="utf-8").splitlines())
+            return label_lines(path.read_bytes())
     looked = ", ".join(str(path) for path in candidates)
     raise WeightsError(f"no class names: looked for {looked}; pass class_names=, or put the labels there")
 

@@ -19,6 +19,7 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import number_types
 from flatbuffers.table import Table
 
+from tfaudiotl.backbones.scores import check_background, class_thresholds
 from tfaudiotl.errors import ExportError
 from tfaudiotl.export.flatbuffer import Graph
 
@@ -43,7 +44,11 @@ class Metadata:
         locales: the labels in other languages: "de" -> names in the same order.
         sample_rate: Hz.
         channels: of the sound.
-        score_threshold: scores below it are not reported, or None.
+        score_threshold: scores below it are not reported, or None. One for all classes, which MediaPipe reads too.
+        thresholds: the score from which each class is heard: a mapping from class name to score, such as
+            ``choose_thresholds`` gives (other classes: 0.5), or one for each label in their order; None without. In
+            ``tfaudiotl.json``, since the format has no place for it.
+        background: the label that is no sound of interest, or None; likewise.
         settings: further facts, JSON-ready; ``tfaudiotl.json`` in the file.
     """
 
@@ -57,6 +62,8 @@ class Metadata:
     sample_rate: int = 16_000
     channels: int = 1
     score_threshold: float | None = None
+    thresholds: Mapping[str, Any] | Sequence[Any] | None = None
+    background: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -65,8 +72,23 @@ class Metadata:
                 raise ValueError(f"locales[{locale!r}]: {len(names)} names for {len(self.labels)} labels")
         if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
             raise ValueError(f"score_threshold={self.score_threshold!r}: allowed are None and 0 to 1")
+        if self.thresholds is not None:
+            names = self.labels or (tuple(self.thresholds) if isinstance(self.thresholds, Mapping) else ())
+            class_thresholds(self.thresholds, names or range(len(self.thresholds)), "thresholds")
+        if self.background is not None and self.labels:
+            check_background(self.background, self.labels)
         if any("\n" in name for name in self.labels):
             raise ValueError("labels: a name with a line break cannot be kept in a list of lines")
+
+
+    def all_settings(self) -> dict[str, Any]:
+        """``settings`` with the thresholds, in the labels' order, and the background: what ``tfaudiotl.json`` holds."""
+        own: dict[str, Any] = {}
+        if self.thresholds is not None:
+            own["thresholds"] = list(class_thresholds(self.thresholds, self.labels, "thresholds"))
+        if self.background is not None:
+            own["background"] = check_background(self.background, self.labels)
+        return {**self.settings, **own}
 
 
 def write_metadata(content: bytes, metadata: Metadata) -> bytes:
@@ -93,8 +115,8 @@ def write_metadata(content: bytes, metadata: Metadata) -> bytes:
 
 def _with_files(content: bytes, metadata: Metadata) -> bytes:
     files = {_labels_file(locale): "".join(f"{name}\n" for name in names) for locale, names in _all_labels(metadata)}
-    if metadata.settings:
-        files[SETTINGS] = json.dumps(dict(metadata.settings), indent=1)
+    if settings := metadata.all_settings():
+        files[SETTINGS] = json.dumps(settings, indent=1)
     if not files:
         return content
     archive = io.BytesIO(content)
@@ -130,7 +152,7 @@ def _packed(metadata: Metadata, graph: Graph) -> bytes:
     texts = {0: metadata.name, 1: metadata.description, 2: metadata.version, 4: metadata.author, 5: metadata.license}
     fields = {place: ("table", b.CreateString(text)) for place, text in texts.items() if text}
     fields[3] = ("table", _vector(b, [subgraph]))
-    if metadata.settings:
+    if metadata.all_settings():
         settings = _associated(b, SETTINGS, "Settings of tfaudiotl.", 1, "")
         fields[6] = ("table", _vector(b, [settings]))
     fields[7] = ("table", b.CreateString(_PARSER))
@@ -207,6 +229,12 @@ def read_metadata(content: bytes) -> Metadata | None:
     return None
 
 
+def label_lines(content: bytes) -> tuple[str, ...]:
+    """Class names of a file with one on each line; a line ends with a line feed, and nothing else parts names."""
+    text = content.decode("utf-8").removesuffix("\n")
+    return tuple(line.removesuffix("\r") for line in text.split("\n")) if text else ()
+
+
 def read_files(content: bytes) -> dict[str, bytes]:
     """The files packed behind a model; none if there is no archive."""
     try:
@@ -223,12 +251,13 @@ def _unpacked(data: bytes, files: dict[str, bytes]) -> Metadata:
     labels: dict[str, tuple[str, ...]] = {}
     for file in given[0].tables(6) if given else []:
         if file.number(2, number_types.Int8Flags) == _AXIS_LABELS and file.text(0) in files:
-            labels[file.text(3)] = tuple(files[file.text(0)].decode("utf-8").splitlines())
+            labels[file.text(3)] = label_lines(files[file.text(0)])
     content = taken[0].table(3) if taken else None
     audio = content.table(1) if content and content.number(0, number_types.Uint8Flags) == _AUDIO else None
     units = [unit for unit in (given[0].tables(4) if given else []) if _is_threshold(unit)]
     options = units[0].table(1) if units else None
     first = next(iter(labels.values()), ())
+    told = json.loads(files[SETTINGS]) if SETTINGS in files else {}
     return Metadata(
         name=root.text(0),
         description=root.text(1),
@@ -240,7 +269,9 @@ def _unpacked(data: bytes, files: dict[str, bytes]) -> Metadata:
         sample_rate=audio.number(0, number_types.Uint32Flags) if audio else 16_000,
         channels=audio.number(1, number_types.Uint32Flags) if audio else 1,
         score_threshold=options.number(0, number_types.Float32Flags) if options else None,
-        settings=json.loads(files[SETTINGS]) if SETTINGS in files else {},
+        thresholds=told.pop("thresholds", None),
+        background=told.pop("background", None),
+        settings=told,
     )
 
 

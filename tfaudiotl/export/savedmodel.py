@@ -16,7 +16,7 @@ from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.waveform import FAINTEST, own_window
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.hub import HubEmbedding
-from tfaudiotl.backbones.scores import class_names_of
+from tfaudiotl.backbones.scores import class_names_of, decisions_of
 from tfaudiotl.export.artifact import FRONTEND_ASSET, RATE_ASSET, clip_grid
 from tfaudiotl.export.convert import frontend_spec, over_patches, takes_patches, timeline_window
 from tfaudiotl.models.builder import clip_embedding_model
@@ -94,7 +94,7 @@ def export_saved_model(model: keras.Model, path: str | Path, *, overwrite: bool 
     ``embed``, to ``embedding (batch, dim)``; and ``classify_file_bytes``, from ``wav (batch,)``, the bytes of
     16-bit PCM WAV files at the model's own rate (TensorFlow has no resampler; any number of channels), to
     ``scores``. The class names are the asset ``labels.txt``, one per line; the rate in Hz is ``sample_rate.txt``, the
-    front-end's numbers are ``frontend.json``. Batch norms are folded into the convolutions (``fold_batch_norm``).
+    front-end's numbers, thresholds and the background class are ``frontend.json``. Batch norms are folded into the convolutions (``fold_batch_norm``).
 
     Args:
         model: a classifier from ``build_classifier``.
@@ -114,7 +114,7 @@ def export_saved_model(model: keras.Model, path: str | Path, *, overwrite: bool 
         rate = Path(scratch) / RATE_ASSET
         spec = frontend_spec(model) if takes_patches(model) else grid_of_model(model)
         rate.write_text(f"{spec.sample_rate if spec else SAMPLE_RATE}\n", encoding="utf-8")
-        numbers: dict[str, Any] = {"frontend": asdict(spec)} if spec else {}
+        numbers: dict[str, Any] = decisions_of(model) | ({"frontend": asdict(spec)} if spec else {})
         if spec and not takes_patches(model):
             numbers["window"] = timeline_window(model)
         frontend = Path(scratch) / FRONTEND_ASSET

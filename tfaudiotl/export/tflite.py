@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.frontend import LogMelSpec
-from tfaudiotl.backbones.scores import class_names_of
+from tfaudiotl.backbones.scores import class_names_of, decisions_of
 from tfaudiotl.errors import ExportError
 from tfaudiotl.export.artifact import clip_grid
 from tfaudiotl.export.audit import audit_content, check_audit
@@ -55,6 +56,7 @@ def export_tflite(
     frontend: str = "fft",
     samples: int | None = None,
     metadata: Metadata | None = None,
+    thresholds: Mapping[str, Any] | Sequence[Any] | None = None,
     c_array: bool = False,
     overwrite: bool = False,
 ) -> Path:
@@ -83,6 +85,8 @@ def export_tflite(
             backbone hears at once (YAMNet: 15,600, 0.975 s), or where the head hears a clip's patches together those of
             10 s (YAMNet: 161,520).
         metadata: what the file says of itself; None fills in the model's name, labels and sample rate.
+        thresholds: the score from which each class is heard, by name or in output order, for the file in place of the
+            model's own (``set_thresholds``); ``Metadata.thresholds``.
         c_array: also write NAME.h and NAME.cc, the file as an array for firmware.
         overwrite: replace existing files, report and C source too; ``path`` stays whole until the new one is complete.
 
@@ -103,11 +107,13 @@ def export_tflite(
     check_replaceable(path, overwrite=overwrite)
     for companion in _companions(Path(path), report=verify is not None, c_array=c_array):
         check_replaceable(companion, overwrite=overwrite)
+    facts = _filled(metadata, model, input)
+    if thresholds is not None:
+        facts = replace(facts, thresholds=thresholds)
     plain = float_content(model, input=input, samples=samples, frontend=frontend)
     _check_operators(model, plain, quantize)
     done = _quantized(model, plain, quantize, input, calibrate, samples)
     slim = plain if quantize is None else drop_fill(done.content)
-    facts = _filled(metadata, model, input)
     content = write_metadata(slim, facts)
     audit = audit_content(content, Path(path).name)
     check_audit(audit, quantize=quantize, patches=input == "patches")
@@ -221,12 +227,20 @@ def _filled(metadata: Metadata | None, model: keras.Model, input: str) -> Metada
         **({"frontend": asdict(spec)} if spec else {}),
         **given.settings,
     }
+    decisions = decisions_of(model)
+    thresholds, background = given.thresholds, given.background
+    if thresholds is None and given.score_threshold is None:
+        thresholds = decisions.get("thresholds")
+    if background is None and "background" in decisions:
+        background = labels[class_names_of(model).index(decisions["background"])]  # labels may be other names
     heard = f"Hears {len(labels)} classes of sound." if labels else "Turns sound into an embedding."
     return replace(
         given,
         name=given.name or model.name,
         description=given.description or f"{heard} Made with tfaudiotl.",
         labels=tuple(labels),
+        thresholds=thresholds,
+        background=background,
         sample_rate=spec.sample_rate if spec else given.sample_rate,
         settings=settings,
     )

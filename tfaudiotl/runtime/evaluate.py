@@ -11,6 +11,7 @@ from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.splits import shared_units
+from tfaudiotl.backbones.scores import THRESHOLD
 from tfaudiotl.embeddings.engine import map_ahead
 from tfaudiotl.errors import AudioError
 from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
@@ -35,8 +36,9 @@ def evaluate(
         progress: called after each clip.
 
     Returns:
-        An ``Evaluation``; clips' names are their paths. Its report plays the clips themselves, and draws whole
-        recordings or groups for the accuracy's interval.
+        An ``Evaluation``; clips' names are their paths. With several labels it is decided by the thresholds that the
+        file carries (``set_thresholds``), else by 0.5. Its report plays the clips themselves, and draws whole recordings
+        or groups for the accuracy's interval.
 
     Raises:
         ValueError: the clips have classes which the model does not.
@@ -74,11 +76,13 @@ def evaluate(
     for place, row in enumerate(rows):
         targets[place, [column[label] for label in clips.labels[row]]] = 1
     read = clips[rows]
+    own = predictor.artifact.score_threshold
     return evaluate_scores(
         np.stack(scores),
         targets,
         class_names=names,
         multi_label=clips.multi_label,
+        threshold=THRESHOLD if own is None else own,
         names=read.paths,
         groups=shared_units(read),
         sound=lambda row: (read.load(row), SAMPLE_RATE),

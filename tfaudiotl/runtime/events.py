@@ -6,11 +6,13 @@ One state machine serves files and streams, so that both give the same events.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
+from tfaudiotl.backbones.scores import THRESHOLD, check_background, class_thresholds
 
 
 @dataclass(frozen=True)
@@ -35,30 +37,54 @@ class EventOptions:
     """What counts as an event.
 
     Attributes:
-        threshold: a class begins to be heard at this score, in [0, 1].
-        release: and ceases below this one, at most ``threshold``; None: the same (no hysteresis).
+        threshold: a class begins to be heard at this score, in [0, 1]: one for all; or a mapping from class name to
+            score, such as ``choose_thresholds`` gives (other classes: 0.5); or one for each class in their order.
+        release: and ceases below this one, at most ``threshold``: likewise one for all or for each; a class that a
+            mapping lacks, and every class with None, ceases below its threshold (no hysteresis).
         smoothing: scores are averaged over so many windows, an odd number; 1 for none.
         min_duration: seconds; shorter events are dropped, after gaps are closed.
         min_gap: seconds; two events of a class with less between them are one.
+        background: a class that is never an event, or None.
     """
 
-    threshold: float = 0.5
-    release: float | None = None
+    threshold: float | Mapping[str, Any] | Sequence[Any] = THRESHOLD
+    release: float | Mapping[str, Any] | Sequence[Any] | None = None
     smoothing: int = 1
     min_duration: float = 0.0
     min_gap: float = 0.0
+    background: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold={self.threshold!r}: allowed is 0 to 1")
-        if self.release is not None and not 0 <= self.release <= self.threshold:
-            raise ValueError(f"release={self.release!r}: allowed is 0 to threshold={self.threshold}")
+        for name in ("threshold", "release"):  # what needs no names of classes is checked here, the rest by ``scores``
+            value = getattr(self, name)
+            if value is not None:
+                class_thresholds(value, tuple(value) if hasattr(value, "__len__") else ("",), name)
+        if isinstance(self.threshold, (int, float)) and isinstance(self.release, (int, float)):
+            self.scores(("",))
         if not isinstance(self.smoothing, int) or self.smoothing < 1 or self.smoothing % 2 == 0:
             raise ValueError(f"smoothing={self.smoothing!r}: allowed are odd numbers of windows: 1, 3, 5 ...")
         for name in ("min_duration", "min_gap"):
             value = getattr(self, name)
             if not np.isfinite(value) or value < 0:
                 raise ValueError(f"{name}={value!r}: a number of seconds, 0 or more")
+
+    def scores(self, class_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Where each class begins and where it ceases, float64 ``(classes,)`` each.
+
+        Raises:
+            ValueError: a class that is not there, another number of thresholds than of classes, or a release above its
+                class's threshold.
+        """
+        begin = class_thresholds(self.threshold, class_names)
+        release: Any = begin if self.release is None else self.release
+        if isinstance(release, Mapping):
+            release = {**dict(zip(class_names, begin, strict=True)), **release}
+        cease = class_thresholds(release, class_names, "release")
+        for name, high, low in zip(class_names, begin, cease, strict=True):
+            if low > high:
+                of = f" of class {name!r}" if name else ""
+                raise ValueError(f"release={low!r}: allowed is 0 to threshold={high!r}{of}")
+        return np.array(begin), np.array(cease)
 
 
 @dataclass
@@ -83,7 +109,9 @@ class EventTracker:
 
     def __init__(self, class_names: Sequence[str], options: EventOptions, *, hop: float, window: float):
         self._names, self._options, self._hop, self._window = tuple(class_names), options, hop, window
-        self._release = options.threshold if options.release is None else options.release
+        self._threshold, self._release = options.scores(self._names)
+        background = check_background(options.background, self._names)
+        self._threshold[[name == background for name in self._names]] = np.inf  # never reached
         self._recent: deque[np.ndarray] = deque(maxlen=options.smoothing)
         self._half = options.smoothing // 2
         self._windows = 0  # seen
@@ -120,7 +148,7 @@ class EventTracker:
         smoothed = np.mean([self._recent[place - oldest] for place in range(low, high + 1)], axis=0)
         self._judged += 1
         done = []
-        for column in sorted({*np.flatnonzero(smoothed >= self._options.threshold).tolist(), *self._open}):
+        for column in sorted({*np.flatnonzero(smoothed >= self._threshold).tolist(), *self._open}):
             ended = self._update(column, float(smoothed[column]), index)
             if ended is not None:
                 done.append(ended)
@@ -138,9 +166,9 @@ class EventTracker:
                 del self._open[column]
                 event = None
         if event is None:
-            if score >= self._options.threshold:
+            if score >= self._threshold[column]:
                 self._open[column] = _Open(index, index, score)
-        elif score >= (self._release if event.heard else self._options.threshold):
+        elif score >= (self._release if event.heard else self._threshold)[column]:
             event.last, event.score, event.heard = index, max(event.score, score), True
         else:
             event.heard = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from tfaudiotl.audio.arrays import check_waveform
 from tfaudiotl.audio.files import load_audio
 from tfaudiotl.audio.waveform import frames
+from tfaudiotl.backbones.scores import THRESHOLD, check_background
 from tfaudiotl.errors import AudioError, WeightsError
 from tfaudiotl.export.artifact import Artifact, open_artifact
 from tfaudiotl.export.check import score_clip
@@ -94,12 +95,16 @@ class Predictor:
             hears at once (a patch; 10 s where its head hears a clip's patches together), else 0.975 s.
         hop_seconds: from one window's start to the next's; None: half a window in whole patches of the model (where the
             window is one patch, to the next one: YAMNet's 0.48 s).
-        threshold: a class is heard from this score on, in [0, 1]; None: what the file says, else 0.5.
+        threshold: a class is heard from this score on, in [0, 1]: one for all, or a mapping from class name to score,
+            such as ``choose_thresholds`` gives (other classes: 0.5), or one for each class in output order; None: what
+            the file says, else 0.5.
         class_names: names in output order, for files that do not carry them.
-        release: a class heard ceases below this score, at most ``threshold``; None: at ``threshold``.
+        release: a class heard ceases below this score, at most ``threshold``, likewise; None: at ``threshold``.
         smoothing: scores are averaged over so many windows, an odd number.
         min_duration: seconds; shorter events are dropped.
         min_gap: seconds; events of a class with less between them are joined.
+        background: a class that is never an event; None: the one that the file says, if it does.
+        report_background: give events of that class all the same.
         num_threads: for .tflite files; None: one per core.
 
     Raises:
@@ -113,20 +118,25 @@ class Predictor:
         *,
         window_seconds: float | None = None,
         hop_seconds: float | None = None,
-        threshold: float | None = None,
+        threshold: float | Mapping[str, Any] | Sequence[Any] | None = None,
         class_names: Sequence[str] | None = None,
-        release: float | None = None,
+        release: float | Mapping[str, Any] | Sequence[Any] | None = None,
         smoothing: int = 1,
         min_duration: float = 0.0,
         min_gap: float = 0.0,
+        background: str | None = None,
+        report_background: bool = False,
         num_threads: int | None = None,
     ):
         self.artifact: Artifact = open_artifact(model, class_names=class_names, num_threads=num_threads)
         if not self.artifact.class_names:
             raise WeightsError(f"model={self.artifact.path!r}: gives embeddings, not scores; a classifier is needed")
         if threshold is None:
-            threshold = 0.5 if self.artifact.score_threshold is None else self.artifact.score_threshold
-        self.options = EventOptions(threshold, release, smoothing, min_duration, min_gap)
+            threshold = THRESHOLD if self.artifact.score_threshold is None else self.artifact.score_threshold
+        background = check_background(background, self.class_names) or self.artifact.background
+        background = None if report_background else background
+        self.options = EventOptions(threshold, release, smoothing, min_duration, min_gap, background)
+        self.options.scores(self.class_names)  # refuses thresholds of other classes
         rate, fixed = self.artifact.sample_rate, self.artifact.samples
         if fixed and window_seconds is not None and round(window_seconds * rate) != fixed:
             raise ValueError(f"window_seconds={window_seconds}: {self.artifact.path} takes {fixed / rate} s at a time")
@@ -136,8 +146,8 @@ class Predictor:
         self.hop = step if hop_seconds is None else _samples("hop_seconds", hop_seconds, rate)
 
     @property
-    def threshold(self) -> float:
-        """The score from which a class is heard."""
+    def threshold(self) -> float | Mapping[str, Any] | Sequence[Any]:
+        """The score from which a class is heard: one for all, or for each."""
         return self.options.threshold
 
     @property

@@ -27,7 +27,7 @@ class StreamingClassifier:
             settings are then used.
         sample_rate: of the samples pushed, Hz; other rates than the model's are resampled as they come.
         **options: as for ``Predictor``: ``window_seconds``, ``hop_seconds``, ``threshold``, ``release``,
-            ``smoothing``, ``min_duration``, ``min_gap``, ``class_names``.
+            ``smoothing``, ``min_duration``, ``min_gap``, ``class_names``, ``background``, ``report_background``.
     """
 
     def __init__(self, model: str | Path | keras.Model | Predictor, *, sample_rate: int = 16_000, **options: Any):
