@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tfaudiotl.backbones.pca import vggish_postprocess
     from tfaudiotl.backbones.rawnet2 import RawNet2
     from tfaudiotl.backbones.registry import list_backbones
-    from tfaudiotl.backbones.scores import class_names_of
+    from tfaudiotl.backbones.scores import class_names_of, set_background, set_thresholds
     from tfaudiotl.backbones.vggish import VGGish
     from tfaudiotl.backbones.yamnet import YAMNet, decode_predictions
     from tfaudiotl.backbones.yamnet_mini import YAMNetMini
@@ -105,6 +105,8 @@ _LAZY = {
     "ConvNet": "backbones.convnet",
     "vggish_postprocess": "backbones.pca",
     "class_names_of": "backbones.scores",
+    "set_background": "backbones.scores",
+    "set_thresholds": "backbones.scores",
     "decode_predictions": "backbones.yamnet",
     "list_backbones": "backbones.registry",
     "build_classifier": "models.builder",

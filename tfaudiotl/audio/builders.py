@@ -249,7 +249,8 @@ class ClipBuilders(ClipEdits):
 
         Args:
             directory: The folder; recordings may lie deeper.
-            background: Class of what is not marked, a negative class; None leaves it out.
+            background: Class of what is not marked, a negative class; None leaves it out. Classifiers trained on
+                the clips score it, and never report it as an event.
             background_seconds: Shortest span of that class.
             label_separator: Where a mark holds several labels (multi-label), what is between them.
             label_column: Raven's column of the label; None is a usual one.
@@ -274,7 +275,7 @@ class ClipBuilders(ClipEdits):
         if unmarked and on_error == "raise":
             raise AudioErrors(unmarked, len(set(rows.paths)) + len(unmarked), _SKIP_ADVICE)
         clips = cls._from_rows(rows, class_names, on_error, channels=channels)
-        return replace(clips, skipped=(*unmarked, *clips.skipped))
+        return replace(clips, skipped=(*unmarked, *clips.skipped), background=background)
 
     @classmethod
     def from_parts(cls, *, train: Self, val: Self | None = None, test: Self | None = None) -> Self:
@@ -312,8 +313,8 @@ class ClipBuilders(ClipEdits):
     @classmethod
     def from_saved(cls, path: PathLike) -> Self:
         """Opens a table that ``save`` wrote; the files must still be there."""
-        rows, class_names, multi_label = read_saved(path)
-        return replace(cls._from_rows(rows, class_names, "raise"), multi_label=multi_label)
+        rows, class_names, multi_label, background = read_saved(path)
+        return replace(cls._from_rows(rows, class_names, "raise"), multi_label=multi_label, background=background)
 
     @classmethod
     def from_arrays(

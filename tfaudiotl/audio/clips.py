@@ -45,6 +45,8 @@ class Clips(ClipBuilders):
             ``folds``, ``windows`` or indexing, so that features computed once for that table can be
             picked instead of computed again. Its own row number in a table just built.
         skipped: The sounds left out by ``on_error="skip"``, with their reasons.
+        background: The class that is no sound of interest, declared by ``from_annotations``, or None; classifiers
+            trained on these clips remember it and never report it as an event.
         ignored: Number of files in the folder that are not sound files.
     """
 

@@ -103,6 +103,7 @@ class ClipEdits(ClipTable):
             labels=tuple(own for clips in every for own in clips.labels),
             class_names=tuple(dict.fromkeys(name for clips in every for name in clips.class_names)),
             multi_label=any(clips.multi_label for clips in every),
+            background=next((clips.background for clips in every if clips.background is not None), None),
             source=np.arange(sum(map(len, every))),
             skipped=tuple(error for clips in every for error in clips.skipped),
             ignored=sum(clips.ignored for clips in every),
@@ -140,6 +141,7 @@ class ClipEdits(ClipTable):
             labels=labels,
             class_names=clean_class_names(order, labels),
             multi_label=self.multi_label or any(len(part) != 1 for part in new.values()),
+            background=next(iter(new.get(self.background or "", ())), None),
         )
 
     def balance(self, per_class: int | str = "largest", *, seed: int = 0) -> Self:
@@ -200,12 +202,13 @@ class ClipEdits(ClipTable):
         columns["path"] = [_relative(file, target.parent) for file in self.paths]
         rows = [json.dumps(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
         head = {"format": _SAVED, "class_names": list(self.class_names), "multi_label": self.multi_label}
+        head["background"] = self.background
         text = json.dumps(head)[:-1] + ', "rows": [\n' + ",\n".join(rows) + "\n]}\n"
         write_atomic(target, text)
 
 
-def read_saved(path: str | os.PathLike[str]) -> tuple[Rows, list[str], bool]:
-    """What ``save`` wrote: rows, class names, and whether they are multi-label.
+def read_saved(path: str | os.PathLike[str]) -> tuple[Rows, list[str], bool, str | None]:
+    """What ``save`` wrote: rows, class names, whether they are multi-label, and the background class.
 
     Raises:
         ValueError: It is no such file.
@@ -235,6 +238,7 @@ def read_saved(path: str | os.PathLike[str]) -> tuple[Rows, list[str], bool]:
         ),
         content["class_names"],
         content["multi_label"],
+        content.get("background"),  # not in tables of earlier versions
     )
 
 

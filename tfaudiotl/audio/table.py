@@ -67,10 +67,13 @@ class ClipTable:
     part: NDArray[np.str_] | None = None
     skipped: tuple[AudioError, ...] = ()
     ignored: int = 0
+    background: str | None = None
     _waveforms: Mapping[str, NDArray[np.float32]] | None = None
     _keys: dict[str, Hashable] = field(default_factory=dict)  # of contents, by path; shared with what is taken from it
 
     def __post_init__(self) -> None:
+        if self.background not in self.class_names:  # a part without that class has none
+            object.__setattr__(self, "background", None)
         for column in (
             self.starts,
             self.ends,

@@ -106,8 +106,7 @@ def set_background(model: keras.Model, background: str | None) -> None:
 
 
 def decisions_of(model: keras.Model) -> dict[str, Any]:
-    """What files say beside the class names, JSON-ready, where there are any: "thresholds", in output order, and
-    "background", a class name."""
+    """What files say beside the class names: "thresholds" in output order, and "background"; JSON-ready, if any."""
     layer = scores_layer(model)
     if layer is None:
         return {}
@@ -151,13 +150,12 @@ def class_thresholds(
         if unknown := sorted(set(thresholds) - set(class_names)):
             raise ValueError(f"{argument}: no class is called {', '.join(map(repr, unknown))}; there are {class_names}")
         return tuple(_checked(thresholds.get(name, THRESHOLD), f"{argument}[{name!r}]") for name in class_names)
-    if isinstance(thresholds, (str, bytes)) or not hasattr(thresholds, "__len__"):
+    if isinstance(thresholds, (str, bytes, float, int)) or not hasattr(thresholds, "__len__"):
         return (_checked(thresholds, argument),) * len(class_names)
-    if len(thresholds) != len(class_names):
-        raise ValueError(f"{argument}: {len(thresholds)} thresholds for {len(class_names)} classes")
-    return tuple(
-        _checked(value, f"{argument}[{name!r}]") for value, name in zip(thresholds, class_names, strict=True)
-    )
+    values = list(thresholds)
+    if len(values) != len(class_names):
+        raise ValueError(f"{argument}: {len(values)} thresholds for {len(class_names)} classes")
+    return tuple(_checked(value, f"{argument}[{name!r}]") for value, name in zip(values, class_names, strict=True))
 
 
 def _checked(given: Any, argument: str) -> float:

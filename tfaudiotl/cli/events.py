@@ -13,7 +13,17 @@ import typer
 
 from tfaudiotl.cli.console import command, load_tensorflow, say
 from tfaudiotl.cli.main import app
-from tfaudiotl.cli.options import MinDuration, MinGap, ModelPath, Release, Smoothing, Threshold, positive
+from tfaudiotl.cli.options import (
+    Background,
+    MinDuration,
+    MinGap,
+    ModelPath,
+    Release,
+    ReportBackground,
+    Smoothing,
+    Threshold,
+    positive,
+)
 
 
 class Events(str, Enum):
@@ -39,6 +49,8 @@ def events(
     smoothing: Smoothing = 1,
     min_duration: MinDuration = 0.0,
     min_gap: MinGap = 0.0,
+    background: Background = None,
+    report_background: ReportBackground = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw waveform, spectrogram and timeline into this picture file.")
     ] = None,
@@ -57,6 +69,8 @@ def events(
         smoothing=smoothing,
         min_duration=min_duration,
         min_gap=min_gap,
+        background=background,
+        report_background=report_background,
     )
     say(f"Reading {sound}")
     found = predictor.analyze_file(sound)
@@ -81,6 +95,8 @@ def listen(
     smoothing: Smoothing = 1,
     min_duration: MinDuration = 0.0,
     min_gap: MinGap = 0.0,
+    background: Background = None,
+    report_background: ReportBackground = False,
 ) -> None:
     """Classify live sound: 16-bit mono samples from standard input.
 
@@ -100,6 +116,8 @@ def listen(
         smoothing=smoothing,
         min_duration=min_duration,
         min_gap=min_gap,
+        background=background,
+        report_background=report_background,
     )
     say("Listening to standard input; Ctrl-C ends it")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -43,6 +44,27 @@ def positive(value: float | None) -> float | None:
     if value is not None and not 0 < value < math.inf:
         raise typer.BadParameter(f"{value} is not a number above 0")
     return value
+
+
+def class_scores(text: str | None) -> float | dict[str, float] | None:
+    """A callback of options: one score, or one for each class, from 0 to 1."""
+    if text is None:
+        return None
+    try:
+        if text.lower().endswith(".json"):
+            found = json.loads(Path(text).read_text(encoding="utf-8"))
+            given = {str(name): float(value) for name, value in found.items()}
+        elif "=" in text:
+            pairs = [part.rpartition("=") for part in text.split(",")]
+            given = {name.strip(): float(value) for name, _, value in pairs}
+        else:
+            given = {"": float(text)}
+    except (AttributeError, OSError, TypeError, ValueError) as error:
+        raise typer.BadParameter(f"{text!r}: a number, 'dog=0.4,rain=0.7', or a .json file of such: {error}") from error
+    for value in given.values():
+        if not 0 <= value <= 1:
+            raise typer.BadParameter(f"{value} is not in the range from 0 to 1")
+    return given.get("", given) if set(given) == {""} else given
 
 
 def check_backbone(name: str | None) -> str | None:
@@ -91,12 +113,26 @@ GroupPattern = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Threshold = Annotated[
-    float | None,
-    typer.Option(min=0, max=1, help="Score at which an event begins; the model's own by default, else 0.5."),
+    str | None,
+    typer.Option(
+        callback=class_scores,
+        metavar="SCORES",
+        help="Score at which an event begins: a number, 'dog=0.4,rain=0.7', or a .json file of names and numbers; the "
+        "model's own by default, else 0.5.",
+    ),
 ]
 Release = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Score below which an event ends; the threshold by default.")
+    str | None,
+    typer.Option(
+        callback=class_scores,
+        metavar="SCORES",
+        help="Score below which an event ends, written likewise; the threshold by default.",
+    ),
 ]
+Background = Annotated[
+    str | None, typer.Option(help="Class that is no sound of interest, never an event; the model's own by default.")
+]
+ReportBackground = Annotated[bool, typer.Option("--report-background", help="Show events of the background class too.")]
 Smoothing = Annotated[int, typer.Option(min=1, help="Number of windows to average scores over; odd.")]
 MinDuration = Annotated[float, typer.Option(min=0, help="Shorter events are dropped; seconds.")]
 MinGap = Annotated[float, typer.Option(min=0, help="Events of a class closer than this are joined; seconds.")]

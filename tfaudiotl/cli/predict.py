@@ -15,7 +15,15 @@ import typer
 from tfaudiotl._threads import Progress
 from tfaudiotl.cli.console import command, list_left_out, load_tensorflow, progress_shown, say
 from tfaudiotl.cli.main import app
-from tfaudiotl.cli.options import ModelPath, OnError, OnErrorOption, Threshold, sound_files
+from tfaudiotl.cli.options import (
+    Background,
+    ModelPath,
+    OnError,
+    OnErrorOption,
+    ReportBackground,
+    Threshold,
+    sound_files,
+)
 
 Row = dict[str, Any]
 
@@ -35,6 +43,8 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Number of classes to show per file.")] = 3,
     timeline: Annotated[bool, typer.Option("--timeline", help="Show events with start and end instead.")] = False,
     threshold: Threshold = None,
+    background: Background = None,
+    report_background: ReportBackground = False,
     format: Annotated[Format, typer.Option(help="How results are printed.")] = Format.TABLE,
     on_error: OnErrorOption = OnError.RAISE,
 ) -> None:
@@ -48,7 +58,7 @@ def predict(
     from tfaudiotl.errors import AudioError
     from tfaudiotl.runtime.predictor import Predictor
 
-    predictor = Predictor(model, threshold=threshold)
+    predictor = Predictor(model, threshold=threshold, background=background, report_background=report_background)
     columns = ["file", "start", "end", "label", "score"] if timeline else ["file", "label", "score"]
 
     def rows_of(path: Path) -> list[Row]:

@@ -84,6 +84,9 @@ def train(
     precision: Annotated[
         Literal["float32", "float16", "bfloat16", "auto"], typer.Option(help="In which the network computes.")
     ] = "float32",
+    background: Annotated[
+        str | None, typer.Option(help="The class that is no sound of interest: scored, but never an event.")
+    ] = None,
     seed: Seed = 0,
     on_error: OnErrorOption = OnError.RAISE,
     allow_silence: AllowSilence = False,
@@ -108,12 +111,14 @@ def train(
         on_error=on_error,
     )
     load_tensorflow()
+    from tfaudiotl.backbones.scores import check_background
     from tfaudiotl.errors import ExportError
     from tfaudiotl.training.head import FitOptions
     from tfaudiotl.training.options import FineTuneOptions
     from tfaudiotl.training.precision import set_precision
     from tfaudiotl.workflow import train_folder
 
+    check_background(background, clips.class_names)
     set_precision(precision)
 
     fit = FitOptions(
@@ -156,6 +161,7 @@ def train(
                 on_error=on_error.value,
                 allow_silence=allow_silence,
                 **({"augment": True} if augment else {}),
+                **({"background": background} if background is not None else {}),
                 backbone=backbone,
                 weights=weights,
                 embedding=split_names(embedding),

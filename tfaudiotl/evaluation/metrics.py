@@ -420,7 +420,7 @@ def evaluate_scores(
     levels = np.asarray(threshold)
     if levels.dtype.kind not in "fiu" or levels.shape not in ((), (len(class_names),)) or not np.isfinite(levels).all():
         raise ValueError(
-            f"threshold={threshold}; give a finite number, such as 0.5 for probabilities, or one for each class"
+            f"threshold={threshold!r}; give a finite number, such as 0.5 for probabilities, or one for each class"
         )
     if isinstance(names, str) or len(names) not in (0, len(score_matrix)):
         raise ValueError(

@@ -75,7 +75,7 @@ def choose_threshold(
 
 
 def _counts(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Candidates from above all scores down to the lowest, none over 1 for scores of at most 1, with the hits and false alarms at or above each."""
+    """Candidates from above all scores down to the lowest, with the hits and false alarms at or above each."""
     levels = np.unique(scores)[::-1]
     middles = (levels[:-1] + levels[1:]) / 2
     # Above all scores, unless that were above 1, where no threshold of a score lies.
@@ -128,5 +128,7 @@ def with_thresholds(evaluation: Evaluation, thresholds: Mapping[str, Threshold |
     found = [thresholds[name] for name in evaluation.class_names]
     values = tuple(t.value if isinstance(t, Threshold) else float(t) for t in found)
     if not np.isfinite(values).all():
-        raise ValueError(f"thresholds={dict(zip(evaluation.class_names, values, strict=True))}: allowed are finite numbers")
+        raise ValueError(
+            f"thresholds={dict(zip(evaluation.class_names, values, strict=True))}: allowed are finite numbers"
+        )
     return replace(evaluation, threshold=values)

@@ -73,13 +73,11 @@ class Metadata:
         if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
             raise ValueError(f"score_threshold={self.score_threshold!r}: allowed are None and 0 to 1")
         if self.thresholds is not None:
-            names = self.labels or (tuple(self.thresholds) if isinstance(self.thresholds, Mapping) else ())
-            class_thresholds(self.thresholds, names or range(len(self.thresholds)), "thresholds")
+            class_thresholds(self.thresholds, self.labels or tuple(map(str, self.thresholds)), "thresholds")
         if self.background is not None and self.labels:
             check_background(self.background, self.labels)
         if any("\n" in name for name in self.labels):
             raise ValueError("labels: a name with a line break cannot be kept in a list of lines")
-
 
     def all_settings(self) -> dict[str, Any]:
         """``settings`` with the thresholds, in the labels' order, and the background: what ``tfaudiotl.json`` holds."""

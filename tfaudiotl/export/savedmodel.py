@@ -94,7 +94,8 @@ def export_saved_model(model: keras.Model, path: str | Path, *, overwrite: bool 
     ``embed``, to ``embedding (batch, dim)``; and ``classify_file_bytes``, from ``wav (batch,)``, the bytes of
     16-bit PCM WAV files at the model's own rate (TensorFlow has no resampler; any number of channels), to
     ``scores``. The class names are the asset ``labels.txt``, one per line; the rate in Hz is ``sample_rate.txt``, the
-    front-end's numbers, thresholds and the background class are ``frontend.json``. Batch norms are folded into the convolutions (``fold_batch_norm``).
+    front-end's numbers, thresholds and the background class are ``frontend.json``. Batch norms are folded into the
+    convolutions (``fold_batch_norm``).
 
     Args:
         model: a classifier from ``build_classifier``.

@@ -13,6 +13,7 @@ from keras import layers
 from tfaudiotl.backbones.assembly import grid_of_model, patches_of_model
 from tfaudiotl.backbones.frontend import PatchPooling, PatchSequence, ValidPatches
 from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
+from tfaudiotl.backbones.scores import check_background, set_background
 from tfaudiotl.models.freeze import train_blocks
 from tfaudiotl.models.heads import HEADS, SEQUENCE_HEADS, dense_head, sequence_head
 
@@ -88,6 +89,7 @@ def build_classifier(
     learning_rate: float = 1e-3,
     seed: int | None = None,
     name: str | None = None,
+    background: str | None = None,
     backbone_options: Mapping[str, Any] | None = None,
     probe_clips: Clips | None = None,
 ) -> keras.Model:
@@ -120,6 +122,7 @@ def build_classifier(
         learning_rate: Adam's.
         seed: of the head's initial weights and dropout; None draws new ones each time.
         name: the model's name; "<backbone>_classifier" if not given.
+        background: one of ``classes`` that is no sound of interest: scored like the others, never an event.
         backbone_options: further arguments of the backbone's builder, such as VGGish's ``pad_tail``.
 
         probe_clips: labelled clips for ``embedding="auto"``: those to train on, never those to test on.
@@ -132,6 +135,7 @@ def build_classifier(
         WeightsError: weights that cannot be found, read or matched.
     """
     class_names = check_classes(classes)
+    check_background(background, class_names)
     if head not in HEADS:
         raise ValueError(f"head={head!r}: allowed are {', '.join(HEADS)}")
     if not isinstance(dropout, numbers.Real) or not 0 <= dropout < 1:
@@ -164,6 +168,7 @@ def build_classifier(
     model = keras.Model(base.input, x, name=name or f"{_plain_name(spec)}_classifier")
     train_blocks(model, trainable, batch_norm=batch_norm or ("train" if weights is None else "frozen"))
     compile_classifier(model, multi_label=multi_label, learning_rate=learning_rate)
+    set_background(model, background)
     return model
 
 

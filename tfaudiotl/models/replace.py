@@ -48,6 +48,9 @@ def replace_head(
             config["units"] = len(names)
         if layer.name == "class_scores":
             config["class_names"] = names
+            config.pop("thresholds", None)  # chosen on the old head's scores
+            if config.get("background") not in names:
+                config.pop("background", None)
         if layer.name not in body and "kernel_initializer" in config:
             config["kernel_initializer"] = keras.initializers.GlorotUniform(seed=layer_seed(seed, layer.name))
         return type(layer).from_config(config)

@@ -71,7 +71,12 @@ def train_fine_tuned(
     check_splits(clips, folds, val)
     start = perf_counter()
     seed = fine_tune.seed
-    model = build_classifier(classes=clips.class_names, multi_label=clips.multi_label, seed=seed, **classifier)
+    model = build_classifier(
+        classes=clips.class_names,
+        multi_label=clips.multi_label,
+        seed=seed,
+        **{"background": clips.background, **classifier},
+    )
     seconds = {"build": perf_counter() - start}
     rate = sample_rate_of(model)
     windows = patch_windows(clips, grid_of(model), window_seconds)

@@ -147,7 +147,7 @@ def train_classifier(
         multi_label=clips.multi_label,
         learning_rate=fit.learning_rate,
         seed=fit.seed,
-        **classifier,
+        **{"background": clips.background, **classifier},
     )
     seconds = {"build": perf_counter() - start}
     grid = grid_of_model(model)
