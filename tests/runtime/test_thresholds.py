@@ -1,4 +1,4 @@
-"""Thresholds of single classes and the background class: taken everywhere, kept in every file, used by what opens it."""
+"""Thresholds of single classes and the background class: taken everywhere, and kept in and used from every file."""
 
 from __future__ import annotations
 
