@@ -37,8 +37,8 @@ def evaluate(
 
     Returns:
         An ``Evaluation``; clips' names are their paths. With several labels it is decided by the thresholds that the
-        file carries (``set_thresholds``), else by 0.5. Its report plays the clips themselves, and draws whole recordings
-        or groups for the accuracy's interval.
+        file carries (``set_thresholds``), else by 0.5. Its report plays the clips themselves, and draws whole
+        recordings or groups for the accuracy's interval.
 
     Raises:
         ValueError: the clips have classes which the model does not.
