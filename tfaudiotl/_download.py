@@ -174,6 +174,14 @@ def _reason(error: Exception) -> str:
     return f"no connection ({root})"
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file is one that ``unpack`` takes, by its name, or a tar by its content.
+
+    What is fetched by hand is called by its address: "download", "1?tf-hub-format=compressed".
+    """
+    return path.is_file() and (path.name.lower().endswith(ARCHIVES) or tarfile.is_tarfile(path))
+
+
 def unpack(archive: Path, target: Path) -> Path:
     """Unpacks an archive, whatever its name says, and returns the folder that holds ``variables``.
 

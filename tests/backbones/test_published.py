@@ -213,15 +213,17 @@ def test_kagglehub_is_asked_where_it_is_installed(
     library.__spec__ = types.SimpleNamespace(name="kagglehub")  # type: ignore[assignment]
     monkeypatch.setitem(sys.modules, "kagglehub", library)
     monkeypatch.delenv("TFAUDIOTL_KAGGLE_URL")
+    monkeypatch.setattr(published, "KAGGLE", f"{server.url}/kaggle")
     server.answers.clear()
     if fails:
         reason = f"{type(fails).__name__}: {' '.join(str(fails).split())}"
-        with pytest.raises(WeightsError, match=rf"Kaggle \(kagglehub, {NET.kaggle}\): {reason}"):
+        message = rf"(?s)Kaggle by kagglehub \({NET.kaggle}\): {reason}\n  Kaggle \(.*download\): HTTP 404"
+        with pytest.raises(WeightsError, match=message):
             search()
     else:
         found, _ = search()
-        assert (found.name, found.path) == ("Kaggle", model)
-    assert KAGGLE not in server.requests
+        assert (found.name, found.path) == ("Kaggle by kagglehub", model)
+        assert KAGGLE not in server.requests
     assert capfd.readouterr() == ("", "")
 
 

@@ -19,9 +19,10 @@ import tensorflow as tf
 from tests.backbones.places import Server, isolate, sends, serving, tar_gz, zip_of
 from tests.backbones.stand_in import StandIn, keras2_file
 from tfaudiotl.backbones.convnet import ConvNet
+from tfaudiotl.backbones.published import first_that_fits, published_sources
 from tfaudiotl.backbones.scores import class_names_of
-from tfaudiotl.backbones.weights import load_into, npz_bytes
-from tfaudiotl.backbones.yamnet import YAMNet, check_known_answers, load_weights, published_forms
+from tfaudiotl.backbones.weights import load_into, load_path, npz_bytes
+from tfaudiotl.backbones.yamnet import PUBLISHED, YAMNet, check_known_answers, load_weights, published_forms
 from tfaudiotl.backbones.yamnet_mini import YAMNetMini
 from tfaudiotl.errors import WeightsError
 
@@ -40,7 +41,9 @@ def assert_loaded(weights: str, expected: list[np.ndarray]) -> None:
 
 def test_archives(stand_in: Path, tmp_path: Path, expected: list[np.ndarray]) -> None:
     (tmp_path / "yamnet.tar.gz").write_bytes(tar_gz(stand_in))
-    assert_loaded(str(tmp_path / "yamnet.tar.gz"), expected)
+    # as a browser or wget names what it fetched
+    (tmp_path / "yamnet.tar.gz").rename(tmp_path / "1?tf-hub-format=compressed")
+    assert_loaded(str(tmp_path / "1?tf-hub-format=compressed"), expected)
     # Kaggle's archives hold the files at the top; people's own often hold the folder.
     with tarfile.open(tmp_path / "nested.tgz", "w:gz") as archive:
         archive.add(stand_in, arcname="yamnet")
@@ -325,3 +328,20 @@ def test_weights_with_other_answers_are_passed_over(
         same(YAMNet(), expected)
     assert list((tmp_path / "tfhub").iterdir()) == []
     same(YAMNet(include_top=False), expected[:-2])  # from kagglehub's cache
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("place", ["TF Hub", "Kaggle by kagglehub", "Kaggle", "AudioSet's authors"])
+def test_every_real_place_has_the_weights(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    isolate(monkeypatch, tmp_path)
+    for name in ("TFHUB", "KAGGLE", "AUDIOSET"):
+        monkeypatch.delenv(f"TFAUDIOTL_{name}_URL")
+    sources = [source for source in published_sources(PUBLISHED) if source.name == place]
+    if not sources:
+        pytest.skip("kagglehub is not installed")
+    model = YAMNet(weights=None)
+
+    def accept(path: Path) -> None:
+        check_known_answers(model, load_path(model, path, published_forms(model)).values)
+
+    first_that_fits(sources, accept, asked=place, advice="")

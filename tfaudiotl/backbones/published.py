@@ -162,7 +162,7 @@ class KaggleHub(Source):
 
     @property
     def place(self) -> str:
-        return f"kagglehub, {self.handle}"
+        return self.handle
 
     @contextmanager
     def open(self) -> Iterator[Path]:
@@ -209,17 +209,15 @@ def tfhub_sources(handle: str, *, url: str | None = None) -> list[Source]:
 
 
 def kaggle_sources(handle: str) -> list[Source]:
-    """The cache of kagglehub, and Kaggle: by kagglehub where it is installed, else by the address for everyone."""
+    """The cache of kagglehub, and Kaggle: by kagglehub where it is installed, and by the address for everyone."""
     path = kagglehub_cache() / "models" / handle
     marker = path.with_name(f"{path.name}.complete")
     mirror = os.environ.get(KAGGLE_MIRROR)
-    kaggle: Source
+    url = f"{(mirror or KAGGLE).rstrip('/')}/api/v1/models/{handle}/download"
+    sources: list[Source] = [Cached("kagglehub's cache", path, marker=marker)]
     if not mirror and importlib.util.find_spec("kagglehub"):
-        kaggle = KaggleHub("Kaggle", path, handle=handle)
-    else:
-        url = f"{(mirror or KAGGLE).rstrip('/')}/api/v1/models/{handle}/download"
-        kaggle = Download("Kaggle", path, url=url, archive=True, marker=marker)
-    return [Cached("kagglehub's cache", path, marker=marker), kaggle]
+        sources.append(KaggleHub("Kaggle by kagglehub", path, handle=handle))
+    return [*sources, Download("Kaggle", path, url=url, archive=True, marker=marker)]
 
 
 def original_sources(name: str, sha256: str) -> list[Source]:
@@ -235,12 +233,12 @@ def original_sources(name: str, sha256: str) -> list[Source]:
 def published_sources(published: Published) -> list[Source]:
     """All places of published weights: first what is on this machine, then TF Hub, Kaggle and the authors."""
     mirror = os.environ.get(TFHUB_MIRROR)
-    pairs = [
+    places = [
         tfhub_sources(published.handle, url=mirror and f"{mirror.rstrip('/')}/{published.tfhub}"),
         kaggle_sources(published.kaggle),
         original_sources(published.original, published.sha256),
     ]
-    return [source for number in (0, 1) for source in (pair[number] for pair in pairs)]
+    return [source for place in places for source in place[:1]] + [source for place in places for source in place[1:]]
 
 
 def by_hand(published: Published) -> str:

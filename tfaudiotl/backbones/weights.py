@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tfaudiotl._download import ARCHIVES, unpack
+from tfaudiotl._download import ARCHIVES, is_archive, unpack
 from tfaudiotl.backbones.published import (
     Found,
     Published,
@@ -189,7 +189,7 @@ def told_as(weights: str) -> Iterator[None]:
 
 def load_path(model: keras.Model, path: Path, forms: Forms) -> Loaded:
     """Fills ``model`` from a file or folder; see ``load_into``. WeightsError without the name of the weights."""
-    if path.name.endswith(ARCHIVES) and path.is_file():
+    if is_archive(path):
         with tempfile.TemporaryDirectory(prefix="tfaudiotl-") as unpacked:
             return load_path(model, unpack(path, Path(unpacked)), forms)
     if path.is_dir():
@@ -395,7 +395,7 @@ def saved_model_folder(weights: str | Path) -> Iterator[Path]:
         with told_as(text):
             check_saved_model(path)
         yield path
-    elif path.is_file() and path.name.endswith(ARCHIVES):
+    elif is_archive(path):
         with tempfile.TemporaryDirectory(prefix="tfaudiotl-") as unpacked:
             with told_as(text):
                 folder = unpack(path, Path(unpacked))
