@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tfaudiotl import _files
-from tfaudiotl._files import claim, file_digest, fingerprint, new_path, sha256, show_name, write_atomic
+from tfaudiotl._files import claim, file_digest, fingerprint, new_files, new_path, sha256, show_name, write_atomic
 from tfaudiotl.errors import ExportError
 
 
@@ -22,12 +22,12 @@ def names(folder: Path) -> list[str]:
 
 
 def fail_from(monkeypatch: pytest.MonkeyPatch, function: str, call: int) -> None:
-    """Makes os.``function`` fail at its ``call``-th call, from 1, and at no other."""
+    """Makes os.``function`` fail at its ``call``-th call, from 1, and at no other; with 0 at every one."""
     real, calls = getattr(os, function), [0]
 
     def wrapped(*args: object, **named: object) -> object:
         calls[0] += 1
-        if calls[0] == call:
+        if call in (0, calls[0]):
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(*args, **named)
 
@@ -139,6 +139,68 @@ def test_a_block_that_writes_nothing_is_an_error_and_removes_nothing(tmp_path: P
     with pytest.raises(ExportError), new_path(tmp_path / "saved", overwrite=True, folder=("one",)):
         pass
     assert names(tmp_path / "saved") == ["one"]
+
+
+def content_of(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_results(folder: Path, text: str, names: tuple[str, ...] = ("a.csv", "b.md", "saved")) -> None:
+    with new_files(folder) as work:
+        for name in names:
+            if name == "saved":
+                (work / name).mkdir()
+                (work / name / "saved_model.pb").write_text(text)
+            else:
+                write_atomic(work / name, text)
+
+
+def test_files_that_belong_together(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "out"
+    write_results(folder, "one", ("a.csv", "c.txt"))
+    write_results(folder, "two")
+    assert content_of(folder) == {"a.csv": "two", "b.md": "two", "c.txt": "one", "saved/saved_model.pb": "two"}
+    write_results(folder, "three")
+    assert content_of(folder) == {"a.csv": "three", "b.md": "three", "c.txt": "one", "saved/saved_model.pb": "three"}
+
+
+@pytest.mark.parametrize(("function", "call"), [("replace", 4), ("replace", 5), ("replace", 6), ("rename", 1)])
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("there", [("a.csv", "b.md", "saved"), ("b.md",), ()])
+def test_all_files_take_their_places_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, call: int, links: bool, there: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "out"
+    write_results(folder, "one", ("c.txt", *there))
+    before = content_of(folder)
+    if not links:
+        fail_from(monkeypatch, "link", 0)
+    # two replacements write the files themselves
+    fail_from(monkeypatch, function, call - 1 if function == "replace" else call)
+    if function == "rename" and "saved" not in there and (links or not there):
+        write_results(folder, "two")  # nothing had to be moved away
+        return
+    with pytest.raises(OSError, match="No space"):
+        write_results(folder, "two")
+    assert content_of(folder) == before
+    assert not list(folder.glob(".*"))
+
+
+def test_a_failing_block_leaves_what_was_there_of_all(tmp_path: Path) -> None:
+    write_results(tmp_path, "one")
+
+    def fail_halfway() -> None:
+        with new_files(tmp_path) as work:
+            write_atomic(work / "a.csv", "two")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_halfway()
+    assert set(content_of(tmp_path).values()) == {"one"}
+    (tmp_path / "saved" / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"it holds thesis\.txt"):
+        write_results(tmp_path, "two")
+    assert set(content_of(tmp_path).values()) == {"one", "mine"}
 
 
 def test_what_is_not_ours_is_not_replaced(tmp_path: Path) -> None:

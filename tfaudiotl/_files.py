@@ -119,6 +119,56 @@ def new_path(path: str | os.PathLike[str], *, overwrite: bool, folder: Collectio
             shutil.rmtree(work, ignore_errors=True)
 
 
+@contextmanager
+def new_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder for files that belong together; when the block ends they take their places in ``folder``, all or none.
+
+    Args:
+        folder: made if it is not there. What else it holds stays.
+
+    Raises:
+        FileExistsError: one of them has the name of something that it must not replace; see ``new_path``.
+        OSError: they cannot be written. What was there is as it was, as after any error of the block.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".tfaudiotl-", dir=folder))
+    new, old = work / "new", work / "old"
+    moved: list[str] = []
+    try:
+        new.mkdir()
+        old.mkdir()
+        yield new
+        entries = sorted(new.iterdir())
+        for entry in entries:
+            check_replaceable(folder / entry.name, overwrite=True, folder=SAVED_MODEL if entry.is_dir() else ())
+        for entry in entries:
+            moved.append(entry.name)
+            _exchange(entry, folder / entry.name, old / entry.name)
+    except BaseException:
+        for name in moved:
+            if os.path.lexists(old / name):
+                if os.path.isdir(folder / name):
+                    os.rename(folder / name, new / name)
+                os.replace(old / name, folder / name)
+            elif not os.path.lexists(new / name):  # it had taken a place that was free
+                os.rename(folder / name, new / name)
+        raise
+    finally:
+        if all(os.path.lexists(folder / entry.name) for entry in old.glob("*")):
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _exchange(new: Path, path: Path, old: Path) -> None:
+    """Puts ``new`` in the place of ``path``, of which ``old`` then holds what was there; a file's is never empty."""
+    if os.path.lexists(path):
+        try:
+            os.link(path, old, follow_symlinks=False)
+        except (OSError, NotImplementedError):  # a folder, or a file system without links
+            os.rename(path, old)
+    os.replace(new, path)
+
+
 def check_replaceable(path: str | os.PathLike[str], *, overwrite: bool, folder: Collection[str] = ()) -> None:
     """Raises what ``new_path`` raises about what is there already; to be called before anything long begins.
 

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfaudiotl._files import new_path, sha256, write_atomic
+from tfaudiotl._files import new_files, new_path, sha256, write_atomic
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl._version import __version__
 from tfaudiotl.audio.arrays import SAMPLE_RATE
@@ -242,18 +242,17 @@ def save_student(result: Distilled, folder: str | Path) -> list[Path]:
         The files.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"settings": result.settings, "history": result.history, "seconds": result.seconds}
-    if any(layer.name == "class_scores" for layer in result.model.layers):
-        path = folder / "model.keras"
-        with new_path(path, overwrite=True) as partial_path:
-            result.model.save(partial_path)
-        names = class_names_of(result.model)
-        files = [path, write_atomic(folder / "labels.txt", "".join(f"{name}\n" for name in names))]
-    else:
-        present = {layer.name: layer for layer in result.model.layers}
-        names = present["scores"].class_names if "scores" in present else ()
-        content = npz_bytes(result.model, class_names=names)
-        report["sha256"] = sha256(content)
-        files = [write_atomic(folder / "student.npz", content)]
-    return [*files, write_atomic(folder / "distill.json", json_text(report))]
+    with new_files(folder) as work:
+        if any(layer.name == "class_scores" for layer in result.model.layers):
+            result.model.save(work / "model.keras")
+            labels = "".join(f"{name}\n" for name in class_names_of(result.model))
+            files = [work / "model.keras", write_atomic(work / "labels.txt", labels)]
+        else:
+            present = {layer.name: layer for layer in result.model.layers}
+            names = present["scores"].class_names if "scores" in present else ()
+            content = npz_bytes(result.model, class_names=names)
+            report["sha256"] = sha256(content)
+            files = [write_atomic(work / "student.npz", content)]
+        files.append(write_atomic(work / "distill.json", json_text(report)))
+    return [folder / file.name for file in files]

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import base64
 import csv
+import errno
 import io
+import os
 import re
 from pathlib import Path
 
@@ -13,8 +15,10 @@ import soundfile
 from tests.audio.sounds import tone, write
 from tests.evaluation.test_plots import check_png, evaluation, history
 from tests.evaluation.test_writing import parse
+from tfaudiotl import _files
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.splits import shared_units
+from tfaudiotl.evaluation import report
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.report import Section, markdown_table, write_report
 
@@ -180,3 +184,27 @@ def test_absent_classes_and_few_clips_are_named(tmp_path: Path) -> None:
         assert "c22\\_ and 7 more." in text
         assert "These measures rest on 3 clips: one more mistake is 33% of the accuracy." in text
     assert evaluation(4).notes() == ""
+
+
+@pytest.mark.parametrize("moment", ["the last picture", "the page", "the last rename"])
+def test_a_failed_report_leaves_the_old_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    write_report(tmp_path, title="old", evaluation=evaluation(3))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if moment == "the last rename":
+        real = os.replace
+
+        def replace(source: Path, target: Path) -> None:
+            if Path(target) == tmp_path / "report.md" and Path(source).parent.name == "new":
+                full()
+            real(source, target)
+
+        monkeypatch.setattr(_files.os, "replace", replace)
+    else:
+        monkeypatch.setattr(report, "confusion_matrix_figure" if moment == "the last picture" else "write_html", full)
+    with pytest.raises(OSError, match="No space"):
+        write_report(tmp_path, title="new", evaluation=evaluation(4))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from tfaudiotl._files import write_atomic
+from tfaudiotl._files import new_files, write_atomic
 from tfaudiotl.evaluation.bootstrap import bootstrap_interval
 from tfaudiotl.evaluation.calibration import calibration
 from tfaudiotl.evaluation.html import Sound, write_html
@@ -59,9 +59,8 @@ def write_report(
     """Writes ``report.md`` and the files that it shows, and ``report.html``, the same as one page with sounds.
 
     The files are ``per_class.csv``, ``per_class.png``, ``confusion_matrix.png`` (one label per clip only),
-    ``reliability.png`` (scores that are probabilities only) and ``training_curves.png`` (with ``histories`` only). Each
-    is replaced as a whole, ``report.md`` last, so that it never shows a file that is not there; other files in the
-    folder stay as they are.
+    ``reliability.png`` (scores that are probabilities only) and ``training_curves.png`` (with ``histories`` only). They
+    take their places together once all are written; other files in the folder stay as they are.
 
     Args:
         directory: made if missing, with its parents.
@@ -85,19 +84,20 @@ def write_report(
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"directory={str(directory)!r} is a file; give a folder, new or existing")
-    directory.mkdir(parents=True, exist_ok=True)
-    parts = [
-        Section("Summary", _summary(evaluation, groups)),
-        _per_class(directory, evaluation),
-        *([] if evaluation.multi_label else [_confusion_matrix(directory, evaluation)]),
-        *_reliability(directory, evaluation),
-        *([_training_curves(directory, histories)] if histories else []),
-        _mistakes(evaluation),
-        *sections,
-    ]
-    text = "\n".join([f"# {_heading(title)}\n", *(part.to_markdown() for part in parts)])
-    write_html(directory / "report.html", title=title, markdown=text, evaluation=evaluation, sound=sound)
-    return write_atomic(directory / "report.md", text)
+    with new_files(directory) as work:
+        parts = [
+            Section("Summary", _summary(evaluation, groups)),
+            _per_class(work, evaluation),
+            *([] if evaluation.multi_label else [_confusion_matrix(work, evaluation)]),
+            *_reliability(work, evaluation),
+            *([_training_curves(work, histories)] if histories else []),
+            _mistakes(evaluation),
+            *sections,
+        ]
+        text = "\n".join([f"# {_heading(title)}\n", *(part.to_markdown() for part in parts)])
+        write_html(work / "report.html", title=title, markdown=text, evaluation=evaluation, sound=sound)
+        write_atomic(work / "report.md", text)
+    return directory / "report.md"
 
 
 def _summary(evaluation: Evaluation, groups: Sequence[object] | None) -> str:
