@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import io
+import json
 import socket
 import struct
 import tarfile
@@ -21,11 +22,12 @@ Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 
 @dataclass
 class Server:
-    """Its address, what it answers for which path (404 for others), and the paths that were asked for."""
+    """Its address, what it answers for which path (404 for others), the paths asked for, and what was posted."""
 
     url: str = ""
     answers: dict[str, Answer] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    posted: list[dict[str, object]] = field(default_factory=list)
 
 
 @contextmanager
@@ -37,6 +39,10 @@ def serving() -> Iterator[Server]:
         def do_GET(self) -> None:
             place.requests.append(self.path)
             place.answers.get(self.path, sends(b"no such thing", status=404))(self)
+
+        def do_POST(self) -> None:
+            place.posted.append(json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0)))))
+            self.do_GET()
 
         def log_message(self, *arguments: object) -> None:
             pass

@@ -227,6 +227,31 @@ def test_kagglehub_is_asked_where_it_is_installed(
     assert capfd.readouterr() == ("", "")
 
 
+def test_the_real_kagglehub_fetches_file_by_file(
+    server: Server, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    environment = pytest.importorskip("kagglesdk.kaggle_env")  # of kagglehub 1.0 and later
+    pytest.importorskip("kagglehub")
+    monkeypatch.setitem(environment._env_to_endpoint, environment.KaggleEnv.TEST, server.url)
+    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "TEST")
+    monkeypatch.setenv("HOME", str(tmp_path))  # no credentials
+    monkeypatch.delenv("TFAUDIOTL_KAGGLE_URL")
+    server.answers.clear()
+    service = "/api/v1/models.ModelApiService"
+    server.answers[f"{service}/ListModelInstanceVersionFiles"] = sends(
+        b'{"files": [{"name": "variables/good"}], "nextPageToken": ""}', Content_Type="application/json"
+    )
+    server.answers[f"{service}/DownloadModelInstanceVersion"] = sends(b"values")
+    capfd.readouterr()
+    found, _ = search()
+    assert capfd.readouterr() == ("", "")
+    assert found.name == "Kaggle by kagglehub"
+    assert found.path == published.kagglehub_cache() / "models" / NET.kaggle
+    assert (found.path / "variables" / "good").read_bytes() == b"values"
+    assert server.posted[-1]["ownerSlug"] == "google"
+    assert search()[0].name == "kagglehub's cache"
+
+
 def test_default_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("TFHUB_CACHE_DIR", "KAGGLEHUB_CACHE", "TFAUDIOTL_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import importlib.util
 import io
+import logging
 import os
 import re
 import tempfile
@@ -169,8 +170,7 @@ class KaggleHub(Source):
         try:
             import kagglehub
 
-            # it draws its own progress and prints notes on its version
-            with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            with _silenced("kagglehub"):
                 path = Path(kagglehub.model_download(self.handle))
         except Exception as error:  # whatever its transport raises
             raise WeightsError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
@@ -178,6 +178,19 @@ class KaggleHub(Source):
             yield path
         except WeightsError as error:
             raise WeightsError(f"{error}; the copy in {path} can be deleted") from error
+
+
+@contextmanager
+def _silenced(library: str) -> Iterator[None]:
+    """Holds back what a library logs, the progress it draws and the notes on its version that it prints."""
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def tfhub_cache() -> Path:
