@@ -140,3 +140,59 @@ def test_evaluate_skips_and_lists(listener: keras.Model, tmp_path: Path) -> None
     skipped: list[AudioError] = []
     assert len(evaluate(listener, clips, on_error="skip", skipped=skipped).scores) == 1
     assert [Path(error.path).name for error in skipped] == ["a.wav"]
+
+
+def test_a_long_file_gives_what_its_samples_give(
+    listener: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tfaudiotl.audio import blocks
+    from tfaudiotl.audio.blocks import LongSound
+    from tfaudiotl.audio.files import load_audio
+
+    monkeypatch.setattr(blocks, "BLOCK_SECONDS", 3)
+    wave = np.concatenate([bursts()] * 5)
+    write_audio(tmp_path / "a.flac", np.repeat(wave, 2), sample_rate=32_000)
+    whole = load_audio(tmp_path / "a.flac")
+    predictor = Predictor(listener, window_seconds=0.5, hop_seconds=0.25)
+    found, wanted = predictor.analyze_file(tmp_path / "a.flac"), predictor.analyze(whole, sample_rate=16_000)
+    assert isinstance(found.sound, LongSound)
+    assert [event.label for event in found.events] == [event.label for event in wanted.events]
+    assert found.duration == wanted.duration
+    np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-5)
+    np.testing.assert_allclose(found.waveform, whole, atol=1e-6)
+    np.testing.assert_allclose(
+        predictor.scores_of_files([tmp_path / "a.flac"])[0], predictor.scores(whole, sample_rate=16_000), atol=1e-5
+    )
+
+
+def test_an_hour_is_not_held_in_memory(listener: keras.Model, tmp_path: Path) -> None:
+    import soundfile
+
+    resource = pytest.importorskip("resource")
+
+    with soundfile.SoundFile(tmp_path / "hour.wav", "w", 16_000, 1, "PCM_16") as file:
+        for minute in range(60):
+            file.write(np.random.default_rng(minute).normal(0, 0.01, 60 * 16_000).clip(-1, 1))
+    predictor = Predictor(listener, window_seconds=10.0, hop_seconds=10.0)
+    predictor.scores(bursts(), sample_rate=16_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = predictor.analyze_file(tmp_path / "hour.wav")
+    predictor.scores_of_file(tmp_path / "hour.wav")
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024  # MB
+    assert found.duration == 3_600
+    assert len(found.scores) == 360
+    assert grown < 180  # the samples alone are 230
+
+
+def test_a_tflite_file_scores_in_threads(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tfaudiotl.export.tflite import export_tflite
+
+    model = build_classifier("yamnet_mini", classes=["a", "b"], weights=None, embedding="layer2", seed=1)
+    predictor = Predictor(export_tflite(model, tmp_path / "m.tflite"), num_threads=1)
+    waves = [bursts()[start : start + 20_000] for start in range(0, 60_000, 2_000)]
+    wanted = [predictor.scores(wave, sample_rate=16_000) for wave in waves]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda wave: predictor.scores(wave, sample_rate=16_000), waves * 3))
+    np.testing.assert_array_equal(found, wanted * 3)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import keras
 import numpy as np
@@ -86,10 +87,47 @@ def test_int16_is_taken_and_bad_samples_are_refused(model: keras.Model, waveform
     assert [e.label for e in in_chunks(stream, coded, 5_000)] == [e.label for e in in_chunks(stream, waveform, 5_000)]
     with pytest.raises(AudioError, match="shape"):
         stream.push(np.zeros((4, 2)))
-    with pytest.raises(AudioError, match="finite"):
+    with pytest.raises(AudioError, match="NaN or infinite"):
         stream.push(np.array([0.0, np.nan]))
     with pytest.raises(ValueError, match="threshold"):
         StreamingClassifier(Predictor(model), threshold=0.2)
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "int32", ">i2", "<i4", "float64"])
+def test_samples_are_scaled_as_predictor_scales_them(kind: str, model: keras.Model) -> None:
+    wave = np.random.default_rng(0).uniform(-0.9, 0.9, 48_000)
+    dtype = np.dtype(kind)
+    full = 1 if dtype.kind == "f" else 2 ** (8 * dtype.itemsize - 1) - 1
+    samples = (wave * full + (128 if kind == "uint8" else 0)).astype(dtype)
+    predictor = Predictor(model)
+    wanted = predictor.predict(samples, sample_rate=16_000)
+    assert [event.label for event in wanted] == ["loud"]
+    assert in_chunks(StreamingClassifier(predictor), samples, 5_000) == wanted
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [[1, 2, 3], np.arange(3), np.array([True, False]), np.array([20_000.0, -20_000.0]), np.array([np.nan]), ["a"]],
+    ids=["list", "int64", "bool", "unscaled", "nan", "text"],
+)
+def test_what_predictor_refuses_a_stream_refuses_with_the_same_words(samples: Any, model: keras.Model) -> None:
+    predictor = Predictor(model)
+    with pytest.raises(AudioError) as by_predictor:
+        predictor.predict(samples, sample_rate=16_000)
+    with pytest.raises(AudioError) as by_stream:
+        StreamingClassifier(predictor).push(samples)
+    assert by_stream.value.reason == by_predictor.value.reason.replace("waveform", "samples")
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
+def test_a_stream_of_any_rate_ends_where_the_file_does(rate: int, model: keras.Model) -> None:
+    predictor = Predictor(model, window_seconds=0.1, hop_seconds=0.05, threshold=0.2)
+    rng = np.random.default_rng(rate)
+    for samples in (1, 13_231, *rng.integers(1, rate, 12).tolist()):
+        wave = rng.uniform(-0.6, 0.6, samples).astype(np.float32)
+        wanted = predictor.predict(wave, sample_rate=rate)
+        found = in_chunks(StreamingClassifier(predictor, sample_rate=rate), wave, 1_777)
+        assert [(e.start, e.end, e.label) for e in found] == [(e.start, e.end, e.label) for e in wanted]
 
 
 def test_memory_stays_flat_over_a_day(model: keras.Model) -> None:
@@ -98,7 +136,7 @@ def test_memory_stays_flat_over_a_day(model: keras.Model) -> None:
     predictor = Predictor(model, window_seconds=10, hop_seconds=10)
     object.__setattr__(predictor.artifact, "scores", lambda rows: np.array([[rows[0, 0] % 1, 0.0]]))
     stream = StreamingClassifier(predictor)
-    chunk = np.zeros(160_000, np.float32)
+    chunk = np.full(160_000, 0.001, np.float32)
     used, events = [], 0
     tracemalloc.start()
     for second in range(0, 86_400, 10):

@@ -196,6 +196,7 @@ def check_shape(name: str, samples: NDArray[Any]) -> None:
 
 def scale(name: str, samples: NDArray[Any]) -> NDArray[np.float32]:
     """To float32 in about [-1, 1], by the meaning of the type."""
+    samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)  # bytes in either order
     if samples.dtype.kind == "f":
         with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, which is refused
             return samples.astype(np.float32)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -87,6 +87,28 @@ class EventOptions:
         return np.array(begin), np.array(cease)
 
 
+# Of a window: "sound"; "part": so little of it was there that it begins no event, though one may go on; "silence".
+Kind = Literal["sound", "part", "silence"]
+
+AUDIBLE = 1e-5  # full scale is 1; half a step of 16 bits, above what resampling filters leave of digital silence
+FRAME_SECONDS = 0.025  # least of audible samples in a window that is not silence: a frame of a spectrum, or half of it
+
+
+def kind_of(window: np.ndarray, filled: int, *, least: int, sample_rate: int) -> Kind:
+    """What a window holds.
+
+    Args:
+        window: ``(samples,)``, filled up with zeros where the sound ended.
+        filled: how many of its samples were there.
+        least: samples that must be there to begin an event.
+        sample_rate: Hz.
+    """
+    audible = int(np.count_nonzero(np.abs(window) > AUDIBLE))
+    if audible < min(FRAME_SECONDS * sample_rate, filled / 2):
+        return "silence"
+    return "sound" if filled >= least else "part"
+
+
 @dataclass
 class _Open:
     """An event that may still grow: window numbers of its first and last window."""
@@ -113,6 +135,7 @@ class EventTracker:
         background = check_background(options.background, self._names)
         self._threshold[[name == background for name in self._names]] = np.inf  # never reached
         self._recent: deque[np.ndarray] = deque(maxlen=options.smoothing)
+        self._kinds: deque[Kind] = deque(maxlen=options.smoothing)  # of the same windows
         self._half = options.smoothing // 2
         self._windows = 0  # seen
         self._judged = 0  # smoothed and looked at
@@ -123,9 +146,10 @@ class EventTracker:
         """The classes heard at the moment."""
         return [self._names[column] for column, event in sorted(self._open.items()) if event.heard]
 
-    def push(self, scores: np.ndarray) -> list[Event]:
+    def push(self, scores: np.ndarray, kind: Kind = "sound") -> list[Event]:
         """Takes the scores ``(classes,)`` of the next window; gives the events that ended for good."""
-        self._recent.append(scores)
+        self._recent.append(np.zeros_like(scores) if kind == "silence" else scores)
+        self._kinds.append(kind)
         self._windows += 1
         if self._windows <= self._half:
             return []
@@ -146,15 +170,18 @@ class EventTracker:
         oldest = self._windows - len(self._recent)
         low, high = max(index - self._half, oldest), min(index + self._half, self._windows - 1)
         smoothed = np.mean([self._recent[place - oldest] for place in range(low, high + 1)], axis=0)
+        kind = self._kinds[index - oldest]
+        if kind == "silence":
+            smoothed = np.full_like(smoothed, -np.inf, dtype=np.float64)
         self._judged += 1
         done = []
         for column in sorted({*np.flatnonzero(smoothed >= self._threshold).tolist(), *self._open}):
-            ended = self._update(column, float(smoothed[column]), index)
+            ended = self._update(column, float(smoothed[column]), index, begins=kind == "sound")
             if ended is not None:
                 done.append(ended)
         return done
 
-    def _update(self, column: int, score: float, index: int) -> Event | None:
+    def _update(self, column: int, score: float, index: int, *, begins: bool) -> Event | None:
         event = self._open.get(column)
         ended = None
         if event is not None and not event.heard:
@@ -166,7 +193,7 @@ class EventTracker:
                 del self._open[column]
                 event = None
         if event is None:
-            if score >= self._threshold[column]:
+            if begins and score >= self._threshold[column]:
                 self._open[column] = _Open(index, index, score)
         elif score >= (self._release if event.heard else self._threshold)[column]:
             event.last, event.score, event.heard = index, max(event.score, score), True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ import keras
 import numpy as np
 
 from tfaudiotl.audio.arrays import check_waveform
-from tfaudiotl.audio.files import load_audio
-from tfaudiotl.audio.waveform import frames
+from tfaudiotl.audio.blocks import open_sound
+from tfaudiotl.audio.waveform import Sound, frames
 from tfaudiotl.backbones.scores import THRESHOLD, check_background
 from tfaudiotl.errors import AudioError, WeightsError
 from tfaudiotl.export.artifact import Artifact, open_artifact
 from tfaudiotl.export.check import score_clip
-from tfaudiotl.runtime.events import Event, EventOptions, EventTracker, in_order
+from tfaudiotl.runtime.events import Event, EventOptions, EventTracker, Kind, in_order, kind_of
 
 __all__ = ["Event", "Prediction", "Predictor", "Summary"]
 
@@ -47,7 +47,7 @@ class Prediction:
     """What was heard in one sound.
 
     Attributes:
-        waveform: ``(samples,)`` at ``sample_rate``.
+        sound: ``(samples,)`` at ``sample_rate``; of a long file what reads it in parts.
         sample_rate: Hz, the model's.
         class_names: in the order of the scores.
         starts: ``(windows,)`` seconds.
@@ -56,7 +56,7 @@ class Prediction:
         events: in order of their start.
     """
 
-    waveform: np.ndarray
+    sound: Sound
     sample_rate: int
     class_names: tuple[str, ...]
     starts: np.ndarray
@@ -67,7 +67,12 @@ class Prediction:
     @property
     def duration(self) -> float:
         """Seconds of the sound."""
-        return len(self.waveform) / self.sample_rate
+        return len(self.sound) / self.sample_rate
+
+    @property
+    def waveform(self) -> np.ndarray:
+        """``(samples,)`` at ``sample_rate``: all of the sound, which of a long file is read for it."""
+        return self.sound[:]
 
     def summary(self) -> list[Summary]:
         """Every class over the whole sound, the one with the highest mean score first."""
@@ -161,7 +166,7 @@ class Predictor:
 
     def scores_of_file(self, path: str | Path) -> np.ndarray:
         """Scores of the whole file, ``(classes,)``."""
-        return score_clip(self.artifact, load_audio(path, sample_rate=self.artifact.sample_rate))
+        return score_clip(self.artifact, open_sound(path, sample_rate=self.artifact.sample_rate))
 
     def scores_of_files(self, paths: Sequence[str | Path]) -> np.ndarray:
         """Scores of many files, ``(files, classes)``; the next ones are decoded while one is classified."""
@@ -169,23 +174,43 @@ class Predictor:
 
         rate = self.artifact.sample_rate
         return np.stack(
-            [score_clip(self.artifact, x) for x in map_ahead(lambda path: load_audio(path, sample_rate=rate), paths)]
+            [score_clip(self.artifact, x) for x in map_ahead(lambda path: open_sound(path, sample_rate=rate), paths)]
         )
 
     def _checked(self, waveform: Any, sample_rate: int) -> np.ndarray:
         return check_waveform(waveform, sample_rate=sample_rate, target_rate=self.artifact.sample_rate)
 
-    def timeline(self, waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def timeline(self, waveform: Sound) -> tuple[np.ndarray, np.ndarray]:
         """Start of each window in seconds ``(windows,)``, and its scores ``(windows, classes)``."""
-        windows = 1 + max(0, -(-(len(waveform) - self.window) // self.hop))
-        batches = []
+        scores = np.concatenate([rows for rows, _ in self._batches(waveform)])
+        return self._starts(len(scores)), scores
+
+    def _starts(self, windows: int) -> np.ndarray:
+        return np.arange(windows) * self.hop / self.artifact.sample_rate
+
+    def _batches(self, sound: Sound) -> Iterator[tuple[np.ndarray, list[Kind]]]:
+        """Scores ``(windows, classes)`` of some windows after the other, and what they hold."""
+        windows = 1 + max(0, -(-(len(sound) - self.window) // self.hop))
         for first in range(0, windows, BATCH):  # cut batch by batch: windows overlap, and files are long
-            last = min(first + BATCH, windows)
-            batches.append(self.artifact.scores(frames(waveform, self.window, self.hop, first, last - first)))
-        return np.arange(windows) * self.hop / self.artifact.sample_rate, np.concatenate(batches)
+            cut = frames(sound, self.window, self.hop, first, min(BATCH, windows - first))
+            filled = [min(self.window, len(sound) - (first + place) * self.hop) for place in range(len(cut))]
+            yield self.artifact.scores(cut), [self.kind_of(*pair) for pair in zip(cut, filled, strict=True)]
+
+    def kind_of(self, window: np.ndarray, filled: int) -> Kind:
+        """Whether a window ``(samples,)`` of which ``filled`` samples were there may begin an event, or go on with one.
+
+        Digital silence is never an event. What is shorter than a window, or than a patch of the model where its windows
+        have several, begins none.
+        """
+        grid = self.artifact.grid
+        least = self.window if grid.min_samples == 1 else min(self.window, grid.min_samples)
+        return kind_of(window, filled, least=least, sample_rate=self.artifact.sample_rate)
 
     def predict(self, waveform: Any, *, sample_rate: int) -> list[Event]:
-        """The events in a waveform: an array in [-1, 1] or of integers, ``(samples,)`` or ``(samples, channels)``."""
+        """The events in a waveform: an array in [-1, 1] or of integers, ``(samples,)`` or ``(samples, channels)``.
+
+        Digital silence is never an event, and what is shorter than a window begins none.
+        """
         return self.analyze(waveform, sample_rate=sample_rate).events
 
     def predict_file(self, path: str | Path) -> list[Event]:
@@ -198,17 +223,23 @@ class Predictor:
 
     def analyze_file(self, path: str | Path) -> Prediction:
         """Likewise of a file."""
-        return self._analyze(load_audio(path, sample_rate=self.artifact.sample_rate))
+        return self._analyze(open_sound(path, sample_rate=self.artifact.sample_rate))
 
-    def _analyze(self, waveform: np.ndarray) -> Prediction:
-        if not len(waveform):
+    def _analyze(self, sound: Sound) -> Prediction:
+        if not len(sound):
             raise AudioError("waveform", "has no samples")
         rate = self.artifact.sample_rate
-        starts, scores = self.timeline(waveform)
         tracker = EventTracker(self.class_names, self.options, hop=self.hop / rate, window=self.window / rate)
-        events = [event for row in scores for event in tracker.push(row)]
-        events += tracker.finish(len(waveform) / rate)
-        return Prediction(waveform, rate, self.class_names, starts, scores, self.window / rate, in_order(events))
+        events: list[Event] = []
+        parts: list[np.ndarray] = []
+        for scores, kinds in self._batches(sound):
+            parts.append(scores)
+            for row, kind in zip(scores, kinds, strict=True):
+                events += tracker.push(row, kind)
+        events += tracker.finish(len(sound) / rate)
+        scores = np.concatenate(parts)
+        starts = self._starts(len(scores))
+        return Prediction(sound, rate, self.class_names, starts, scores, self.window / rate, in_order(events))
 
 
 def half_in_patches(window: int, patch_hop: int) -> int:
