@@ -9,16 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.audio.sounds import make_folder
 from tests.sounds import sound, write_folder
 from tfaudiotl._threads import Progress
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.distort import RandomGain
 from tfaudiotl.audio.files import write_audio
 from tfaudiotl.audio.masking import MixUp
+from tfaudiotl.embeddings.probe import probe_layers
 from tfaudiotl.errors import AudioErrors
+from tfaudiotl.training.deep_recipe import train_fine_tuned
 from tfaudiotl.training.head import FitOptions
 from tfaudiotl.training.options import FineTuneOptions
 from tfaudiotl.training.recipe import TrainingResult, train_classifier
+from tfaudiotl.training.tune import tune
 
 FIT = FitOptions(epochs=15, learning_rate=0.02)
 
@@ -197,3 +201,20 @@ def test_what_auto_means_is_what_is_recorded() -> None:
         assert options.applied(multi_label=True).class_weight is None
     assert FitOptions(sampling="balanced").applied(multi_label=False).class_weight is None
     assert FineTuneOptions(class_weight="balanced").applied(multi_label=True).class_weight == "balanced"
+
+
+def test_classes_too_small_for_folds_are_told_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = Clips.from_directory(make_folder(tmp_path, {"a": 5, "b": 5, "c": 3}))
+    monkeypatch.setattr(Clips, "load", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match=r"folds: .*fold '\d'.*'c' has 1 clips in 1 groups"):
+        train_classifier(clips, folds=2)
+    with pytest.raises(ValueError, match=r"folds: .*fold '\d'.*'c' has 1 clips in 1 groups"):
+        train_fine_tuned(clips, fine_tune=FineTuneOptions(), folds=2, workdir=tmp_path)
+    with pytest.raises(ValueError, match="'c' has 1 clips in 1 groups"):
+        tune(clips, tmp_path / "search", backbone="yamnet_mini", folds=2, trials=1)
+    with pytest.raises(ValueError, match="k=4 folds"):
+        probe_layers("yamnet_mini", clips, cv=4)
+    with pytest.raises(ValueError, match="a split, which needs at least 2"):
+        train_classifier(clips[:11])

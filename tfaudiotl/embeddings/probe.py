@@ -165,6 +165,7 @@ def probe_layers(
         raise ValueError("clips: probe_layers takes clips with one label each, these are multi-label")
     if few_shot is not None and few_shot < 1:
         raise ValueError(f"few_shot={few_shot!r}: at least 1 clip per class, or None")
+    _splits(clips, np.arange(len(clips)), cv, seed)  # a class that is too small is told before anything is decoded
     names = list(layers) if layers is not None else _default_layers(backbone)
     pairs = list(pairs)
     every = list(dict.fromkeys([*names, *(name for pair in pairs for name in pair)]))

@@ -206,9 +206,9 @@ def compare_strategies(
     trial = build_classifier(backbone, classes=train.class_names, weights=weights, **settings)
     for way in ways:  # a mistake in the last one is told before hours of the first
         set_blocks(trial, {**options, **way.options}.get("blocks", FineTuneOptions.blocks))
+    parts = [train.split(val=INNER_VAL, seed=derived_seed("inner part", seed)) for seed in seeds]
     runs = []
-    for seed in seeds:
-        learn, stop = train.split(val=INNER_VAL, seed=derived_seed("inner part", seed))
+    for seed, (learn, stop) in zip(seeds, parts, strict=True):
         for way in ways:
             model = build_classifier(
                 backbone,

@@ -68,7 +68,7 @@ def train_fine_tuned(
         A ``TrainingResult``, as ``train_classifier``'s.
     """
     workdir = Path(workdir)
-    check_splits(clips, folds, val)
+    check_splits(clips.windows(window_seconds), folds, val, seed=fine_tune.seed)
     start = perf_counter()
     seed = fine_tune.seed
     model = build_classifier(

@@ -140,7 +140,7 @@ def train_classifier(
     workdir = Path(workdir) if workdir is not None else None
     if not isinstance(copies, int) or copies < 1:
         raise ValueError(f"copies={copies!r}: a whole number of at least 1")
-    check_splits(clips, folds, val)
+    check_splits(clips.windows(window_seconds), folds, val, seed=fit.seed)
     start = perf_counter()
     model = build_classifier(
         classes=clips.class_names,
@@ -194,12 +194,24 @@ def train_classifier(
     )
 
 
-def check_splits(clips: Clips, folds: int | str | None, val: float) -> None:
-    """ValueError for a split that cannot be, before anything is listened to."""
+def check_splits(windows: Clips, folds: int | str | None, val: float, *, seed: int) -> None:
+    """ValueError for a split that cannot be, the inner ones of folds too, before any sound is decoded."""
     if folds is None:
-        clips.split(val=val)
-    else:
-        clips.folds(None if folds == "given" else int(folds))
+        windows.split(val=val, seed=seed)
+        return
+    for name, train, _ in windows.folds(None if folds == "given" else int(folds), seed=seed):
+        inner_split(train, seed=seed, fold=name)
+
+
+def inner_split(train: Clips, *, seed: int, fold: str) -> tuple[Clips, Clips]:
+    """What a fold is trained on, and the part of it that tells when to stop; ValueError where there is none."""
+    try:
+        return train.split(val=INNER_VAL, seed=derived_seed("inner part", seed))
+    except ValueError as error:
+        raise ValueError(
+            f"folds: of what is trained on for fold {fold!r}, a part must tell when to stop, with every class on both "
+            f"sides: {error}"
+        ) from None
 
 
 def evaluate_clips(clips: Clips, scores: np.ndarray) -> Evaluation:

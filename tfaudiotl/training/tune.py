@@ -164,14 +164,15 @@ def tune(
     _check(asked, backbone, options)
     if not augment and any(count > 1 for count in asked.variants):
         raise ValueError(f"variants={list(asked.variants)}: needs augment=, which makes them")
-    parts = [(train, test) for _, train, test in clips.folds(folds, seed=seed)]
+    # Every split before the first trial: a class that is too small is told at once.
+    inner = derived_seed("inner part", seed)
+    parts = [(*train.split(val=INNER_VAL, seed=inner), test) for _, train, test in clips.folds(folds, seed=seed)]
 
     def score(hp: Any) -> float:
         settings = asked.draw(hp)
-        return float(np.mean([_fold_score(train, test, settings) for train, test in parts]))
+        return float(np.mean([_fold_score(*part, settings) for part in parts]))
 
-    def _fold_score(train: Clips, test: Clips, settings: dict[str, dict[str, Any]]) -> float:
-        learn, stop = train.split(val=INNER_VAL, seed=derived_seed("inner part", seed))
+    def _fold_score(learn: Clips, stop: Clips, test: Clips, settings: dict[str, dict[str, Any]]) -> float:
         model = build_classifier(
             backbone,
             classes=clips.class_names,
