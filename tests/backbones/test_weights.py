@@ -22,7 +22,7 @@ from tfaudiotl.backbones.convnet import ConvNet
 from tfaudiotl.backbones.published import first_that_fits, published_sources
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.weights import load_into, load_path, npz_bytes
-from tfaudiotl.backbones.yamnet import PUBLISHED, YAMNet, check_known_answers, load_weights, published_forms
+from tfaudiotl.backbones.yamnet import PUBLISHED, YAMNet, check_known_answers, published_forms
 from tfaudiotl.backbones.yamnet_mini import YAMNetMini
 from tfaudiotl.errors import WeightsError
 
@@ -173,8 +173,13 @@ def same(model: keras.Model, expected: list[np.ndarray], tolerance: float = 0) -
         np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
-def test_the_authors_file_of_keras_2(stand_in: Path, tmp_path: Path, expected: list[np.ndarray]) -> None:
-    (tmp_path / "yamnet.h5").write_bytes(keras2_file(stand_in))
+@pytest.fixture(scope="module")
+def original(stand_in: Path) -> bytes:
+    return keras2_file(stand_in)
+
+
+def test_the_authors_file_of_keras_2(original: bytes, tmp_path: Path, expected: list[np.ndarray]) -> None:
+    (tmp_path / "yamnet.h5").write_bytes(original)
     model = YAMNet(weights=str(tmp_path / "yamnet.h5"))
     same(model, expected)
     assert class_names_of(model)[494] == "Silence"
@@ -200,20 +205,18 @@ def set_nan(file: h5py.File, name: str) -> None:
         (lambda file: file.__delitem__(KERNEL), f"missing: {KERNEL}"),
         (lambda file: file.move(KERNEL, "layer15/kernel"), "left over: layer15/kernel"),
         (lambda file: set_nan(file, KERNEL), f"not finite: {KERNEL}"),
+        # of a part that this model does not take, but by which it is checked
         (lambda file: set_nan(file, "logits/logits/bias:0"), "not finite: logits/logits/bias:0"),
     ],
 )
-@pytest.mark.parametrize("include_top", [True, False])
 def test_authors_files_that_are_wrong(
-    change: Callable[[h5py.File], object], message: str, include_top: bool, stand_in: Path, tmp_path: Path
+    change: Callable[[h5py.File], object], message: str, original: bytes, tmp_path: Path
 ) -> None:
     path = tmp_path / "yamnet.h5"
-    path.write_bytes(keras2_file(stand_in))
+    path.write_bytes(original)
     change_h5(path, change)
-    if not include_top and "logits" in message:
-        message = "not finite"
     with pytest.raises(WeightsError, match=rf"(?s)weights='{path}': .*{message}"):
-        load_weights(YAMNet(weights=None, include_top=include_top), str(path))
+        YAMNet(weights=str(path), include_top=False)
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +293,7 @@ def test_cloud_storage_needs_tensorflow_hub(monkeypatch: pytest.MonkeyPatch) -> 
         YAMNet(weights="gs://bucket/yamnet.tar.gz")
 
 
-@pytest.mark.parametrize("options", [{}, {"include_top": False}, {"input": "patches"}, {"samples": 8000}])
+@pytest.mark.parametrize("options", [{"input": "patches"}, {"include_top": False, "samples": 8000}])
 def test_published_weights_answer_known_questions(options: dict[str, Any], stand_in: Path) -> None:
     model = YAMNet(weights=None, **options)
     loaded = load_into(model, stand_in, published_forms(model))
@@ -302,14 +305,16 @@ def test_published_weights_answer_known_questions(options: dict[str, Any], stand
         check_known_answers(model, rolled)
 
 
-@pytest.mark.parametrize("layer", ["layer1_conv", "layer7_pointwise_conv", "layer14_pointwise_conv_bn"])
-def test_real_weights_with_one_layer_in_disorder_answer_otherwise(layer: str, hub_yamnet: str) -> None:
+def test_real_weights_with_one_layer_in_disorder_answer_otherwise(hub_yamnet: str) -> None:
     model = YAMNet(weights=None)
     loaded = load_into(model, hub_yamnet, published_forms(model))
     check_known_answers(model, loaded.values)
-    model.get_layer(layer).set_weights([value[..., ::-1] for value in model.get_layer(layer).get_weights()])
-    with pytest.raises(WeightsError, match=r"not the published weights, or damaged: '\w+.*' is called"):
-        check_known_answers(model, loaded.values)
+    for layer in map(model.get_layer, ("layer1_conv", "layer7_pointwise_conv", "layer14_pointwise_conv_bn")):
+        before = layer.get_weights()
+        layer.set_weights([value[..., ::-1] for value in before])
+        with pytest.raises(WeightsError, match=r"not the published weights, or damaged: '.*' is called"):
+            check_known_answers(model, loaded.values)
+        layer.set_weights(before)
 
 
 def test_weights_with_other_answers_are_passed_over(
@@ -317,7 +322,7 @@ def test_weights_with_other_answers_are_passed_over(
 ) -> None:
     foreign = tmp_path / "foreign"
     (tmp_path / "classes.csv").write_text("index,mid,display_name\n")
-    tf.saved_model.save(StandIn(str(tmp_path / "classes.csv"), seed=8), str(foreign))
+    tf.train.Checkpoint(StandIn(str(tmp_path / "classes.csv"), seed=8)).write(foreign / "variables" / "variables")
     with serving() as server:
         isolate(monkeypatch, tmp_path, servers=server.url)
         server.answers["/tfhub/google/yamnet/1?tf-hub-format=compressed"] = sends(tar_gz(foreign))

@@ -256,11 +256,13 @@ def published_sources(published: Published) -> list[Source]:
 
 def by_hand(published: Published) -> str:
     """What to fetch on another machine, and where to put it."""
+    network = published.tfhub.split("/")[1]
     return (
-        f"By hand: fetch {AUDIOSET}/{published.original}, or the archive of {KAGGLE}/models/{published.kaggle}, on a "
-        f"machine that reaches it, and give its path for the weights (--weights on the command line); or copy "
-        f"{published.original} to {own_cache() / published.original}. Mirrors: {TFHUB_MIRROR}, {KAGGLE_MIRROR}, "
-        f"{AUDIOSET_MIRROR}"
+        f"By hand: run 'tfaudiotl weights {network} -o {network}.weights.h5' on a machine that reaches one of them, or "
+        f"fetch {AUDIOSET}/{published.original} or the archive of {KAGGLE}/models/{published.kaggle} there; then give "
+        f"the file's path for the weights (--weights on the command line), or copy {published.original} to "
+        f"{own_cache() / published.original}. Mirrors: {TFHUB_MIRROR}, {KAGGLE_MIRROR}, {AUDIOSET_MIRROR}. "
+        "The network yamnet_mini needs none of this"
     )
 
 
@@ -315,4 +317,4 @@ def first_that_fits(
             return Found(source.name, source.place, path if path.exists() else source.path), result
         except (WeightsError, OSError) as error:
             failures.append(f"\n  {source.name} ({source.place}): {error}")
-    raise WeightsError(f"{asked}: not to be had from any of these places:{''.join(failures)}\n{advice}")
+    raise WeightsError(f"{asked}: none of these places has them:{''.join(failures)}\n{advice}")
