@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.audio.sounds import make_folder
 from tests.cli.calling import FAST, call
 from tests.sounds import write_folder
+from tfaudiotl.audio.clips import Clips
 from tfaudiotl.cli import app
 
 
@@ -225,3 +227,26 @@ def test_kill_9_while_fine_tuning_then_resume(tmp_path: Path, stand_in: Path) ->
     for name in measures:
         assert second[name] == pytest.approx(first[name], abs=1e-6)
     assert second["epochs"] == first["epochs"]
+
+
+def test_a_folder_with_the_test_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_folder(tmp_path / "data" / "train", {"a": 4, "b": 4}).parent
+    make_folder(data / "test", {"b": 1})
+    given: list[Clips] = []
+
+    def noted(clips: Clips, *_: object, **__: object) -> None:
+        given.append(clips)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("tfaudiotl.workflow.train_folder", noted)
+    output = call("train", data, "-o", tmp_path / "out", code=1).output
+    assert f"{data / 'train'} --test {data / 'test'}" in " ".join(output.split())
+    call("train", data / "train", "--test", data / "test", "-o", tmp_path / "out", code=1)
+    assert {name: len(part) for name, part in given[0].parts().items()} == {"train": 8, "test": 1}
+    make_folder(data / "test", {"c": 1})
+    output = call("train", data / "train", "--test", data / "test", "-o", tmp_path / "out", code=1).output
+    assert "labels 'c' are not in class_names=['a', 'b']" in output
+    assert (
+        "give --test or folds"
+        in call("train", data / "train", "--test", data / "test", "--folds", 2, "-o", tmp_path / "out", code=2).output
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tfaudiotl.errors import AudioErrors
 from tfaudiotl.training.deep_recipe import train_fine_tuned
 from tfaudiotl.training.head import FitOptions
 from tfaudiotl.training.options import FineTuneOptions
-from tfaudiotl.training.recipe import TrainingResult, train_classifier
+from tfaudiotl.training.recipe import TrainingResult, given_parts, train_classifier
 from tfaudiotl.training.tune import tune
 
 FIT = FitOptions(epochs=15, learning_rate=0.02)
@@ -218,3 +219,29 @@ def test_classes_too_small_for_folds_are_told_before_anything_is_decoded(
         probe_layers("yamnet_mini", clips, cv=4)
     with pytest.raises(ValueError, match="a split, which needs at least 2"):
         train_classifier(clips[:11])
+
+
+def test_a_division_of_the_data_sets_own(folder: Path, stand_in: Path) -> None:
+    given = Clips.from_directory(folder, fold_pattern=r"^(\d)-")
+    assert given.fold is not None
+    names = np.array(["train", "train", "val", "test"])[given.fold.astype(int) - 1]
+    clips = dataclasses.replace(given, part=names, fold=None)
+    result = train(clips, stand_in)
+    assert result.held_out.paths == clips.parts()["test"].paths
+    assert len(result.evaluation.scores) == 6
+    assert len(result.clips) == 24
+    for rows, stop, test in [
+        (names != "val", 0.25, "test"),  # a share of "train" stops
+        (names != "test", 1 / 3, "val"),  # what stops is reported
+        (names != "", 1 / 4, "test"),
+    ]:
+        parts = given_parts(clips[rows], 0.25, seed=0)
+        assert set(parts[2].part.tolist()) == {test}  # type: ignore[union-attr]
+        assert len(parts[1]) == round(stop * (rows.sum() if test == "val" or rows.all() else 12))
+        assert set(parts[0].part.tolist()) == {"train"}  # type: ignore[union-attr]
+        assert not set(parts[0].paths) & {*parts[1].paths, *parts[2].paths}
+    lost = clips[(names != "train") | (clips.label_ids != 0)]
+    with pytest.raises(ValueError, match="part 'train' has none of 'high', which other parts have"):
+        train(lost, stand_in)
+    with pytest.raises(ValueError, match="folds would mix the clips' own parts"):
+        train(clips, stand_in, folds=2)

@@ -56,6 +56,13 @@ def train(
         typer.Option(help="Give rare classes more weight; left out: if each clip has one class.", show_default=False),
     ] = None,
     val: Annotated[float, typer.Option(help="Share of the clips that is held out when there are no folds.")] = 0.2,
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the data set's test part, with the same classes: it is reported and decides nothing; --val "
+            "of the other clips tell when to stop."
+        ),
+    ] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="Number of folds to cross-validate with.")] = None,
     label_pattern: LabelPattern = None,
     fold_pattern: FoldPattern = None,
@@ -102,6 +109,8 @@ def train(
         raise ValueError("--gradual, --label-smoothing and --focal need --fine-tune")
     if fine_tune is not None and augment:
         raise ValueError("--augment is for heads; not with --fine-tune (in Python: fine_tune(augment=...))")
+    if test is not None and (folds is not None or fold_pattern is not None):
+        raise typer.BadParameter("give --test or folds, not both: folds test every clip")
     check_output(output, overwrite=overwrite or resume)
     clips = load_clips(
         folder,
@@ -110,6 +119,15 @@ def train(
         group_pattern=group_pattern,
         on_error=on_error,
     )
+    if test is not None:
+        held = load_clips(
+            test,
+            label_pattern=label_pattern,
+            group_pattern=group_pattern,
+            on_error=on_error,
+            class_names=clips.class_names,
+        )
+        clips = type(clips).from_parts(train=clips, test=held)
     load_tensorflow()
     from tfaudiotl.backbones.scores import check_background
     from tfaudiotl.errors import ExportError

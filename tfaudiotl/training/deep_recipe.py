@@ -29,6 +29,7 @@ from tfaudiotl.training.recipe import (
     check_splits,
     check_windows,
     evaluate_clips,
+    given_parts,
     refuse_silence,
 )
 
@@ -148,6 +149,11 @@ class _Trainer:
 
     def hold_out(self, usable: Clips, val: float) -> None:
         """Trains the model on one part; the other tells when to stop and is scored."""
+        if usable.parts():
+            learn, stop, test = given_parts(usable, val, seed=self.tuner.options.seed)
+            self.epochs = self._fit("train", self.model, learn.source, stop.source)
+            self._score(self.model, test.source)
+            return
         train, held = usable.split(val=val, seed=self.tuner.options.seed)
         self.epochs = self._fit("train", self.model, train.source, held.source)
         self._score(self.model, held.source)

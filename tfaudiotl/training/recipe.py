@@ -115,6 +115,9 @@ def train_classifier(
     head that was trained on the others, with the number of epochs chosen on a part of those others;
     then the final head is trained on all clips for the median of these numbers.
 
+    Clips with a division of their own (``Clips.parts``) keep to it: "train" is learned from, "val" (or a share ``val``
+    of "train") stops the training, and "test" (or "val", where there is none) is what the evaluation is about.
+
     Args:
         clips: the labelled clips.
         folds: None, the number of folds to draw, or "given" for the clips' own fold column.
@@ -196,11 +199,37 @@ def train_classifier(
 
 def check_splits(windows: Clips, folds: int | str | None, val: float, *, seed: int) -> None:
     """ValueError for a split that cannot be, the inner ones of folds too, before any sound is decoded."""
+    if folds is None and windows.parts():
+        given_parts(windows, val, seed=seed)
+        return
     if folds is None:
         windows.split(val=val, seed=seed)
         return
     for name, train, _ in windows.folds(None if folds == "given" else int(folds), seed=seed):
         inner_split(train, seed=seed, fold=name)
+
+
+def given_parts(windows: Clips, val: float, *, seed: int) -> tuple[Clips, Clips, Clips]:
+    """The parts of clips with a division of their own: to train on, to tell when to stop, and to report.
+
+    Where there is no part "val", a share ``val`` of "train" tells when to stop; where there is no "test", "val" is
+    reported.
+
+    Raises:
+        ValueError: there is nothing to train on, or nothing of a class; or "train" cannot be divided.
+    """
+    if len(windows.parts()) < 2:
+        train, held = windows.split(val=val, seed=seed)
+        return train, held, held
+    train, held = windows.split()
+    present = windows.targets.any(axis=0) & ~train.targets.any(axis=0)
+    if present.any():
+        names = [name for name, lost in zip(windows.class_names, present, strict=True) if lost]
+        raise ValueError(f"the clips' part 'train' has none of {', '.join(map(repr, names))}, which other parts have")
+    if "val" in windows.parts():
+        return train, held, windows.parts().get("test", held)
+    learn, stop = train.split(val=val, seed=seed)
+    return learn, stop, held
 
 
 def inner_split(train: Clips, *, seed: int, fold: str) -> tuple[Clips, Clips]:
@@ -250,6 +279,11 @@ class _HeadTrainer:
 
     def hold_out(self, usable: Clips, val: float) -> None:
         """Trains the final head on one part; the other stops it early and is scored."""
+        if usable.parts():
+            learn, stop, test = given_parts(usable, val, seed=self.fit.seed)
+            self.epochs = self._run("train", self.head, learn.source, stop.source).best_epochs
+            self._score(self.head, test.source)
+            return
         train, held = usable.split(val=val, seed=self.fit.seed)
         fitted = self._run("train", self.head, train.source, held.source)
         self.epochs = fitted.best_epochs
