@@ -222,9 +222,9 @@ def given_parts(windows: Clips, val: float, *, seed: int) -> tuple[Clips, Clips,
         train, held = windows.split(val=val, seed=seed)
         return train, held, held
     train, held = windows.split()
-    present = windows.targets.any(axis=0) & ~train.targets.any(axis=0)
-    if present.any():
-        names = [name for name, lost in zip(windows.class_names, present, strict=True) if lost]
+    learned, present = train.counts(), windows.counts()
+    names = [name for name in windows.class_names if present[name] and not learned[name]]
+    if names:
         raise ValueError(f"the clips' part 'train' has none of {', '.join(map(repr, names))}, which other parts have")
     if "val" in windows.parts():
         return train, held, windows.parts().get("test", held)
