@@ -134,6 +134,15 @@ def test_progress_only_for_who_asks(server: Server, tmp_path: Path, capfd: pytes
         (zip_of("../outside"), None),
         (zip_of("a", encrypted=True), "encrypted"),
     ],
+    ids=[
+        "text",
+        "half tar",
+        "half zip",
+        "tar climbs",
+        "tar absolute",
+        "zip climbs",
+        "encrypted",
+    ],  # bytes hold the time
 )
 def test_archives_that_are_not_whole_or_reach_out(content: bytes, message: str | None, tmp_path: Path) -> None:
     (tmp_path / "archive").write_bytes(content)
