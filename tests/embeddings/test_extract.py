@@ -61,7 +61,7 @@ def test_bad_sounds(stand_in: Path, tmp_path: Path) -> None:
     [
         ([], {}, "no sounds"),
         ("a.wav", {}, "a list of paths or arrays"),
-        (["a.wav"], {"layer": "layer99"}, "embedding='layer99': yamnet has the layers log_mel, layer1"),
+        (["a.wav"], {"layer": "layer99"}, "layer='layer99': yamnet has the layers log_mel, layer1"),
         (["a.wav"], {"pooling": "mean"}, "pooling='mean'"),
         (["a.wav"], {"patch_pooling": "sum"}, "patch_pooling='sum'"),
         (["a.wav"], {"on_error": "ignore"}, "on_error='ignore'"),

@@ -21,6 +21,7 @@ from tfaudiotl.backbones.weights import npz_bytes
 from tfaudiotl.backbones.yamnet_mini import YAMNetMini
 from tfaudiotl.embeddings.logmel import fast_frontend
 from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.info import embedding_layers
 from tfaudiotl.training.distill import DistillOptions, _batches, _softened, distill, listen, open_teacher
 from tfaudiotl.training.mixing import Mixer, MixOptions
 from tfaudiotl.workflow import save_student
@@ -106,8 +107,12 @@ def test_layers_of_a_classifier_have_their_short_names() -> None:
     scores, layer4, embedding = next(cut.network.run([waveform]))
     assert (layer4.shape, embedding.shape) == ((1, 128), (1, 256))
     np.testing.assert_allclose(scores, teacher(waveform[None]), atol=1e-4)
-    with pytest.raises(ValueError, match="layers='layer99': the teacher 'yamnet_mini_classifier' has log_mel, "):
+    with pytest.raises(
+        ValueError, match="layers='layer99': the teacher 'yamnet_mini_classifier' has log_mel, "
+    ) as caught:
         open_teacher(teacher, ["layer99"], None)
+    named = str(caught.value).rpartition(" has ")[2].split(", ")
+    assert named == [layer.name for layer in embedding_layers("yamnet_mini") if layer.name not in ("logits", "scores")]
 
 
 def test_other_models_are_no_teachers() -> None:

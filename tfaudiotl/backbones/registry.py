@@ -51,10 +51,10 @@ class BackboneSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_by_name", {layer.name: layer for layer in self.layers})
 
-    def embedding_layer(self, name: str) -> EmbeddingLayer:
-        """The embedding layer called ``name``; ValueError lists those there are."""
+    def embedding_layer(self, name: str, argument: str = "embedding") -> EmbeddingLayer:
+        """The embedding layer called ``name``; ValueError for ``argument`` lists those there are."""
         if name not in self._by_name:
-            raise ValueError(f"embedding={name!r}: {self.name} has the layers {', '.join(self._by_name)}")
+            raise ValueError(f"{argument}={name!r}: {self.name} has the layers {', '.join(self._by_name)}")
         return self._by_name[name]
 
 

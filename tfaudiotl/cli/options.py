@@ -90,7 +90,7 @@ Embedding = Annotated[
     typer.Option("--embedding", "--layer", help="Layer, or layers with commas; the backbone's own by default."),
     Library(("layers",)),
 ]
-Pooling = Annotated[Literal["avg", "max", "avgmax"], typer.Option(help="How the rows of a recording are combined.")]
+Pooling = Annotated[Literal["avg", "max", "avgmax"], typer.Option(help="How a convolution's picture becomes numbers.")]
 ModelPath = Annotated[Path, typer.Argument(help="A .keras file, a SavedModel folder or a .tflite file.")]
 ClassFolder = Annotated[
     Path, typer.Argument(help="Folder with one sub-folder of recordings per class; see --label-pattern.")

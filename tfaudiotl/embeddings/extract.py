@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from time import monotonic, perf_counter
@@ -21,13 +21,14 @@ from tfaudiotl.audio.waveform import trim_padding
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
 from tfaudiotl.embeddings.engine import Job, PatchNetwork, map_ahead
-from tfaudiotl.embeddings.store import EmbeddingStore, Unit
+from tfaudiotl.embeddings.requests import Request
+from tfaudiotl.embeddings.store import ONE_PIECE_SECONDS, EmbeddingStore, Unit
 from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.models.builder import cut_backbone, layer_names, pooled_layers
 
 # Longer recordings are taken in pieces of so many patches: YAMNet's 240 s. A piece starts on a whole
 # second, so on a sample at every rate, and holds no more than 16 MB of sound.
-PIECE_SECONDS = 240
+PIECE_SECONDS = ONE_PIECE_SECONDS
 SHARD_BYTES = 32 << 20
 SHARD_SECONDS = 10.0  # a killed run loses no more than this
 ADVICE = "Mend or remove them, or pass on_error='skip' (--on-error skip) to leave them out."
@@ -68,7 +69,7 @@ class Extractor:
         backbone_options: Mapping[str, Any] | None = None,
     ):
         self.spec: BackboneSpec = get_backbone(backbone)
-        self.layers = layer_names(self.spec, layers)
+        self.layers = layer_names(self.spec, layers, "layers")
         self.pooling, self.engine = pooling, engine or EngineOptions()
         base = cut_backbone(self.spec, self.layers, weights=weights, **(backbone_options or {}))
         outputs = pooled_layers(base, self.spec, self.layers, pooling)
@@ -315,13 +316,24 @@ def embed(
         raise ValueError("sounds=[]: no sounds")
     if patch_pooling not in (None, "avg", "max"):
         raise ValueError(f"patch_pooling={patch_pooling!r}: allowed are None, 'avg' and 'max'")
-    extractor = Extractor(
-        backbone, layer, pooling=pooling, weights=weights, engine=engine, backbone_options=backbone_options
+    layers = layer_names(get_backbone(backbone), layer, "layer")
+    build = partial(
+        Extractor, backbone, layers, pooling=pooling, weights=weights, engine=engine, backbone_options=backbone_options
     )
-    run = run_sounds if store is None else partial(_run_stored, store=store)
+    if store is None:
+        results = run_sounds(build(), sounds, sample_rate=sample_rate, trim=trim)
+    else:
+        options = {
+            "pooling": pooling,
+            "trim": trim,
+            "quantize": (engine or EngineOptions()).quantize,
+            "options": backbone_options or {},
+        }
+        request = Request.of(backbone, layers, weights, options)
+        results = _run_stored(build, request, _only_paths(sounds, store), store, trim=trim)
     rows: list[np.ndarray] = []
     errors: list[AudioError] = []
-    for result in run(extractor, sounds, sample_rate=sample_rate, trim=trim):
+    for result in results:
         if isinstance(result, AudioError):
             errors.append(result)
         else:
@@ -357,15 +369,31 @@ def run_sounds(
     return extractor.network.run_jobs((partial(load, n) for n in range(len(sounds))), trim=trim)
 
 
-def _run_stored(
-    extractor: Extractor, sounds: Sequence[Sound], *, sample_rate: int, trim: bool, store: str | os.PathLike[str]
-) -> Iterator[list[np.ndarray] | AudioError]:
+def _only_paths(sounds: Sequence[Sound], store: str | os.PathLike[str]) -> list[str | os.PathLike[str]]:
     paths = [sound for sound in sounds if isinstance(sound, (str, os.PathLike))]
     if len(paths) < len(sounds):
         raise ValueError(f"store={os.fspath(store)!r}: keeps embeddings of files; arrays were given")
+    return paths
+
+
+def _run_stored(
+    build: Callable[[], Extractor],
+    request: Request,
+    paths: Sequence[str | os.PathLike[str]],
+    store: str | os.PathLike[str],
+    *,
+    trim: bool,
+) -> Iterator[list[np.ndarray] | AudioError]:
+    """As ``run_sounds``, through a store; no network is built where the store has it all."""
+    known = request.answer(store, paths)
+    if known is not None:
+        yield from known
+        return
+    extractor = build()
     report = embed_to_store(extractor, paths, store, trim=trim, on_error="skip")
     reasons = {error.path: error for error in report.skipped}
     opened = EmbeddingStore(store)
+    request.note(opened, extractor.keys)
     for path in paths:
         if os.fspath(path) in reasons:
             yield reasons[os.fspath(path)]

@@ -25,6 +25,7 @@ import numpy as np
 from tfaudiotl._files import file_digest, sha256, write_atomic
 
 FORMAT = 1
+ONE_PIECE_SECONDS = 240  # recordings up to here are one piece
 
 
 class StoreError(ValueError):
@@ -198,6 +199,20 @@ class EmbeddingStore:
                 del pieces[first]
         self._found = {key: pieces for key, pieces in self._found.items() if pieces}
         shutil.rmtree(shard.folder, ignore_errors=True)
+
+    def is_whole(self, digest: str, layer: str) -> bool:
+        """Whether the pieces of a recording that are stored reach to its end.
+
+        A killed run leaves the first pieces of a long recording. Rows of one that is a single piece may be fewer than
+        its length says, since zeros at its end may make none.
+        """
+        pieces = self._found.get((digest, layer), {})
+        if not pieces:
+            return False
+        last = max(pieces)
+        unit, (patch, hop) = pieces[last][2], (self.config["patch_seconds"], self.config["patch_hop_seconds"])
+        reached = (last + unit.count - 1) * hop + patch
+        return unit.seconds <= ONE_PIECE_SECONDS or reached > unit.seconds - hop
 
     def read(self, path: str | os.PathLike[str], layer: str) -> tuple[np.ndarray, np.ndarray]:
         """The embeddings of a recording.

@@ -57,7 +57,7 @@ class AudioEmbedding(TransformerMixin, BaseEstimator):
         from tfaudiotl.backbones.registry import get_backbone
         from tfaudiotl.models.builder import layer_names
 
-        layer_names(get_backbone(self.backbone), self.layer)
+        layer_names(get_backbone(self.backbone), self.layer, "layer")
         return self
 
     def transform(self, X: Sequence[Any]) -> np.ndarray:

@@ -60,7 +60,7 @@ def embedding_model(
         ``input="patches"`` from ``(batch, 96, 64)`` to ``(batch, dim)`` or ``(batch, steps, dim)``.
     """
     spec = get_backbone(backbone)
-    names = layer_names(spec, layers)
+    names = layer_names(spec, layers, "layers")
     if patch_pooling not in (None, "avg", "max"):
         raise ValueError(f"patch_pooling={patch_pooling!r}: allowed are None, 'avg' and 'max'")
     if pooling == "time" and patch_pooling is not None:
@@ -230,13 +230,13 @@ def _has_accelerator() -> bool:
     return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
 
 
-def layer_names(spec: BackboneSpec, names: str | Sequence[str] | None) -> list[str]:
-    """``names`` as a checked list; None means the backbone's own embedding."""
+def layer_names(spec: BackboneSpec, names: str | Sequence[str] | None, argument: str = "embedding") -> list[str]:
+    """``names``, given as ``argument``, as a checked list; None means the backbone's own embedding."""
     listed = [spec.default_embedding] if names is None else [names] if isinstance(names, str) else list(names)
     if not listed or len(set(listed)) != len(listed):
-        raise ValueError(f"embedding={names!r}: one layer name, or several different ones")
+        raise ValueError(f"{argument}={names!r}: one layer name, or several different ones")
     for name in listed:
-        spec.embedding_layer(name)
+        spec.embedding_layer(name, argument)
     return listed
 
 

@@ -247,8 +247,10 @@ def _check_grid(name: str, grid: LogMelSpec | WindowSpec | None) -> None:
 def _pooled(model: keras.Model, name: str) -> Any:
     """The output of a classifier's layer, averaged over its picture; short names as ``embedding_layers`` has."""
     present = {layer.name for layer in model.layers}
-    short = {layer.name: layer.layer for backbone in list_backbones() for layer in get_backbone(backbone).layers
-             if layer.layer in present}  # fmt: skip
+    specs = [get_backbone(backbone).layers for backbone in list_backbones()]
+    # Names such as "layer3" are in several networks: those of the one that the model has most of.
+    own = max(specs, key=lambda layers: sum(layer.layer in present for layer in layers))
+    short = {layer.name: layer.layer for layer in own if layer.layer in present}
     if short.get(name, name) not in present:
         raise ValueError(f"layers={name!r}: the teacher {model.name!r} has {', '.join(short)}")
     output = model.get_layer(short.get(name, name)).output
