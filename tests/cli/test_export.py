@@ -17,8 +17,14 @@ def test_export(trained: tuple[Path, Path], tmp_path: Path) -> None:
     result = call("export", out / "model.keras", "-o", small, "--quantize", "float16", "--verify", sounds)
     assert "1.0000" in result.output
     assert small.with_suffix(".txt").read_text() == "high\nlow\nnoise\n"
-    call("export", out / "model.keras", "-o", tmp_path / "saved")
+    assert "Clips that differ most" in (tmp_path / "small.report.md").read_text()
+    call("export", out / "model.keras", "-o", tmp_path / "saved", "--verify", sounds)
     assert (tmp_path / "saved" / "saved_model.pb").is_file()
+    assert "| saved |" in (tmp_path / "saved.report.md").read_text()
+    (tmp_path / "other.txt").write_text("mine")
+    refused = call("export", out / "model.keras", "-o", tmp_path / "other.tflite", code=1).output
+    assert "other.txt is there already" in refused.replace("\n", "")
+    assert (tmp_path / "other.txt").read_text() == "mine"
     assert "is there already" in call("export", out / "model.keras", "-o", small, code=1).output
     call("export", out / "model.keras", "-o", small, "--overwrite")
     assert "for names that end in .tflite" in call(

@@ -46,6 +46,9 @@ def export(
     if not model.exists():
         raise ValueError(f"{model}: no such file")
     check_output(output, overwrite=overwrite)
+    report = output.parent / f"{output.stem if tflite else output.name}.report.md"
+    for beside, written in ((output.with_suffix(".txt"), tflite), (report, verify is not None)):
+        check_output(beside if written else None, overwrite=overwrite)
     load_tensorflow()
     from tfaudiotl.backbones.scores import class_names_of
     from tfaudiotl.export.artifact import load_model, open_artifact
@@ -81,8 +84,12 @@ def export(
         say("Comparing the file with the model")
         artifact = open_artifact(loaded)
         waveforms = [held.load(row, sample_rate=artifact.sample_rate) for row in range(len(held))]
-        check = verify_export(Reference(artifact, waveforms, held.targets), open_artifact(output))
-        typer.echo(checks_table([check]))
+        reference = Reference(artifact, waveforms, held.targets, multi_label=held.multi_label)
+        table = checks_table([verify_export(reference, open_artifact(output))])
+        typer.echo(table)
+        if not tflite:  # export_tflite has written more
+            write_atomic(report, f"{table}\n")
+        typer.echo(f"Report: {report}")
 
 
 def _calibration(folder: Path, names: Sequence[str], sample_rate: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,6 @@ from tfaudiotl.audio.waveform import trim_padding
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.frontend import LogMelSpec, PatchGrid, WindowSpec, spec_from
 from tfaudiotl.backbones.scores import (
-    ClassScores,
     check_background,
     class_names_of,
     class_thresholds,
@@ -32,6 +32,7 @@ from tfaudiotl.export.quantize import decode, encode
 from tfaudiotl.models import layers as _layers  # noqa: F401 - registers them with Keras
 
 FRONTEND_ASSET = "frontend.json"  # of a SavedModel: its front-end's numbers, its window, thresholds and background
+YAMNET_CLASS_MAP = "yamnet_class_map.csv"  # of a SavedModel: the classes of TF Hub's YAMNet
 RATE_ASSET = "sample_rate.txt"  # Hz, of the waveforms that a SavedModel's signatures take
 WINDOW_SECONDS = 0.975  # of a timeline, where the model leaves the choice and nothing says how much it takes
 
@@ -103,7 +104,8 @@ def open_artifact(
     Args:
         model: the model, or the path of one.
         class_names: the names in output order; None reads them: from inside the model or the .tflite file's
-            metadata, from the SavedModel's assets, or from a NAME.txt or ``labels.txt`` beside the .tflite file.
+            metadata, from the SavedModel's assets (of TF Hub's YAMNet its class map), or from a NAME.txt or
+            ``labels.txt`` beside the .tflite file.
         num_threads: for .tflite: threads of the interpreter; None: one per core.
 
     Raises:
@@ -138,11 +140,15 @@ def _with_decisions(artifact: Artifact, told: Mapping[str, Any], own: Sequence[s
 
 
 def _from_keras(model: keras.Model, path: str, class_names: Sequence[str] | None) -> Artifact:
-    classifier = any(isinstance(layer, ClassScores) for layer in model.layers)
-    names = tuple(class_names) if class_names is not None else class_names_of(model) if classifier else ()
-    if classifier:
-        _check_labels(path, names, model.output_shape[-1])
     layer = scores_layer(model)
+    names = tuple(class_names) if class_names is not None else class_names_of(model) if layer else ()
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise WeightsError(
+            f"model={path!r} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; expected is one of each: "
+            "waveforms (batch, samples), and scores"
+        )
+    if names:
+        _check_labels(path, names, model.output_shape[-1])
     return _with_decisions(_keras_form(model, path, names), decisions_of(model), layer.class_names if layer else ())
 
 
@@ -220,33 +226,75 @@ def _from_saved_model(path: Path, class_names: Sequence[str] | None) -> Artifact
         signature = loaded.signatures["serving_default"]
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
         raise WeightsError(f"model={str(path)!r}: no SavedModel with a serving_default signature: {error}") from error
-    assets = path / "assets"
-    labels = assets / "labels.txt"
-    own = _read_labels(labels) if class_names is None or labels.is_file() else ()
-    names = tuple(class_names) if class_names is not None else own
+    where, assets = str(path), path / "assets"
+    own = _saved_names(assets)
+    names = own if class_names is None else tuple(class_names)
+    if not names:
+        raise WeightsError(f"model={where!r}: no class names in {assets}; pass class_names=")
     rate, frontend = assets / RATE_ASSET, assets / FRONTEND_ASSET  # not in files of earlier versions
     sample_rate = int(rate.read_text(encoding="utf-8")) if rate.is_file() else SAMPLE_RATE
     told = json.loads(frontend.read_text(encoding="utf-8")) if frontend.is_file() else {}
-    (spec,) = signature.structured_input_signature[1].values()
-    (output,) = signature.structured_outputs.values()
-    _check_labels(str(path), names, output.shape[-1])
+    taken, output = _saved_ends(where, signature, names)
 
-    def scores(waveforms: np.ndarray, *, _keep: Any = loaded) -> np.ndarray:  # signatures do not keep variables alive
-        (result,) = signature(**{spec.name: tf.constant(waveforms, tf.float32)}).values()
-        return result.numpy()
+    def call(waveforms: np.ndarray, *, _keep: Any = loaded) -> np.ndarray:  # signatures do not keep variables alive
+        return signature(**{taken.name: tf.constant(waveforms, tf.float32)})[output].numpy()
 
-    where, samples = str(path), spec.shape[1]
     known = _spec_of(where, told)
-    if len(spec.shape) > 2:
+    if taken.shape.rank == 3:
         known = _patch_frontend(where, known)
-        run = _with_frontend(scores, known)
+        run = _with_frontend(call, known)
         form = Artifact(where, "saved_model", names, known.min_samples, known.sample_rate, run, grid=known)
         return _with_decisions(form, told, own)
+    if known is None and (assets / YAMNET_CLASS_MAP).is_file():
+        known = LogMelSpec()
+    scores: Callable[[np.ndarray], np.ndarray] = call
+    if taken.shape.rank == 1:
+        scores = _each(call)
+    elif taken.shape[0] is not None:
+        scores = _each(lambda waveform: call(waveform[None])[0])
+    samples = taken.shape[-1]
     grid = known or clip_grid(None, samples, sample_rate)
-    run = _over_patches(scores, grid)
-    window = told.get("window", 0)
-    form = Artifact(where, "saved_model", names, samples, sample_rate, run, grid=grid, window=window)
+    window = told.get("window", known.min_samples if isinstance(known, LogMelSpec) else 0)
+    form = Artifact(
+        where, "saved_model", names, samples, sample_rate, _over_patches(scores, grid), grid=grid, window=window
+    )
     return _with_decisions(form, told, own)
+
+
+def _each(run: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """A batch by a model that takes one waveform."""
+    return lambda waveforms: np.stack([run(waveform) for waveform in waveforms])
+
+
+def _saved_names(assets: Path) -> tuple[str, ...]:
+    """Class names in a SavedModel's assets: one on each line, or AudioSet's class map as TF Hub's YAMNet has it."""
+    labels, table = assets / "labels.txt", assets / YAMNET_CLASS_MAP
+    if labels.is_file():
+        return label_lines(labels.read_bytes())
+    if table.is_file():
+        with table.open(encoding="utf-8", newline="") as lines:
+            return tuple(row["display_name"] for row in csv.DictReader(lines))
+    return ()
+
+
+def _saved_ends(path: str, signature: Any, names: Sequence[str]) -> tuple[Any, str]:
+    """A signature's input, and the name of the output that has the scores of these classes."""
+    inputs = list(signature.structured_input_signature[1].values())
+    shapes = {spec.name: f"{spec.dtype.name} {spec.shape}" for spec in inputs}
+    if len(inputs) != 1 or inputs[0].dtype.name != "float32" or inputs[0].shape.rank not in (1, 2, 3):
+        raise WeightsError(
+            f"model={path!r}: its signature takes {shapes}; expected is one float32 waveform, (samples,) or (batch, "
+            "samples)"
+        )
+    outputs = signature.structured_outputs
+    fitting = [name for name, spec in outputs.items() if spec.shape.rank and spec.shape[-1] in (len(names), None)]
+    if "scores" in fitting:
+        fitting = ["scores"]
+    if len(fitting) != 1:
+        found = {name: str(outputs[name].shape) for name in sorted(outputs)}
+        how_many = "several" if fitting else "none"
+        raise WeightsError(f"model={path!r}: {len(names)} class names for {how_many} of its outputs {found}")
+    return inputs[0], fitting[0]
 
 
 def _from_tflite(path: Path, class_names: Sequence[str] | None, num_threads: int | None) -> Artifact:
@@ -254,7 +302,7 @@ def _from_tflite(path: Path, class_names: Sequence[str] | None, num_threads: int
         raise WeightsError(f"model={str(path)!r}: no such file")
     content = path.read_bytes()
     try:
-        interpreters = _Interpreters(content, num_threads or os.cpu_count() or 1)
+        interpreters = _Interpreters(str(path), content, num_threads or os.cpu_count() or 1)
     except (ValueError, RuntimeError) as error:
         raise WeightsError(f"model={str(path)!r}: cannot be loaded as a .tflite file: {error}") from error
     taken, given = interpreters.taken, interpreters.given
@@ -271,7 +319,8 @@ def _from_tflite(path: Path, class_names: Sequence[str] | None, num_threads: int
     if names:
         _check_labels(str(path), names, int(given["shape"][-1]))
 
-    where, samples, rate, threshold = str(path), int(taken["shape"][-1]), metadata.sample_rate, metadata.score_threshold
+    where, rate, threshold = str(path), metadata.sample_rate, metadata.score_threshold
+    samples = None if interpreters.any_length else int(taken["shape"][-1])
     known = _spec_of(where, settings)
     if len(taken["shape"]) > 2:
         known = _patch_frontend(where, known)
@@ -279,18 +328,32 @@ def _from_tflite(path: Path, class_names: Sequence[str] | None, num_threads: int
         form = Artifact(where, "tflite", names, known.min_samples, known.sample_rate, run, threshold, known)
         return _with_decisions(form, decided, metadata.labels or names)
     grid = known or clip_grid(None, samples, rate)
-    form = Artifact(where, "tflite", names, samples, rate, interpreters.scores, threshold, grid)
+    window = settings.get("window", 0)
+    form = Artifact(where, "tflite", names, samples, rate, interpreters.scores, threshold, grid, window)
     return _with_decisions(form, decided, metadata.labels or names)
 
 
 class _Interpreters:
-    """A .tflite file's interpreters: one for each thread that scores at the same time, kept for the next."""
+    """A .tflite file's interpreters: one for each thread that scores at the same time, kept for the next.
 
-    def __init__(self, content: bytes, num_threads: int):
-        self._content, self._num_threads = content, num_threads
+    Attributes:
+        taken, given: what the interpreter says of the input and of the first output.
+        any_length: whether the file leaves the number of samples open.
+    """
+
+    def __init__(self, path: str, content: bytes, num_threads: int):
+        self._path, self._content, self._num_threads = path, content, num_threads
         self._free: SimpleQueue[Any] = SimpleQueue()
         interpreter = self._new()
-        self.taken, self.given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        inputs = interpreter.get_input_details()
+        self.taken, self.given = inputs[0], interpreter.get_output_details()[0]
+        coded = np.issubdtype(self.taken["dtype"], np.integer) and self.taken["quantization"][0] > 0
+        if len(inputs) != 1 or not (self.taken["dtype"] == np.float32 or coded):
+            found = {each["name"]: f"{each['dtype'].__name__} {each['shape'].tolist()}" for each in inputs}
+            raise WeightsError(
+                f"model={path!r}: takes {found}; expected is one waveform, or patches, in float32 or int8"
+            )
+        self.any_length = bool(self.taken["shape_signature"][-1] == -1) and len(self.taken["shape"]) <= 2
         self._free.put(interpreter)
 
     def _new(self) -> Any:
@@ -301,20 +364,38 @@ class _Interpreters:
         return interpreter
 
     def scores(self, windows: np.ndarray) -> np.ndarray:
-        """Scores ``(batch, classes)`` of windows ``(batch, ...)``."""
+        """Scores ``(batch, classes)`` of windows ``(batch, ...)``; the mean where the file gives rows of them."""
+        windows = np.asarray(windows, np.float32)
         try:
             interpreter = self._free.get_nowait()
         except Empty:
             interpreter = self._new()
         try:
+            shape = self._fit(interpreter, windows.shape[1])
             rows = []
-            for window in np.asarray(windows, np.float32):
-                interpreter.set_tensor(self.taken["index"], encode(window.reshape(self.taken["shape"]), self.taken))
+            for window in windows:
+                interpreter.set_tensor(self.taken["index"], encode(window.reshape(shape), self.taken))
                 interpreter.invoke()
-                rows.append(decode(interpreter.get_tensor(self.given["index"])[0], self.given))
+                found = decode(interpreter.get_tensor(self.given["index"]), self.given)
+                rows.append(found.reshape(-1, found.shape[-1]).mean(axis=0))
             return np.stack(rows)
         finally:
             self._free.put(interpreter)
+
+    def _fit(self, interpreter: Any, samples: int) -> tuple[int, ...]:
+        """Makes the input as long as a window, where the file leaves it open; gives its shape."""
+        if not self.any_length:
+            return tuple(self.taken["shape"])
+        shape = (1,) * (len(self.taken["shape"]) - 1) + (samples,)
+        if tuple(interpreter.get_input_details()[0]["shape"]) != shape:
+            try:
+                interpreter.resize_tensor_input(self.taken["index"], shape)
+                interpreter.allocate_tensors()
+            except (ValueError, RuntimeError) as error:
+                raise WeightsError(
+                    f"model={self._path!r}: does not take {samples} samples at once ({error}); give window_seconds="
+                ) from error
+        return shape
 
 
 def _spec_of(path: str, settings: Any) -> LogMelSpec | WindowSpec | None:

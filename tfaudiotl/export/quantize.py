@@ -106,15 +106,17 @@ def run_content(content: bytes, windows: Iterable[np.ndarray]) -> np.ndarray:
 
 def encode(values: np.ndarray, tensor: dict) -> np.ndarray:
     """Float values as the tensor (an interpreter's description of it) takes them."""
-    if tensor["dtype"] != np.int8:
-        return np.asarray(values, tensor["dtype"])
+    dtype = tensor["dtype"]
+    if not np.issubdtype(dtype, np.integer):
+        return np.asarray(values, dtype)
     scale, zero = tensor["quantization"]
-    return np.clip(np.round(values / scale) + zero, -128, 127).astype(np.int8)
+    limits = np.iinfo(dtype)
+    return np.clip(np.round(values / scale) + zero, limits.min, limits.max).astype(dtype)
 
 
 def decode(values: np.ndarray, tensor: dict) -> np.ndarray:
     """The tensor's values as float32."""
-    if values.dtype != np.int8:
+    if not np.issubdtype(values.dtype, np.integer):
         return values.astype(np.float32)
     scale, zero = tensor["quantization"]
     return ((values.astype(np.float32) - zero) * scale).astype(np.float32)

@@ -108,8 +108,12 @@ def export_saved_model(model: keras.Model, path: str | Path, *, overwrite: bool 
 
     Raises:
         FileExistsError: ``path`` exists and ``overwrite`` is false, or it holds anything but a SavedModel.
+        ValueError: ``path`` ends like a file's name, such as .tflite or .h5.
         ExportError: ``path`` cannot be written.
     """
+    ending = Path(path).suffix
+    if ending and not ending[1:].isdigit():  # "model-1.0" is no file's name
+        raise ValueError(f"path={str(path)!r}: a SavedModel is a folder without an ending; {ending} looks like a file")
     with tempfile.TemporaryDirectory() as scratch, new_path(path, overwrite=overwrite, folder=SAVED_MODEL) as target:
         labels = Path(scratch) / "labels.txt"
         rate = Path(scratch) / RATE_ASSET

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -22,6 +23,7 @@ def evaluate(
     model: str | Path | keras.Model | Predictor,
     clips: Clips,
     *,
+    class_names: Sequence[str] | None = None,
     on_error: str = "raise",
     skipped: list[AudioError] | None = None,
     progress: OnProgress = ignore,
@@ -31,6 +33,7 @@ def evaluate(
     Args:
         model: a Keras model, or the path of a .keras file, SavedModel or .tflite file; or a ``Predictor`` of one.
         clips: labelled clips; their classes must be among the model's, and need not be all of them.
+        class_names: names in output order, for a model that does not carry them.
         on_error: "raise", or "skip" clips that cannot be read.
         skipped: a list that takes the skipped sounds; without one they are in the log.
         progress: called after each clip.
@@ -46,7 +49,9 @@ def evaluate(
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
-    predictor = model if isinstance(model, Predictor) else Predictor(model)
+    if isinstance(model, Predictor) and class_names is not None:
+        raise ValueError(f"class_names={list(class_names)!r}: a Predictor has its own; give them to it")
+    predictor = model if isinstance(model, Predictor) else Predictor(model, class_names=class_names)
     names = predictor.class_names
     unknown = sorted({label for labels in clips.labels for label in labels} - set(names))
     if unknown:

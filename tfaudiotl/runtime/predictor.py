@@ -135,7 +135,10 @@ class Predictor:
     ):
         self.artifact: Artifact = open_artifact(model, class_names=class_names, num_threads=num_threads)
         if not self.artifact.class_names:
-            raise WeightsError(f"model={self.artifact.path!r}: gives embeddings, not scores; a classifier is needed")
+            raise WeightsError(
+                f"model={self.artifact.path!r}: gives embeddings, not scores, or is a classifier without class names; "
+                "for a classifier pass class_names="
+            )
         if threshold is None:
             threshold = THRESHOLD if self.artifact.score_threshold is None else self.artifact.score_threshold
         background = check_background(background, self.class_names) or self.artifact.background
