@@ -251,6 +251,16 @@ def test_a_keras_file_must_be_of_the_network_and_finite(keras_file: Path, tmp_pa
         YAMNet(weights=str(damaged))
 
 
+def test_a_keras_file_of_a_compiled_model_has_its_optimizer_too(tmp_path: Path) -> None:
+    model = YAMNetMini(input="patches")
+    model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+    model.optimizer.build(model.trainable_variables)  # as the first step of a training does
+    model.save_weights(tmp_path / "mini.weights.h5")
+    with h5py.File(tmp_path / "mini.weights.h5") as file:
+        assert "optimizer" in file
+    same(YAMNetMini(weights=str(tmp_path / "mini.weights.h5")), model.get_weights())
+
+
 def test_the_home_folder_is_understood(
     keras_file: Path, tmp_path: Path, expected: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 CLASS_NAMES = "class_names"  # key of the names in an .npz, joined by line breaks as UTF-8
 FILES = (".h5", ".npz", ".ckpt")
+COMPILED = ("optimizer", "loss", "metrics", "compile_")  # beginnings of what a compiled model's .weights.h5 has besides
 REMOTE = ("http://", "https://", "gs://", "s3://", "hdfs://")
 
 
@@ -321,7 +322,7 @@ def load_h5(model: keras.Model, path: Path) -> None:
     if not path.is_file():
         raise WeightsError("no such file")
     with told_as_damaged(path):
-        arrays = read_h5(path)
+        arrays = {name: array for name, array in read_h5(path).items() if not name.lstrip("_").startswith(COMPILED)}
     _check_finite(arrays)
     ours = Counter(tuple(v.shape) for v in model.weights if "float" in str(v.dtype))
     theirs = Counter(array.shape for array in arrays.values())
