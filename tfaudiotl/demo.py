@@ -93,7 +93,7 @@ def run_demo(
     """
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())) and not overwrite:
-        raise FileExistsError(f"output={str(output)!r} is there already; overwrite=True (--overwrite) writes into it")
+        raise FileExistsError(f"output={str(output)!r} is there already; overwrite=True writes into it")
     echo(f"Making {CLIPS} clips each of {', '.join(COLOURS)} noise, {SAMPLES / SAMPLE_RATE:.2f} s at 16 kHz")
     clips = Clips.from_directory(write_noise(output / "sounds", seed=seed))
     examples = [clips.load(int(np.flatnonzero(clips.label_ids == label)[0])) for label in range(len(COLOURS))]

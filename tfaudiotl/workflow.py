@@ -130,19 +130,19 @@ def _prepare(output: Path, settings: dict[str, Any], *, overwrite: bool, resume:
         raise FileExistsError(f"output={str(output)!r} is a file; give a folder, new or empty")
     if resume:
         if not (work / "settings.json").is_file():
-            raise ValueError(f"resume: {output} holds no unfinished training; run without it")
+            raise ValueError(f"resume=True: {output} holds no unfinished training; run without it")
         before = json.loads((work / "settings.json").read_text(encoding="utf-8"))
         changed = [key for key in sorted({*before, *settings}) if before.get(key) != settings.get(key)]
         changed = [key for key in changed if key != "on_error"]  # it decides what is left out, not how to train
         if changed:
             told = "; ".join(f"{key}: {before.get(key)} then, {settings.get(key)} now" for key in changed)
-            raise ValueError(f"resume: the interrupted run had other settings ({told}); give the same, or overwrite")
+            raise ValueError(
+                f"resume=True: the interrupted run had other settings ({told}); give the same, or overwrite=True"
+            )
     elif output.is_dir() and any(output.iterdir()):
         if not overwrite:
-            hint = "resume=True (--resume) goes on with it, " if (work / "settings.json").is_file() else ""
-            raise FileExistsError(
-                f"output={str(output)!r} is not empty; {hint}overwrite=True (--overwrite) replaces it"
-            )
+            hint = "resume=True goes on with it, " if (work / "settings.json").is_file() else ""
+            raise FileExistsError(f"output={str(output)!r} is not empty; {hint}overwrite=True replaces it")
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
     write_atomic(work / "settings.json", json.dumps(settings, indent=2))

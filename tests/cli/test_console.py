@@ -35,7 +35,10 @@ def command(
         ("'out' is not empty; overwrite=True (--overwrite) replaces it", "'out' is not empty; --overwrite replaces it"),
         ('pass layers="x" (--embedding x)', "pass --embedding x"),
         ("balance=False is needed", "--no-balance is needed"),
-        ("folder='x': empty; see options.output=1 and other_output=2", None),
+        (
+            "folder='x': empty; see options.output=1 and other_output=2",
+            "x: empty; see options.output=1 and other_output=2",
+        ),
         ("build_classifier(embedding='x') is the way in Python", None),
     ],
 )

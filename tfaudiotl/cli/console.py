@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from typer.models import OptionInfo
+from typer.models import ArgumentInfo, OptionInfo
 
 from tfaudiotl._download import download_progress
 from tfaudiotl._threads import OnProgress, Progress, ignore
@@ -100,6 +100,8 @@ def message_of(error: Exception) -> str:
     text = str(error).strip()
     if isinstance(error, OSError) and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object!r} cannot be written as {error.encoding}"
     if isinstance(error, MemoryError):
         return f"out of memory{f': {text}' if text else ''}"
     if isinstance(error, (ValueError, OSError, ExportError)) and not isinstance(error, UnicodeError) and text:
@@ -109,34 +111,44 @@ def message_of(error: Exception) -> str:
 
 
 def in_options(message: str, command: Callable[..., None]) -> str:
-    """The message with a command's options for arguments: "--few-shot 9" for "few_shot=9"."""
+    """The message with a command's options for the library's arguments: "--few-shot 9" for "few_shot=9"."""
     for argument, (on, off) in options_of(command).items():
         argument = rf"(?<![\w.])(?<!\w\(){argument}="  # not within a call, whose arguments are Python's
         if off:
             message = re.sub(rf"{argument}True\b", on, re.sub(rf"{argument}False\b", off, message))
         else:
+            on = f"{on} " if on else ""
             message = re.sub(
-                rf"{argument}(['\"])([\w.+/-]+)\1", rf"{on} \2", message
+                rf"{argument}(['\"])([\w.+/-]+)\1", rf"{on}\2", message
             )  # a shell needs no quotes for these
-            message = re.sub(argument, f"{on} ", message)
+            message = re.sub(rf"{argument}(?=[^\s,;:.)])", on, message)
+            message = re.sub(argument, on.rstrip(), message) if on else message
     return re.sub(r"(--[\w-]+(?: \w+)?) \(\1\)", r"\1", message)  # named in both ways, in Python's and in ours
 
 
 def options_of(command: Callable[..., None]) -> dict[str, tuple[str, str]]:
-    """The option by each name that its argument has; and for a switch the one that turns it off, else ""."""
-    found: dict[str, tuple[str, str]] = {}
+    """What a command's user types for each name of an argument.
+
+    Returns:
+        For each name the option, and the one that turns a switch off, else ""; two times "" for what has no option
+        but its place.
+    """
+    own: dict[str, tuple[str, str]] = {}
+    library: dict[str, tuple[str, str]] = {}
     for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
         metadata = getattr(parameter.annotation, "__metadata__", ())
         for given in metadata:
-            if not isinstance(given, OptionInfo):
-                continue
-            # inside Annotated, typer keeps an option's first name where its default would be
-            written = [str(each) for each in (given.default, *(given.param_decls or ())) if str(each).startswith("--")]
-            option = written[0] if written else "--" + name.replace("_", "-")
-            off = f"--no-{option[2:]}" if parameter.annotation.__origin__ is bool else ""
-            also = [each for library in metadata if isinstance(library, Library) for each in library.names]
-            found |= dict.fromkeys((name, *also), (option, off))
-    return found
+            if isinstance(given, ArgumentInfo):
+                own[name] = ("", "")
+            elif isinstance(given, OptionInfo):
+                # inside Annotated, typer keeps an option's first name where its default would be
+                every = map(str, (given.default, *(given.param_decls or ())))
+                option = next((each for each in every if each.startswith("--")), "--" + name.replace("_", "-"))
+                own[name] = (option, f"--no-{option[2:]}" if parameter.annotation.__origin__ is bool else "")
+        for given in metadata:
+            if isinstance(given, Library):
+                library |= dict.fromkeys(given.names, own[name])
+    return library | own
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tfaudiotl.cli.console import command, list_left_out, load_tensorflow, progress_shown, say
+from tfaudiotl.cli.console import Library, command, list_left_out, load_tensorflow, progress_shown, say
 from tfaudiotl.cli.main import app
 from tfaudiotl.cli.options import (
     OnError,
@@ -15,20 +16,34 @@ from tfaudiotl.cli.options import (
     Output,
     Overwrite,
     Seed,
+    check_backbone,
     check_output,
     positive,
+    regex,
     sound_files,
     split_names,
 )
+
+
+def _teacher(name: str) -> str:
+    if not name.endswith(".keras"):
+        return check_backbone(name) or name
+    if not os.path.isfile(name):
+        raise typer.BadParameter(f"{name}: no such file")
+    return name
 
 
 @command(app)
 def distill(
     folders: Annotated[list[Path], typer.Argument(help="Folders of recordings; labels are not needed.")],
     output: Output,
-    teacher: Annotated[str, typer.Option(help="A backbone's name, or a .keras classifier of yours.")] = "yamnet",
+    teacher: Annotated[
+        str,
+        typer.Option(callback=_teacher, help="A backbone's name, or a .keras classifier of yours."),
+        Library(("model", "backbone")),
+    ] = "yamnet",
     weights: Annotated[str, typer.Option(help="Weights of a teacher that is a backbone.")] = "audioset",
-    student: Annotated[str, typer.Option(help="The student's backbone.")] = "yamnet_mini",
+    student: Annotated[str, typer.Option(callback=check_backbone, help="The student's backbone.")] = "yamnet_mini",
     student_weights: Annotated[
         str | None,
         typer.Option(help="What the student starts from: a preset, a file or 'random', the default for a backbone."),
@@ -36,10 +51,12 @@ def distill(
     layers: Annotated[
         str | None, typer.Option(help="Layers of the teacher to match besides its embedding, with commas.")
     ] = None,
-    exclude: Annotated[str | None, typer.Option(help="Skip files whose path matches this regex.")] = None,
-    patches: Annotated[int, typer.Option(help="Number of examples of 0.975 s to train on.")] = 60_000,
-    epochs: Annotated[int, typer.Option(help="Number of passes over the examples.")] = 4,
-    batch_size: Annotated[int, typer.Option(help="Examples per step.")] = 16,
+    exclude: Annotated[
+        str | None, typer.Option(callback=regex, help="Skip files whose path matches this regex.")
+    ] = None,
+    patches: Annotated[int, typer.Option(min=1, help="Number of examples of 0.975 s to train on.")] = 60_000,
+    epochs: Annotated[int, typer.Option(min=1, help="Number of passes over the examples.")] = 4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of examples per step.")] = 16,
     learning_rate: Annotated[float, typer.Option(callback=positive, help="AdamW's highest learning rate.")] = 2e-3,
     scores_weight: Annotated[
         float, typer.Option(help="Weight of the scores' loss; that of each embedding is 1.")

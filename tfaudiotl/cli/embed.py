@@ -27,6 +27,7 @@ from tfaudiotl.cli.options import (
     check_output,
     load_clips,
     pretrained,
+    regex,
     sound_files,
     split_names,
 )
@@ -54,6 +55,9 @@ def embed(
     """Compute embeddings of recordings into a store; what it holds already is not computed again."""
     backbone, weights = pretrained(backbone, weights)
     files = sound_files([folder])
+    check_output(output, overwrite=True)
+    if output.is_file():
+        raise FileExistsError(f"--output {output} is a file; give a folder, new or a store")
     say(f"{len(files):,} recordings in {folder}")
     load_tensorflow()
     from tfaudiotl.embeddings.extract import EngineOptions, Extractor, embed_to_store
@@ -80,13 +84,15 @@ def probe(
         str | None, typer.Option(help="Layers with commas; all by default."), Library(("embedding",))
     ] = None,
     pairs: Annotated[str, typer.Option(help="Pairs to probe side by side: 'layer7+embedding,layer5+layer9'.")] = "",
-    cv: Annotated[int, typer.Option(min=2, help="Number of folds to draw."), Library(("folds",))] = 5,
+    cv: Annotated[int, typer.Option(min=2, help="Number of folds to draw."), Library(("folds", "k"))] = 5,
     label_pattern: LabelPattern = None,
     fold_pattern: FoldPattern = None,
     group_pattern: GroupPattern = None,
     test_pattern: Annotated[
         str | None,
-        typer.Option(help=r"One split instead of folds: test on files whose names match, such as '_[0-4]\.wav$'."),
+        typer.Option(
+            callback=regex, help=r"One split instead of folds: test on files whose names match, such as '_[0-4]\.wav$'."
+        ),
     ] = None,
     few_shot: Annotated[int | None, typer.Option(min=1, help="Also train on this number of clips per class.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Number of few-shot draws.")] = 10,
@@ -107,6 +113,8 @@ def probe(
         group_pattern=group_pattern,
         on_error=on_error,
     )
+    if not test_pattern:
+        clips.folds(None if fold_pattern else cv, seed=seed)  # refused before anything is computed
     load_tensorflow()
     from tfaudiotl.embeddings.probe import probe_layers
 

@@ -14,6 +14,7 @@ from tfaudiotl.cli.options import (
     OnErrorOption,
     OutputFolder,
     Overwrite,
+    check_model,
     check_output,
     load_clips,
 )
@@ -29,6 +30,7 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Measure a classifier on labelled recordings."""
+    check_model(model)
     check_output(output, overwrite=overwrite)
     load_tensorflow()
     from tfaudiotl.errors import AudioError

@@ -18,10 +18,13 @@ from tfaudiotl.cli.options import (
     MinDuration,
     MinGap,
     ModelPath,
+    Overwrite,
     Release,
     ReportBackground,
     Smoothing,
     Threshold,
+    check_model,
+    check_output,
     positive,
 )
 
@@ -54,10 +57,13 @@ def events(
     plot: Annotated[
         Path | None, typer.Option(help="Draw waveform, spectrogram and timeline into this picture file.")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """List the events in a recording: what is in it, from when to when."""
+    check_output(output, overwrite=overwrite)
     if sound.is_dir():
         raise ValueError(f"{sound} is a folder; events takes one file, and 'predict --timeline' takes folders")
+    check_model(model)
     load_tensorflow()
     from tfaudiotl.runtime.predictor import Predictor
     from tfaudiotl.runtime.writers import format_events, write_events
@@ -102,6 +108,7 @@ def listen(
 
     arecord -t raw -f S16_LE -r 16000 | tfaudiotl listen MODEL
     """
+    check_model(model)
     load_tensorflow()
     import numpy as np
 

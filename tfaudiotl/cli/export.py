@@ -43,8 +43,10 @@ def export(
             f"--output {output}: --quantize, --samples, --calibrate, --patches, --matmul and --c-array are for names "
             "that end in .tflite"
         )
-    if not model.exists():
-        raise ValueError(f"{model}: no such file")
+    if quantize in ("int8", "int8_io") and calibrate is None:
+        raise ValueError(f"--quantize {quantize}: give --calibrate, a folder of recordings like those to classify")
+    if model.suffix.lower() not in (".keras", ".h5") or not model.is_file():
+        raise ValueError(f"{model}: {'a .keras file is needed' if model.exists() else 'no such file'}")
     check_output(output, overwrite=overwrite)
     report = output.parent / f"{output.stem if tflite else output.name}.report.md"
     for beside, written in ((output.with_suffix(".txt"), tflite), (report, verify is not None)):

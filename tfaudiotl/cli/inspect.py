@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tfaudiotl.cli.console import command, progress_shown, say
+from tfaudiotl.cli.console import Library, command, progress_shown, say
 from tfaudiotl.cli.main import app
 from tfaudiotl.cli.options import (
     FoldPattern,
@@ -24,7 +24,9 @@ from tfaudiotl.cli.options import (
 @command(app)
 def inspect(
     sounds: Annotated[
-        Path, typer.Argument(help="One sub-folder of recordings per class, or a table (.csv, .tsv, .parquet, .json).")
+        Path,
+        typer.Argument(help="One sub-folder of recordings per class, or a table (.csv, .tsv, .parquet, .json)."),
+        Library(("directory", "table")),
     ],
     output: OutputFolder = None,
     path: Annotated[str, typer.Option(help="Table: column of the files, or a pattern of columns in braces.")] = "path",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
@@ -37,6 +39,8 @@ BACKBONES = (
     "yamnet",
     "yamnet_mini",
 )
+
+MODELS = (".keras", ".h5", ".tflite")
 
 
 def positive(value: float | None) -> float | None:
@@ -74,6 +78,15 @@ def check_backbone(name: str | None) -> str | None:
     return name
 
 
+def regex(value: str | None) -> str | None:
+    """A callback of options: refuses what is no regular expression."""
+    try:
+        re.compile(value or "")
+    except re.error as error:
+        raise typer.BadParameter(f"{value!r} is not a regular expression: {error}") from None
+    return value
+
+
 Weights = Annotated[
     str | None,
     typer.Option(help="Preset, TF Hub handle, SavedModel folder or archive, .weights.h5, .h5, .npz or .ckpt file."),
@@ -93,7 +106,9 @@ Embedding = Annotated[
 Pooling = Annotated[Literal["avg", "max", "avgmax"], typer.Option(help="How a convolution's picture becomes numbers.")]
 ModelPath = Annotated[Path, typer.Argument(help="A .keras file, a SavedModel folder or a .tflite file.")]
 ClassFolder = Annotated[
-    Path, typer.Argument(help="Folder with one sub-folder of recordings per class; see --label-pattern.")
+    Path,
+    typer.Argument(help="Folder with one sub-folder of recordings per class; see --label-pattern."),
+    Library(("directory",)),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write."), Library(("path", "folder"))]
 OutputFolder = Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write the results into.")]
@@ -102,14 +117,20 @@ OnErrorOption = Annotated[OnError, typer.Option(help="Sounds that cannot be used
 AllowSilence = Annotated[bool, typer.Option("--allow-silence", help="Keep clips that are all zeros.")]
 LabelPattern = Annotated[
     str | None,
-    typer.Option(help=r"Classes from the file names instead of folders: a regex with a group, such as '^(\d)_'."),
+    typer.Option(
+        callback=regex, help=r"Classes from the file names instead of folders: a regex with a group, such as '^(\d)_'."
+    ),
 ]
 FoldPattern = Annotated[
-    str | None, typer.Option(help=r"Folds from the file names: a regex with a group, such as '^(\d)-'.")
+    str | None,
+    typer.Option(callback=regex, help=r"Folds from the file names: a regex with a group, such as '^(\d)-'."),
 ]
 GroupPattern = Annotated[
     str | None,
-    typer.Option(help="Groups from the file names: a regex with a group. A group stays on one side of a split."),
+    typer.Option(
+        callback=regex,
+        help="Groups from the file names: a regex with a group. A group stays on one side of a split.",
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Threshold = Annotated[
@@ -191,13 +212,27 @@ def sound_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def check_output(output: Path | None, *, overwrite: bool) -> None:
-    """Refuses a place to write to that holds something already, before any waiting."""
-    if output is None or overwrite or not output.exists():
+    """Refuses a place that holds something already, or that nothing can be written to, before any waiting."""
+    if output is None:
         return
-    if not output.is_dir():
-        raise FileExistsError(f"--output {output} is there already; --overwrite replaces it")
-    if any(output.iterdir()):
-        raise FileExistsError(f"--output {output} is not empty; --overwrite replaces what is in it")
+    if output.exists() and not overwrite:
+        if not output.is_dir():
+            raise FileExistsError(f"--output {output} is there already; --overwrite replaces it")
+        if any(output.iterdir()):
+            raise FileExistsError(f"--output {output} is not empty; --overwrite replaces what is in it")
+    above = next(each for each in (output, *output.absolute().parents) if each.exists())
+    if above != output and not above.is_dir():
+        raise ValueError(f"--output {output}: {above} is a file, not a folder")
+    if not os.access(above, os.W_OK):
+        raise PermissionError(f"--output {output}: {above} cannot be written to")
+
+
+def check_model(model: Path) -> None:
+    """Refuses what is no model by its name, before any waiting."""
+    if not model.exists():
+        raise ValueError(f"{model}: no such file or folder")
+    if not model.is_dir() and model.suffix.lower() not in MODELS:
+        raise ValueError(f"{model}: a model is a {' or '.join(MODELS)} file, or a SavedModel folder")
 
 
 def split_names(text: str | None) -> list[str] | None:

@@ -22,6 +22,7 @@ from tfaudiotl.cli.options import (
     OnErrorOption,
     ReportBackground,
     Threshold,
+    check_model,
     sound_files,
 )
 
@@ -54,6 +55,7 @@ def predict(
     exit code is 0 unless no file could be used.
     """
     files = sound_files(sounds)
+    check_model(model)
     load_tensorflow()
     from tfaudiotl.errors import AudioError
     from tfaudiotl.runtime.predictor import Predictor

@@ -63,7 +63,9 @@ def train(
             "of the other clips tell when to stop."
         ),
     ] = None,
-    folds: Annotated[int | None, typer.Option(min=2, help="Number of folds to cross-validate with.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Number of folds to cross-validate with."), Library(("k",))
+    ] = None,
     label_pattern: LabelPattern = None,
     fold_pattern: FoldPattern = None,
     group_pattern: GroupPattern = None,
@@ -87,7 +89,11 @@ def train(
         bool, typer.Option("--gradual", help="With --fine-tune: unfreeze one block after another.")
     ] = False,
     label_smoothing: Annotated[float, typer.Option(help="With --fine-tune: label smoothing, 0 to 1.")] = 0.0,
-    focal: Annotated[float, typer.Option(help="With --fine-tune: the focal loss's gamma; 0 for none.")] = 0.0,
+    focal: Annotated[
+        float,
+        typer.Option(min=0, help="With --fine-tune: the focal loss's gamma; 0 for none."),
+        Library(("focal_gamma",)),
+    ] = 0.0,
     precision: Annotated[
         Literal["float32", "float16", "bfloat16", "auto"], typer.Option(help="In which the network computes.")
     ] = "float32",

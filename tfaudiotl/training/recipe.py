@@ -370,7 +370,7 @@ def refuse_silence(row: int, path: str, waveform: np.ndarray) -> None:
     if is_silent(waveform):
         raise AudioError(
             path,
-            "silent: every sample is zero; if that is a class of yours, allow it (allow_silence=True, --allow-silence)",
+            "silent: every sample is zero; if that is a class of yours, pass allow_silence=True",
         )
 
 
