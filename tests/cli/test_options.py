@@ -16,7 +16,19 @@ from tfaudiotl.cli.main import app
 COMMANDS = {str(each.callback.__name__): each.callback for each in app.registered_commands if each.callback}
 PARSED = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 # Options that several commands have with a meaning of their own: their help says which.
-OWN = {"output", "weights", "patches", "layers", "epochs", "batch_size", "learning_rate", "path", "format", "quantize"}
+OWN = {
+    "output",
+    "weights",
+    "patches",
+    "layers",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "path",
+    "format",
+    "quantize",
+    "background",
+}
 
 
 def function(name: str) -> Callable[..., None]:

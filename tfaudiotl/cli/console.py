@@ -118,9 +118,8 @@ def in_options(message: str, command: Callable[..., None]) -> str:
             message = re.sub(rf"{argument}True\b", on, re.sub(rf"{argument}False\b", off, message))
         else:
             on = f"{on} " if on else ""
-            message = re.sub(
-                rf"{argument}(['\"])([\w.+/-]+)\1", rf"{on}\2", message
-            )  # a shell needs no quotes for these
+            # Without the quotes that a shell does not need either.
+            message = re.sub(rf"{argument}(['\"])([\w.+/-]+)\1", rf"{on}\2", message)
             message = re.sub(rf"{argument}(?=[^\s,;:.)])", on, message)
             message = re.sub(argument, on.rstrip(), message) if on else message
     return re.sub(r"(--[\w-]+(?: \w+)?) \(\1\)", r"\1", message)  # named in both ways, in Python's and in ours
@@ -144,7 +143,10 @@ def options_of(command: Callable[..., None]) -> dict[str, tuple[str, str]]:
                 # inside Annotated, typer keeps an option's first name where its default would be
                 every = map(str, (given.default, *(given.param_decls or ())))
                 option = next((each for each in every if each.startswith("--")), "--" + name.replace("_", "-"))
-                own[name] = (option, f"--no-{option[2:]}" if parameter.annotation.__origin__ is bool else "")
+                own[name] = (
+                    option,
+                    f"--no-{option[2:]}" if parameter.annotation.__origin__ in (bool, bool | None) else "",
+                )
         for given in metadata:
             if isinstance(given, Library):
                 library |= dict.fromkeys(given.names, own[name])

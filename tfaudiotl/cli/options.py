@@ -147,7 +147,7 @@ Release = Annotated[
     typer.Option(
         callback=class_scores,
         metavar="SCORES",
-        help="Score below which an event ends, written likewise; the threshold by default.",
+        help="Score below which an event ends, in the same form; the threshold by default.",
     ),
 ]
 Background = Annotated[

@@ -53,7 +53,9 @@ def train(
     augment: Annotated[bool, typer.Option("--augment", help="Train on changed versions of the clips too.")] = False,
     balance: Annotated[
         bool | None,
-        typer.Option(help="Give rare classes more weight; left out: if each clip has one class.", show_default=False),
+        typer.Option(
+            help="Give rare classes more weight; the default where each clip has one class.", show_default=False
+        ),
     ] = None,
     val: Annotated[float, typer.Option(help="Share of the clips that is held out when there are no folds.")] = 0.2,
     test: Annotated[
