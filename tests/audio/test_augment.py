@@ -240,7 +240,8 @@ def test_options_out_of_range() -> None:
         (lambda: SpecAugment(time_masks=-1), "time_masks=-1"),
         (lambda: Chain([]), "at least one"),
         (lambda: Chain(["gain"]), "at least one"),  # type: ignore[list-item]
-        (lambda: as_augmentation("much"), "augment='much'"),
+        (lambda: as_augmentation("much", sample_rate=16_000), "augment='much'"),
+        (lambda: as_augmentation(True, sample_rate=None), "augment=True: needs sample_rate="),
     ]
     for call, message in cases:
         with pytest.raises(ValueError, match=message):

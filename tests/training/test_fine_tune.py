@@ -20,8 +20,11 @@ from tfaudiotl.audio.masking import MixUp
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.freeze import set_blocks
 from tfaudiotl.training.fine_tune import FineTuned, fine_tune
+from tfaudiotl.training.inputs import checked_augment
 from tfaudiotl.training.options import FineTuneOptions, loss_of
+from tfaudiotl.training.prefix import whole_model
 from tfaudiotl.training.schedule import BlockAdam, block_factors, cosine
 
 QUICK: dict[str, Any] = {"blocks": 1, "head_epochs": 2, "epochs": 2, "batch_size": 6, "verbose": False}
@@ -101,6 +104,71 @@ def test_the_cache_changes_no_step(options: dict[str, Any], stand_in: Path) -> N
     np.testing.assert_allclose(losses[True], losses[False], atol=1e-4)
     for ours, theirs in zip(weights[True], weights[False], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-3)
+
+
+def with_a_long_one() -> Clips:
+    rng = np.random.default_rng(3)
+    waveforms = [sound(kind, rng, seconds=0.975) for kind in KINDS * 3]
+    waveforms[4] = sound(KINDS[1], rng, seconds=6.0)  # the others are padded to its length
+    return Clips.from_arrays(waveforms, KINDS * 3, sample_rate=16_000)
+
+
+@pytest.mark.parametrize("options", [{}, {"head": "gru"}])
+def test_padding_is_in_no_statistics(options: dict[str, Any], stand_in: Path) -> None:
+    """Cached, a short clip's padding is zeros; not cached it is the front-end's silence. Neither counts."""
+    losses, norms, train = [], [], with_a_long_one()
+    tuning = {**QUICK, "head_epochs": 0, "batch_size": 5, "batch_norm": "train", "blocks": 2}
+    tuning["learning_rate"] = 1e-9  # Adam's steps are as long where gradients are rounding alone
+    for cache in (True, False):
+        model, steps = classifier(stand_in, **options), Steps()
+        fine_tune(model, train, cache=cache, callbacks=[steps], **tuning)
+        losses.append(steps.losses)
+        norms.append([np.asarray(v) for v in model.variables if "moving" in v.path])
+    np.testing.assert_allclose(losses[0], losses[1], atol=1e-6)
+    for ours, theirs in zip(*norms, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_statistics_are_those_of_the_patches_of_sound(stand_in: Path) -> None:
+    train = with_a_long_one()
+    model = classifier(stand_in)
+    set_blocks(model, 2, batch_norm="train")
+    norm = model.get_layer("layer2_depthwise_conv_bn")
+    below = keras.Model(model.input, norm.input)
+    expected = np.concatenate([below(train.load(row)[None]) for row in range(len(train))]).var(axis=(0, 1, 2))
+    norm.momentum = 0.0  # the batch's own
+    whole = whole_model(model)
+    whole.compile("sgd", "categorical_crossentropy")
+    whole.fit(next(iter(train.dataset(batch_size=9)))[0], train.targets, batch_size=9, epochs=1, verbose=0)
+    np.testing.assert_allclose(norm.moving_variance, expected, rtol=1e-3)
+
+
+def test_changed_sounds_may_be_shorter_and_are_changed_without_their_padding(stand_in: Path) -> None:
+    train, given = clips(2), []
+
+    def shorten(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        given.append(len(waveform))
+        return waveform[: len(waveform) // 2]
+
+    fine_tune(classifier(stand_in), train, augment=shorten, **{**QUICK, "cache": False, "epochs": 1})
+    assert sorted(given) == sorted(len(train.load(row)) for row in range(len(train)))
+
+
+def test_the_mild_augmentation_is_made_for_the_networks_sample_rate() -> None:
+    rates = [checked_augment(True, sample_rate=rate).get_config() for rate in (16_000, 22_050)]
+    assert rates[0] != rates[1]
+    train = clips(1, seconds=(0.3, 0.4))
+    model = build_classifier("convnet", classes=train.class_names, weights=None, hidden=())
+    asked: list[int] = []
+
+    def noted(augment: Any, *, sample_rate: int) -> Any:
+        asked.append(sample_rate)
+        return checked_augment(augment, sample_rate=sample_rate)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tfaudiotl.training.fine_tune.checked_augment", noted)
+        fine_tune(model, train, augment=True, **{**QUICK, "blocks": 0, "head_epochs": 1, "variants": 2})
+    assert asked == [22_050]
 
 
 def test_weights_from_before_a_stage_stay_when_it_makes_nothing_better(stand_in: Path) -> None:

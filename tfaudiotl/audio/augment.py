@@ -194,15 +194,21 @@ def mild_augmentation(*, sample_rate: int = 16_000, seed: int | None = None) -> 
     )
 
 
-def as_augmentation(augment: Any, *, sample_rate: int = 16_000) -> Augmentation | None:
+def as_augmentation(augment: Any, *, sample_rate: int | None) -> Augmentation | None:
     """True -> the mild chain; layers -> a chain of them; None and False -> None.
 
+    Args:
+        augment: as the caller gave it.
+        sample_rate: of the waveforms, Hz; None where the caller did not say, which only layers can do without.
+
     Raises:
-        ValueError: ``augment`` is something else.
+        ValueError: ``augment`` is something else, or True without a sample rate.
     """
     if augment is None or augment is False:
         return None
     if augment is True:
+        if sample_rate is None:
+            raise ValueError("augment=True: needs sample_rate=, the waveforms' in Hz")
         return mild_augmentation(sample_rate=sample_rate)
     if isinstance(augment, Augmentation):
         return augment
@@ -212,18 +218,26 @@ def as_augmentation(augment: Any, *, sample_rate: int = 16_000) -> Augmentation 
 
 
 def augment_dataset(
-    dataset: tf.data.Dataset, augment: bool | Augmentation | Sequence[Augmentation] = True, *, seed: int = 0
+    dataset: tf.data.Dataset,
+    augment: bool | Augmentation | Sequence[Augmentation] = True,
+    *,
+    sample_rate: int | None = None,
+    seed: int = 0,
 ) -> tf.data.Dataset:
     """Changes the batches of a dataset, anew in every epoch, the same in every run of one seed.
 
     Args:
         dataset: batches (waveforms, targets) or (waveforms, targets, sample weights), as ``Clips.dataset`` gives.
         augment: as for ``Clips.dataset``.
+        sample_rate: of the waveforms, Hz; ``augment=True`` needs it.
         seed: of the random numbers.
+
+    Raises:
+        ValueError: ``augment`` is none of these, or True without ``sample_rate``.
     """
     import tensorflow as tf
 
-    layer = as_augmentation(augment)
+    layer = as_augmentation(augment, sample_rate=sample_rate)
     if layer is None:
         return dataset
 

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl._seeds import derived_seed
-from tfaudiotl.audio.augment import Augmentation, as_augmentation, augment_dataset
+from tfaudiotl.audio.augment import Augmentation, augment_dataset
 from tfaudiotl.audio.clips import Clips, OnError
 from tfaudiotl.audio.files import SAMPLE_RATE, check_rate
 from tfaudiotl.audio.graph import GraphDecoder, in_graph
@@ -127,7 +127,7 @@ def make_dataset(
         dataset = _row_by_row(reader, shuffle, seed, balance, cache, parallel)
         dataset = dataset.repeat() if repeat else dataset
         dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
-    dataset = augment_dataset(dataset, as_augmentation(augment, sample_rate=rate) or False, seed=seed)
+    dataset = augment_dataset(dataset, augment, sample_rate=rate, seed=seed)
     options = tf.data.Options()
     options.deterministic = True
     return dataset.with_options(options).prefetch(2)

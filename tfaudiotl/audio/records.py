@@ -247,7 +247,7 @@ def read_records(
 
     dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
     dataset = dataset.map(parse, num_parallel_calls=os.cpu_count() or 1, deterministic=True)
-    return augment_dataset(dataset, augment, seed=seed).prefetch(2)
+    return augment_dataset(dataset, augment, sample_rate=info.sample_rate, seed=seed).prefetch(2)
 
 
 def _encode(row: tuple[Any, ...], dtype: str) -> bytes:

@@ -43,7 +43,7 @@ from tfaudiotl.training.inputs import (
     describe,
 )
 from tfaudiotl.training.options import FineTuneOptions, loss_of
-from tfaudiotl.training.prefix import PrefixCache, Sounds, cut, upper_model
+from tfaudiotl.training.prefix import PrefixCache, Sounds, cut, upper_model, whole_model
 from tfaudiotl.training.schedule import BlockAdam, block_factors, cosine, following_statistics
 from tfaudiotl.training.weighting import balanced_loss
 
@@ -175,7 +175,7 @@ class FineTuner:
         self.multi_label = is_multi_label(model)
         self.options = options = options.applied(multi_label=self.multi_label)
         self.sounds, self.extra, self.say, self.epoch = sounds, extra, say, epoch
-        augment = checked_augment(augment)
+        augment = checked_augment(augment, sample_rate=sample_rate_of(model))
         if augment is None and options.variants > 1:
             raise ValueError(f"variants={options.variants}: needs augment=, which makes them")
         if augment is not None and options.cache and options.variants == 1:
@@ -251,7 +251,7 @@ class FineTuner:
             if self._waveforms is None or head_only:
                 part, inputs = upper_model(model, [tensors[n] for n in numbers]), CachedInputs(self.cache, numbers)
             else:
-                part, inputs = model, self._waveforms
+                part, inputs = whole_model(model), self._waveforms
             name = f"{stage.name}{again}"
             checkpoint = folder / f"{name.replace(',', '').replace(' ', '-')}.npz" if folder else None
             steps = self._plan(inputs).steps(train)

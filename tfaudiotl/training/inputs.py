@@ -44,27 +44,26 @@ class WaveformInputs:
 
     Args:
         jobs: one per row.
-        samples: length that they are padded to.
-        keep: hold what was decoded in memory.
+        samples: length that they are padded or cut to.
     """
 
-    def __init__(self, jobs: Sequence[Job], samples: int, *, keep: bool = False):
-        self.jobs, self.shapes, self.keep = jobs, [(samples,)], keep
-        self._held: dict[int, np.ndarray] = {}
+    def __init__(self, jobs: Sequence[Job], samples: int):
+        self.jobs, self.shapes = jobs, [(samples,)]
 
     def batch(self, rows: np.ndarray, draw: Sequence[int] | None = None) -> tuple[np.ndarray, ...]:
         """The waveforms of ``rows``, ``(rows, samples)``."""
-        waveforms = np.zeros((len(rows), *self.shapes[0]), np.float32)
-        for place, row in enumerate(rows.tolist()):
-            waveform = self._held[row] if row in self._held else self.jobs[row]()
-            if self.keep:
-                self._held[row] = waveform
-            waveforms[place, : len(waveform)] = waveform[: waveforms.shape[1]]
-        return (waveforms,)
+        return (self._filled([self.jobs[row]() for row in rows.tolist()]),)
+
+    def _filled(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """Padded or cut to one length."""
+        filled = np.zeros((len(waveforms), *self.shapes[0]), np.float32)
+        for row, waveform in zip(filled, waveforms, strict=True):
+            row[: len(waveform)] = waveform[: len(row)]
+        return filled
 
 
 class ChangedInputs(WaveformInputs):
-    """Waveforms changed anew in every batch of the training, in the same way for the same draw.
+    """Waveforms changed again in every batch of the training, in the same way for the same draw.
 
     Args:
         jobs: one per row.
@@ -77,12 +76,11 @@ class ChangedInputs(WaveformInputs):
         self._change = change
 
     def batch(self, rows: np.ndarray, draw: Sequence[int] | None = None) -> tuple[np.ndarray, ...]:
-        """As they are without a ``draw``, for validation."""
-        (waveforms,) = super().batch(rows)
+        """As they are without a ``draw``, for validation; what is changed is each sound without its padding."""
         if draw is None:
-            return (waveforms,)
+            return super().batch(rows)
         rng = stream("changed batch", *draw)
-        return (np.stack([self._change(waveform, rng)[: self.shapes[0][0]] for waveform in waveforms]),)
+        return (self._filled([self._change(self.jobs[row](), rng) for row in rows.tolist()]),)
 
 
 def changed(change: Augment, job: Job, seed: tuple[int, ...]) -> np.ndarray:
@@ -90,15 +88,19 @@ def changed(change: Augment, job: Job, seed: tuple[int, ...]) -> np.ndarray:
     return np.asarray(change(job(), stream("changed copy", *seed)), np.float32)
 
 
-def checked_augment(augment: Any) -> Any:
+def checked_augment(augment: Any, *, sample_rate: int) -> Any:
     """What ``augment=`` means: True and layers as for ``Clips.dataset``, a function as it is; None for nothing.
+
+    Args:
+        augment: as the caller gave it.
+        sample_rate: of the waveforms, Hz.
 
     Raises:
         ValueError: something else, or ``MixUp``, which needs the labels.
     """
     if callable(augment) and not isinstance(augment, Augmentation):
         return augment
-    layer = as_augmentation(augment)
+    layer = as_augmentation(augment, sample_rate=sample_rate)
     if layer is not None and layer.changes_labels:
         raise ValueError("augment: MixUp needs the labels too; use it in Clips.dataset(augment=...) and fit")
     return layer

@@ -83,7 +83,6 @@ def upper_model(model: keras.Model, tensors: Sequence[Any], end: Any = None) -> 
     Returns:
         A model of ``[(batch, patches, ...) for each tensor, (batch, patches) valid]`` to ``end``.
     """
-    end = model.output if end is None else end
     inputs = [keras.Input((None, *tensor.shape[1:]), name=f"activations_{n}") for n, tensor in enumerate(tensors)]
     valid = keras.Input((None,), name="valid")
     known = {
@@ -91,17 +90,55 @@ def upper_model(model: keras.Model, tensors: Sequence[Any], end: Any = None) -> 
         for tensor, values in zip(tensors, inputs, strict=True)
     }
     known |= dict.fromkeys(_valid_tensors(model), valid)
+    found = _computed(model, known, valid, inputs[0])
+    return keras.Model([*inputs, valid], found[id(model.output if end is None else end)], name=f"{model.name}_upper")
+
+
+def whole_model(model: keras.Model) -> keras.Model:
+    """The classifier of waveforms as ``upper_model`` makes its part, from the waveform on, sharing its layers."""
+    valid = next(layer.output for layer in model.layers if isinstance(layer, ValidPatches))
+    known = {id(model.input): model.input, id(valid): valid}
+    found = _computed(model, known, valid, model.get_layer("patch_batch").input)
+    return keras.Model(model.input, found[id(model.output)], name=f"{model.name}_whole")
+
+
+def _computed(model: keras.Model, known: dict[int, Any], valid: Any, patches: Any) -> dict[int, Any]:
+    """What the classifier's layers make of ``known``, by the id of their output in the classifier.
+
+    Batch norms that train take their statistics from patches of sound, never from a batch's padding.
+
+    Args:
+        model: the classifier.
+        known: what stands in for tensors of the classifier, by their id.
+        valid: which patches hold sound, ``(batch, patches)``.
+        patches: any tensor ``(batch, patches, ...)``.
+    """
+    known, by_clip = dict(known), set()  # ids of what has an axis of clips, not of all clips' patches
     for layer in model.layers:
         read = _read_by(layer)
         if isinstance(layer, keras.layers.InputLayer) or id(layer.output) in known:
             continue
         if not all(id(tensor) in known for tensor in read):
             continue
+        if isinstance(layer, PatchSequence) or any(id(tensor) in by_clip for tensor in read):
+            by_clip.add(id(layer.output))
         if isinstance(layer, PatchSequence):
-            known[id(layer.output)] = layer([known[id(read[0])], inputs[0]])
+            known[id(layer.output)] = layer([known[id(read[0])], patches])
+        elif isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
+            values = known[id(read[0])]
+            mask = _norm_mask(values, valid, by_clip=id(layer.output) in by_clip)
+            # A copy, since Keras hands the mask on: recurrent layers would take it for their own, others warn of it.
+            known[id(layer.output)] = keras.ops.copy(layer(values, mask=mask))
         else:
             known[id(layer.output)] = layer(tree.map_structure(lambda tensor: known[id(tensor)], layer.input))
-    return keras.Model([*inputs, valid], known[id(end)], name=f"{model.name}_upper")
+    return known
+
+
+def _norm_mask(values: Any, valid: Any, *, by_clip: bool) -> Any:
+    """A batch norm's mask, which has an axis less than ``values``: of patches, of clips' sequences, or none."""
+    if by_clip:
+        return valid if len(values.shape) == 3 else None
+    return keras.ops.reshape(valid, (-1, *[1] * (len(values.shape) - 2)))
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ def tune(
 
     directory = Path(directory)
     asked_for = {"backbone": backbone, "weights": weights, "method": method, "folds": folds, "seed": seed, **options}
-    changed = describe(checked_augment(augment))
+    changed = describe(checked_augment(augment, sample_rate=get_backbone(backbone).frontend.sample_rate))
     _claim(directory, {**asked_for, "space": asdict(asked), "clips": sounds_digest(clips), "augment": changed})
     objective = keras_tuner.Objective(SCORE, "max")
     oracles = {
