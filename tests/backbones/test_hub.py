@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfaudiotl.backbones.hub import known_rate
 from tfaudiotl.embeddings.extract import embed
 from tfaudiotl.errors import ExportError, WeightsError
 from tfaudiotl.export.artifact import open_artifact
@@ -18,6 +19,7 @@ from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.builder import build_classifier, embedding_model
 from tfaudiotl.models.info import embedding_layers
+from tfaudiotl.models.replace import replace_head
 
 WINDOW = 2_000
 KERNEL = np.random.default_rng(0).normal(size=(100, 6)).astype(np.float32)
@@ -133,6 +135,9 @@ def test_a_classifier_trains_saves_serves_and_says_what_it_cannot(saved: Callabl
     np.testing.assert_allclose(loaded(windows(3)), scores, atol=1e-6)
     loaded.save(tmp_path / "again.keras")
     np.testing.assert_allclose(keras.saving.load_model(tmp_path / "again.keras")(windows(3)), scores, atol=1e-6)
+    more = replace_head(loaded, ["c"], extend=True, seed=0)
+    embeddings = [keras.Model(m.input, m.get_layer("patch_embedding").output)(windows(3)) for m in (loaded, more)]
+    np.testing.assert_array_equal(*embeddings)
     folder = export_saved_model(loaded, tmp_path / "served")
     np.testing.assert_allclose(open_artifact(folder).scores(windows(3)), scores, atol=1e-5)
     with pytest.raises(ExportError, match="black box"):
@@ -166,6 +171,30 @@ def test_what_must_be_given_is_said(
 ) -> None:
     with pytest.raises(WeightsError, match=message):
         embedding_model(f"hub:{saved(module())}", **options(**given))
+
+
+@pytest.mark.parametrize(
+    ("handle", "rate"),
+    [
+        ("https://tfhub.dev/google/yamnet/1", 16_000),
+        ("google/nonsemantic-speech-benchmark/trill/3", 16_000),
+        ("https://www.kaggle.com/models/google/bird-vocalization-classifier/tensorFlow2/perch_v2/1", 32_000),
+        ("https://tfhub.dev/someone/yamnet-remade/1", None),
+    ],
+)
+def test_a_rate_is_known_by_a_name_not_by_a_piece_of_one(handle: str, rate: int | None) -> None:
+    assert known_rate(handle) == rate
+
+
+def test_a_folder_is_known_by_its_own_name(tmp_path: Path) -> None:
+    for path, rate in {
+        "yamnet": 16_000,
+        "vggish/my_32khz_model": None,
+        "vggish-versus-perch": None,
+        "yamnet/1": 16_000,
+    }.items():
+        (tmp_path / path).mkdir(parents=True, exist_ok=True)
+        assert known_rate(str(tmp_path / path)) == rate
 
 
 def test_no_handle() -> None:

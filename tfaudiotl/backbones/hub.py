@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import weakref
@@ -21,7 +22,7 @@ from tfaudiotl.backbones.weights import saved_model_folder
 from tfaudiotl.errors import WeightsError
 
 PREFIX = "hub:"
-# Part of a handle -> Hz, for models that do not say it themselves. Source: their pages on TF Hub and Kaggle.
+# Name in a handle -> Hz, for models that do not say it themselves. Source: their pages on TF Hub and Kaggle.
 KNOWN_RATES = {
     "nonsemantic-speech-benchmark": 16_000,  # TRILL, FRILL
     "bird-vocalization-classifier": 32_000,  # Perch
@@ -77,9 +78,9 @@ class HubModule:
         stated = getattr(self.module, "sample_rate", None)
         if isinstance(stated, tf.Variable):  # what a SavedModel keeps of an attribute
             return int(stated.numpy())
-        for part, rate in KNOWN_RATES.items():
-            if part in self.handle:
-                return rate
+        known = known_rate(self.handle)
+        if known is not None:
+            return known
         raise WeightsError(f"hub:{self.handle}: says nothing of its sample rate; give sample_rate=")
 
     def _find_function(self, name: str | None, window: int | None) -> None:
@@ -161,6 +162,19 @@ class HubModule:
         return tf.reduce_mean(tf.reshape(found, (tf.shape(windows)[0], -1, self.width)), axis=1)
 
 
+def known_rate(handle: str) -> int | None:
+    """Hz of a model of ``KNOWN_RATES``, or None.
+
+    A handle is told by any of its parts ("google/yamnet/1"). Of a folder or an archive only the last part counts, but
+    for its version: the folders above it may be called anything.
+    """
+    parts = re.sub(r"^\w+://[^/]+/", "", handle).split("?")[0].rstrip("/").split("/")
+    if Path(handle).exists():
+        named = [part for part in Path(handle).absolute().parts if not part.isdigit()]
+        parts = [named[-1].split(".")[0]]
+    return next((rate for name, rate in KNOWN_RATES.items() if name in parts), None)
+
+
 def _inputs(function: Any) -> list[Any]:
     import tensorflow as tf
 
@@ -214,6 +228,17 @@ class HubEmbedding(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "settings": self.settings}
+
+
+def layer_from(config: Mapping[str, Any], layer: keras.layers.Layer) -> keras.layers.Layer:
+    """A layer of ``config`` in the place of ``layer``, for copies of models.
+
+    Of a ``HubEmbedding`` with the same SavedModel: a file brought it along, where the handle may not be found.
+    """
+    copy = type(layer).from_config(dict(config))
+    if isinstance(copy, HubEmbedding) and isinstance(layer, HubEmbedding):
+        copy._module[:] = layer._module
+    return copy
 
 
 def hub_model(

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfaudiotl.audio.waveform import own_window
 from tfaudiotl.backbones.assembly import frontend_of_model, grid_of_model
 from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, PatchPooling, ValidPatches, WindowSpec
-from tfaudiotl.backbones.hub import HubEmbedding
+from tfaudiotl.backbones.hub import HubEmbedding, layer_from
 from tfaudiotl.backbones.registry import get_backbone, list_backbones
 from tfaudiotl.backbones.scores import ClassScores
 from tfaudiotl.errors import ExportError
@@ -106,7 +106,7 @@ def _changed(
     """A copy of a model, weights included, with ``changes`` to each layer's config; on other inputs if given."""
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return type(layer).from_config({**layer.get_config(), **changes(layer)})
+        return layer_from({**layer.get_config(), **changes(layer)}, layer)
 
     twin = keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
     twin.set_weights(model.get_weights())

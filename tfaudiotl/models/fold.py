@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import layers, tree
 
+from tfaudiotl.backbones.hub import layer_from
+
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
 
 
@@ -35,7 +37,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
 
     def clone(layer: Any) -> Any:
         config = layer.get_config()
-        return type(layer).from_config(config | {"use_bias": True} if layer.name in pairs else config)
+        return layer_from(config | {"use_bias": True} if layer.name in pairs else config, layer)
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         return args[0] if layer.name in norms else layer(*args, **kwargs)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfaudiotl.backbones.hub import layer_from
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.models.builder import check_classes, compile_classifier
 from tfaudiotl.models.freeze import backbone_layers
@@ -53,7 +54,7 @@ def replace_head(
                 config.pop("background", None)
         if layer.name not in body and "kernel_initializer" in config:
             config["kernel_initializer"] = keras.initializers.GlorotUniform(seed=layer_seed(seed, layer.name))
-        return type(layer).from_config(config)
+        return layer_from(config, layer)
 
     new = keras.models.clone_model(model, clone_function=clone)
     for layer in model.layers:
