@@ -1,4 +1,4 @@
-"""Downloads: every way in which a server fails is told apart, nothing half is left, nothing lies outside."""
+"""Downloads: every way in which a server fails gets its own reason, nothing half is left, nothing lies outside."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_progress_only_for_who_asks(server: Server, tmp_path: Path, capfd: pytes
     assert capfd.readouterr() == ("", "")
     seen: list[Progress] = []
     with download_progress(seen.append):
-        fetch(f"{server.url}/file", tmp_path / "told")
+        fetch(f"{server.url}/file", tmp_path / "shown")
     fetch(f"{server.url}/file", tmp_path / "quiet again")
     assert seen[-1] == Progress(f"Fetching from {server.url[7:]}, kB", 102, 102)
     assert [progress.done for progress in seen] == sorted({progress.done for progress in seen})

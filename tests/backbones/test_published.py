@@ -1,4 +1,4 @@
-"""The chain of places for published weights: each step fails in each way, the next is asked, all reasons are told."""
+"""The chain of places for published weights: each step fails in each way, the next is asked, the error has all reasons."""
 
 from __future__ import annotations
 
@@ -131,9 +131,9 @@ def test_kaggle_fails_too_and_the_authors_have_it(answer: Answer, server: Server
 
 
 @pytest.mark.parametrize(("answer", "message"), [*FAILURES, (sends(b"another file"), "SHA-256")])
-@pytest.mark.parametrize(("archive", "told"), [FAILURES[0], *ARCHIVE_FAILURES])
+@pytest.mark.parametrize(("archive", "reason"), [FAILURES[0], *ARCHIVE_FAILURES])
 def test_all_fail_and_the_error_has_every_reason(
-    answer: Answer, message: str, archive: Answer, told: str, server: Server, tmp_path: Path
+    answer: Answer, message: str, archive: Answer, reason: str, server: Server, tmp_path: Path
 ) -> None:
     server.answers |= {TFHUB: archive, KAGGLE: sends(b"", status=404), AUTHORS: answer}
     with pytest.raises(WeightsError) as caught:
@@ -141,10 +141,10 @@ def test_all_fail_and_the_error_has_every_reason(
     first, *lines, advice = str(caught.value).split("\n")
     assert first.startswith("weights='audioset': ")
     names = ["TF Hub's cache", "kagglehub's cache", "tfaudiotl's cache", "TF Hub", "Kaggle", "AudioSet's authors"]
-    reasons = ["not there"] * 3 + [told, "HTTP 404", message]
-    for line, name, reason in zip(lines, names, reasons, strict=True):
+    reasons = ["not there"] * 3 + [reason, "HTTP 404", message]
+    for line, name, expected in zip(lines, names, reasons, strict=True):
         assert line.startswith(f"  {name} (")
-        assert reason in line
+        assert expected in line
     for word in (
         "https://storage.googleapis.com/audioset/net.h5",
         str(tmp_path / "caches" / "own" / "net.h5"),
@@ -163,7 +163,7 @@ def test_all_fail_and_the_error_has_every_reason(
         ("own/net.h5", "file", "its SHA-256 is"),
     ],
 )
-def test_a_damaged_copy_in_a_cache_is_passed_over_and_told(
+def test_a_damaged_copy_in_a_cache_is_passed_over_and_named(
     path: str, make: str, message: str, server: Server, tmp_path: Path
 ) -> None:
     copy = tmp_path / "caches" / path.format(sha1=hashlib.sha1(NET.handle.encode()).hexdigest())
@@ -183,7 +183,7 @@ def test_a_damaged_copy_in_a_cache_is_passed_over_and_told(
             (kept / "net.h5").unlink(missing_ok=True)
 
 
-def test_a_cache_that_cannot_be_written_is_told(
+def test_a_cache_that_cannot_be_written_is_named(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()

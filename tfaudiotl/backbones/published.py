@@ -75,7 +75,7 @@ class Source(ABC):
     """One place to ask.
 
     Attributes:
-        name: as a reader is told it.
+        name: as errors and descriptions write it.
         path: where the weights lie on this machine, or will lie once they are fetched.
     """
 

@@ -82,7 +82,7 @@ def load_into(model: keras.Model, weights: str | Path, forms: Forms) -> Loaded:
     """
     text = str(weights)
     if text.startswith(REMOTE):
-        with saved_model_folder(text) as folder, told_as(text):
+        with saved_model_folder(text) as folder, errors_name(text):
             return load_path(model, folder, forms)
     path = Path(weights).expanduser()
     if not (path.exists() or is_checkpoint(path)):
@@ -92,7 +92,7 @@ def load_into(model: keras.Model, weights: str | Path, forms: Forms) -> Loaded:
             f"weights={text!r}: neither a preset name, nor a TF Hub handle (https://...), nor an existing SavedModel "
             f"folder, archive ({', '.join(ARCHIVES)}), .weights.h5, .h5, .npz or .ckpt file"
         )
-    with told_as(text):
+    with errors_name(text):
         return load_path(model, path, forms)
 
 
@@ -180,7 +180,7 @@ def fetch_weights(backbone: str) -> Fetched:
 
 
 @contextmanager
-def told_as(weights: str) -> Iterator[None]:
+def errors_name(weights: str) -> Iterator[None]:
     """Errors inside the block name ``weights`` as the caller typed it."""
     try:
         yield
@@ -284,7 +284,7 @@ def load_own(model: keras.Model, weights: str | Path) -> None:
     """
     path = Path(weights).expanduser()
     if path.suffix == ".h5":
-        with told_as(str(weights)):
+        with errors_name(str(weights)):
             load_h5(model, path)
     elif path.suffix == ".keras":
         there = {layer.name: layer for layer in open_keras(weights).layers}
@@ -294,7 +294,7 @@ def load_own(model: keras.Model, weights: str | Path) -> None:
                 ours[f"{layer.name}/{number}"] = variable
             for number, variable in enumerate(there[layer.name].weights if layer.name in there else []):
                 values[f"{layer.name}/{number}"] = np.asarray(variable)
-        with told_as(str(weights)):
+        with errors_name(str(weights)):
             assign(ours, values)
     else:
         raise WeightsError(
@@ -321,7 +321,7 @@ def load_h5(model: keras.Model, path: Path) -> None:
     """
     if not path.is_file():
         raise WeightsError("no such file")
-    with told_as_damaged(path):
+    with read_errors(path):
         arrays = {name: array for name, array in read_h5(path).items() if not name.lstrip("_").startswith(COMPILED)}
     _check_finite(arrays)
     ours = Counter(tuple(v.shape) for v in model.weights if "float" in str(v.dtype))
@@ -365,7 +365,7 @@ def read_keras2(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a weights file of Keras 2, by their path in it; empty if it is none."""
     import h5py
 
-    with told_as_damaged(path):
+    with read_errors(path):
         with h5py.File(path) as file:
             if not any(name.startswith("layer_names") for name in file.attrs):  # many are cut in pieces
                 return {}
@@ -373,7 +373,7 @@ def read_keras2(path: Path) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def told_as_damaged(path: Path) -> Iterator[None]:
+def read_errors(path: Path) -> Iterator[None]:
     """What HDF5's library raises of a file that is none or is damaged."""
     try:
         yield
@@ -393,12 +393,12 @@ def saved_model_folder(weights: str | Path) -> Iterator[Path]:
     elif text.startswith(REMOTE):
         yield _resolve_handle(text)
     elif path.is_dir():
-        with told_as(text):
+        with errors_name(text):
             check_saved_model(path)
         yield path
     elif is_archive(path):
         with tempfile.TemporaryDirectory(prefix="tfaudiotl-") as unpacked:
-            with told_as(text):
+            with errors_name(text):
                 folder = unpack(path, Path(unpacked))
                 check_saved_model(folder)
             yield folder
@@ -415,7 +415,7 @@ def _resolve_handle(handle: str) -> Path:
         import tensorflow_hub
     except ImportError as error:
         raise WeightsError(f"weights={handle!r}: needs tensorflow_hub: pip install 'tfaudiotl[hub]'") from error
-    with told_as(handle):
+    with errors_name(handle):
         try:
             folder = Path(tensorflow_hub.resolve(handle))
         except Exception as error:  # the resolvers raise whatever their transport raises

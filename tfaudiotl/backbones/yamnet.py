@@ -23,7 +23,7 @@ CLASSES = 521  # AudioSet's 527 less six that were dropped before training
 EMBEDDING_SIZE = 1024
 # AudioSet's names of the classes; the authors' yamnet.h5 and .weights.h5 files have none
 CLASS_NAMES_FILE = Path(__file__).with_name("yamnet_mini.npz")
-# Sounds and what YAMNet must hear in them. Source: yamnet_test.py in the same folder as LAYERS' source, which asks
+# Sounds that YAMNet must name. Source: yamnet_test.py in the same folder as LAYERS' source, which asks
 # that each is among the best 10 classes; silence is the best one by far.
 KNOWN_ANSWERS = {"Silence": 1, "White noise": 10, "Sine wave": 10}
 

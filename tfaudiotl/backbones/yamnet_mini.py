@@ -78,7 +78,7 @@ def load_weights(model: keras.Model, weights: str) -> Found:
             ".npz or .weights.h5 file; for TF Hub's weights and SavedModels choose the backbone yamnet"
         )
     names: list[str] = []
-    with weights_io.told_as(str(weights)):
+    with weights_io.errors_name(str(weights)):
         if path.suffix == ".h5":
             weights_io.load_h5(model, path)
         else:
