@@ -177,8 +177,8 @@ def _export_section(checks: list[Check], result: TrainingResult) -> Section:
     trained_on = " (the final model was trained on them: this compares files, not models)" if result.folds else ""
     note = (
         f"Each file was opened again and run beside the Keras model on {len(result.kept)} clips that were held out"
-        f"{trained_on}, one window at a time. SavedModel and .keras files get whole clips; a .tflite file gets the "
-        "clips cut into its windows, and a clip's class is that of its windows' mean scores. Times are medians of one "
+        f"{trained_on}, one window at a time: SavedModel and .keras files in windows of up to 10 s, a .tflite file in "
+        "its own. A clip's class is that of its windows' scores, weighed by their patches. Times are medians of one "
         "window on one thread for .tflite, all threads for the others."
     )
     return Section("Exported files", f"{note}\n\n{checks_table(checks)}")

@@ -26,3 +26,7 @@ def test_listen_hears_what_comes_in(trained: tuple[Path, Path]) -> None:
     command = [sys.executable, "-m", "tfaudiotl.cli", "listen", str(out / "model.tflite")]
     done = subprocess.run(command, input=samples.tobytes(), capture_output=True, check=True)
     assert b"high" in done.stdout
+    whole = call("events", out / "model.tflite", sounds / "high" / "1-high00.wav")
+    assert done.stdout.decode() == whole.stdout
+    done = subprocess.run(command, input=samples[:2].tobytes(), capture_output=True, check=True)
+    assert done.stdout == b""

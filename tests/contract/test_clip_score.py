@@ -14,6 +14,7 @@ from tfaudiotl.audio.files import write_audio
 from tfaudiotl.audio.waveform import cut
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.embeddings.engine import PatchNetwork
+from tfaudiotl.export.check import Pieces
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.builder import build_classifier
@@ -142,6 +143,9 @@ def check(case: Case, lengths: tuple[float, ...]) -> None:
         for name, form in case.forms.items():
             found = form.scores(wave, sample_rate=case.rate)
             np.testing.assert_allclose(found, wanted, atol=1e-3, err_msg=f"{name}, {seconds} s")
+            pieces = Pieces(form.artifact, [wave])  # what verification compares on
+            checked = pieces.clip_scores(pieces.run(case.forms["keras"].artifact))[0]
+            np.testing.assert_allclose(checked, wanted, atol=1e-3, err_msg=f"check of {name}, {seconds} s")
             padded = form.scores(np.pad(wave, (0, 3 * case.rate)), sample_rate=case.rate)
             np.testing.assert_allclose(padded, wanted, atol=1e-3, err_msg=f"{name}, {seconds} s and padding")
         if case.stream:

@@ -59,7 +59,10 @@ def events(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """List the events in a recording: what is in it, from when to when."""
+    """List the events in a recording: what is in it, from when to when.
+
+    Digital silence is never an event, nor is less than a window of sound.
+    """
     check_output(output, overwrite=overwrite)
     if sound.is_dir():
         raise ValueError(f"{sound} is a folder; events takes one file, and 'predict --timeline' takes folders")
@@ -94,7 +97,9 @@ def listen(
     sample_rate: Annotated[int, typer.Option(min=1, help="Of the samples on standard input; Hz.")] = 16_000,
     hop_seconds: Annotated[
         float | None,
-        typer.Option(callback=positive, help="Between the starts of windows; half a window by default."),
+        typer.Option(
+            callback=positive, help="Between the starts of windows; by default half a window, in whole patches."
+        ),
     ] = None,
     threshold: Threshold = None,
     release: Release = None,

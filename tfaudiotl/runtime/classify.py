@@ -39,8 +39,8 @@ def classify_sound(
 ) -> ClassifiedSound:
     """Names the sounds in a recording, with MATLAB's names and defaults.
 
-    Windows are 0.975 s long and overlap by half. ``classifySound`` smooths and thresholds in its own way,
-    which is not published; the meaning of the three numbers is the same.
+    Windows and hop are the model's own (YAMNet's: 0.975 s every 0.48 s). ``classifySound`` smooths and thresholds in
+    its own way, which is not published; the meaning of the three numbers is the same.
 
     Args:
         audio: the waveform, as for ``Predictor.predict``.

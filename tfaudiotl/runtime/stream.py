@@ -89,7 +89,7 @@ class StreamingClassifier:
         rate = self.predictor.artifact.sample_rate
         if self._resampler is not None:
             rest = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-            missing = resampled_length(self._pushed, self.sample_rate, rate) - self._samples
+            missing = max(0, resampled_length(self._pushed, self.sample_rate, rate) - self._samples)
             done += self._take(np.pad(rest, (0, max(0, missing - len(rest))))[:missing])  # a file's length
         # As for a file: the windows cover every sample, and there is at least one.
         p = self.predictor
