@@ -8,13 +8,24 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+from matplotlib.figure import Figure
 
 from tfaudiotl import _files
 from tfaudiotl._files import claim, file_digest, fingerprint, new_files, new_path, sha256, show_name, write_atomic
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.files import write_audio
 from tfaudiotl.errors import ExportError
+from tfaudiotl.evaluation.metrics import evaluate_scores
+from tfaudiotl.evaluation.plots import save_figure
+from tfaudiotl.evaluation.report import write_report
+from tfaudiotl.runtime.events import Event
+from tfaudiotl.runtime.writers import write_events
 
 
 def names(folder: Path) -> list[str]:
@@ -284,3 +295,46 @@ def test_digests(tmp_path: Path) -> None:
 def test_neither_numpy_nor_tensorflow_is_needed() -> None:
     code = "import sys, tfaudiotl._files; assert not {'numpy', 'tensorflow', 'keras'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def clips(labels: list[str]) -> Clips:
+    file = Path(__file__).parent / "sound.wav"
+    table = Clips.from_arrays([np.zeros(160)] * len(labels), labels, sample_rate=16_000)
+    return replace(table, paths=(str(file),) * len(labels), _waveforms=None)
+
+
+def figure(title: str) -> Figure:
+    drawn = Figure()
+    drawn.suptitle(title)
+    return drawn
+
+
+WRITERS: dict[str, Callable[[Path, str], object]] = {
+    "sound.wav": lambda path, content: write_audio(path, np.full(160, len(content) / 10)),
+    "clips.json": lambda path, content: clips(list(content)).save(path),
+    "picture.png": lambda path, content: save_figure(figure(content), path),
+    "events.csv": lambda path, content: write_events(path, [Event(0, 1, content, 0.5)]),
+    "report.md": lambda path, content: write_report(
+        path.parent, title=content, evaluation=evaluate_scores(np.eye(2), np.eye(2), class_names=["a", "b"])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_every_writer_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, function: str
+) -> None:
+    write = WRITERS[name]
+    write(tmp_path / name, "old")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    if function == "fsync" and name == "sound.wav":
+        monkeypatch.setattr(soundfile.SoundFile, "write", lambda *_: (_ for _ in ()).throw(OSError("No space")))
+    else:
+        fail_from(monkeypatch, function, 1)
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path / name, "newer")
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    write(tmp_path / name, "newer")
+    assert (tmp_path / name).read_bytes() != before[name]

@@ -7,6 +7,7 @@ tensorflow-io's own resampler is not used: it has another length formula, and is
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,7 @@ class GraphDecoder:
             (*FORMATS[container, subtype], _resampler(rate, sample_rate)) for container, subtype, rate in kinds
         ]
         self._kind_of = tf.constant([kinds.index(_kind(infos[path])) for path in rows.paths])
-        self._paths = tf.constant(list(rows.paths))
+        self._paths = tf.constant([os.fsencode(path) for path in rows.paths])
         self._spans = tf.constant([(s.first, s.stop, s.skip, s.length) for s in spans], tf.int64)
         self._samples = samples
 

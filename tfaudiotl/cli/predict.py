@@ -94,6 +94,7 @@ def predict(
 @contextmanager
 def _printed(style: Format, columns: Sequence[str]) -> Iterator[Callable[[list[Row]], None]]:
     """Prints rows as they come; what was printed is whole after an interruption too."""
+    from tfaudiotl._files import show_name
     from tfaudiotl.evaluation.writing import csv_line, rounded
 
     out, before = sys.stdout, ""
@@ -111,7 +112,9 @@ def _printed(style: Format, columns: Sequence[str]) -> Iterator[Callable[[list[R
                 out.write(f"{before}\n  {json.dumps(rounded(row))}")
                 before = ","
             else:
-                shown = (f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values())
+                shown = (
+                    f"{value:.3f}" if isinstance(value, float) else show_name(str(value)) for value in row.values()
+                )
                 out.write("  ".join(shown) + "\n")
         out.flush()
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfaudiotl._files import check_replaceable, new_path
+from tfaudiotl._files import check_replaceable, new_files
 from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.assembly import grid_of_model
@@ -88,7 +88,7 @@ def export_tflite(
         thresholds: the score from which each class is heard, by name or in output order, for the file in place of the
             model's own (``set_thresholds``); ``Metadata.thresholds``.
         c_array: also write NAME.h and NAME.cc, the file as an array for firmware.
-        overwrite: replace existing files, report and C source too; ``path`` stays whole until the new one is complete.
+        overwrite: replace existing files, report and C source too; they stay whole until the new ones are complete.
 
     Returns:
         ``path``.
@@ -117,17 +117,21 @@ def export_tflite(
     content = write_metadata(slim, facts)
     audit = audit_content(content, Path(path).name)
     check_audit(audit, quantize=quantize, patches=input == "patches")
-    proof = None
-    with new_path(path, overwrite=overwrite) as target:
-        target.write_bytes(content)
-        if verify is not None:
-            proof = prove(model, target, write_metadata(plain, facts), verify, audit=audit, min_agreement=min_agreement)
-    if proof is not None:
-        calibrated = same_sounds(calibrate, verify) if quantize in CALIBRATED else 0
-        replace(proof, sensitivity=done.sensitivity, calibrated=calibrated).save(Path(path))
-    if c_array:
-        write_c_array(path)
-    return Path(path)
+    path = Path(path)
+    try:
+        with new_files(path.parent) as work:
+            target = work / path.name
+            target.write_bytes(content)
+            if verify is not None:
+                float_file = write_metadata(plain, facts)
+                proof = prove(model, target, float_file, verify, audit=audit, min_agreement=min_agreement)
+                calibrated = same_sounds(calibrate, verify) if quantize in CALIBRATED else 0
+                replace(proof, sensitivity=done.sensitivity, calibrated=calibrated).save(target)
+            if c_array:
+                write_c_array(target)
+    except OSError as error:
+        raise ExportError(f"path={str(path)!r} could not be written: {error}") from error
+    return path
 
 
 def _companions(path: Path, *, report: bool, c_array: bool) -> list[Path]:
