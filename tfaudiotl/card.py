@@ -28,6 +28,16 @@ for event in tl.Predictor("model.keras").predict_file("street.wav"):
     print(event)
 ```
 
+As a plain Keras model; `import tfaudiotl` registers the layers that the file is made of:
+
+```python
+import keras
+import tfaudiotl
+
+model = keras.saving.load_model("model.keras")
+model.summary()
+```
+
 The .tflite files and `saved_model/` need no tfaudiotl: `ai_edge_litert.interpreter.Interpreter("model.tflite")`, or
 `tf.saved_model.load("saved_model")`. They take {sample_rate:,} Hz mono float32 samples in [-1, 1].
 

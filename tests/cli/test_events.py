@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,29 @@ def test_listen_hears_what_comes_in(trained: tuple[Path, Path]) -> None:
     assert done.stdout.decode() == whole.stdout
     done = subprocess.run(command, input=samples[:2].tobytes(), capture_output=True, check=True)
     assert done.stdout == b""
+
+
+def test_ctrl_c_ends_the_events_that_are_open(trained: tuple[Path, Path]) -> None:
+    import soundfile
+
+    sounds, out = trained
+    samples, _ = soundfile.read(sounds / "high" / "1-high00.wav", dtype="int16")
+    command = [sys.executable, "-m", "tfaudiotl.cli", "listen", str(out / "model.tflite")]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdin
+    assert process.stderr
+    process.stdin.write(samples.tobytes())
+    process.stdin.flush()
+    while b"Listening" not in process.stderr.readline():
+        assert process.poll() is None
+    time.sleep(2)  # the samples, already in the pipe, are taken
+    process.send_signal(signal.SIGINT)
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"high" in shown

@@ -197,3 +197,35 @@ def test_streams_that_are_closed_or_full(
     assert "Traceback" not in done.stderr
     assert "Broken pipe" not in done.stderr
     assert all(error in done.stderr for error in errors)
+
+
+def test_the_cards_python_opens_the_file_in_a_fresh_process(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    card = (trained[1] / "MODEL_CARD.md").read_text()
+    snippets = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    opening = next(snippet for snippet in snippets if "load_model" in snippet)
+    (tmp_path / "model.keras").write_bytes((trained[1] / "model.keras").read_bytes())
+    done = subprocess.run([sys.executable, "-c", opening], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "patch_embedding" in done.stdout
+
+
+def test_importing_the_package_prints_and_changes_nothing() -> None:
+    script = """
+import logging, os, sys, warnings
+before = dict(os.environ), logging.root.level, list(logging.root.handlers), list(warnings.filters)
+import tfaudiotl
+assert before == (dict(os.environ), logging.root.level, list(logging.root.handlers), list(warnings.filters))
+assert "tensorflow" not in sys.modules
+"""
+    environment = {name: value for name, value in os.environ.items() if name != console.LOG_LEVEL}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=100)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_quantiser_keeps_to_itself(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    small = tmp_path / "small.tflite"
+    arguments: list[object] = ["export", trained[1] / "model.keras", "-o", small, "--quantize", "int8"]
+    done = run([*arguments, "--calibrate", trained[0]])
+    expected = ("Loading TensorFlow", "Reading ", "Clips(", "Exporting: ")
+    assert [line for line in done.stderr.splitlines() if not line.startswith(expected)] == []
+    assert small.is_file()

@@ -226,3 +226,4 @@ def _print_summary(metrics: dict[str, Any], output: Path) -> None:
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in metrics["seconds"].items())
     typer.echo(f"Seconds: {stages}")
     typer.echo(f"All of it is in {output}; read {output / 'report' / 'report.md'}")
+    typer.echo("In Python: import keras, tfaudiotl; then keras.saving.load_model opens model.keras")
