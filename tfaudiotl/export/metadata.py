@@ -76,7 +76,7 @@ class Metadata:
             class_thresholds(self.thresholds, self.labels or tuple(map(str, self.thresholds)), "thresholds")
         if self.background is not None and self.labels:
             check_background(self.background, self.labels)
-        if any("\n" in name for name in self.labels):
+        if any("\n" in name or "\r" in name for name in self.labels):
             raise ValueError("labels: a name with a line break cannot be kept in a list of lines")
 
     def all_settings(self) -> dict[str, Any]:
