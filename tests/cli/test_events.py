@@ -58,3 +58,15 @@ def test_ctrl_c_ends_the_events_that_are_open(trained: tuple[Path, Path]) -> Non
     shown, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"high" in shown
+
+
+def test_events_have_thresholds_of_their_class_and_none_of_the_background(trained: tuple[Path, Path]) -> None:
+    sounds, out = trained
+    place = (out / "model.tflite", sounds / "high" / "1-high00.wav")
+    assert "high" in call("events", *place, "--threshold", "low=0.9").stdout
+    assert "high" not in call("events", *place, "--background", "high").stdout
+    assert "high" in call(
+        "predict", *place, "--timeline", "--background", "high", "--report-background"
+    ).stdout.replace("1-high00", "")
+    refused = call("events", *place, "--threshold", "dog=0.9", code=1).output
+    assert "no class is called 'dog'" in refused

@@ -9,12 +9,25 @@ import pytest
 from tests.audio.sounds import tone, write
 from tests.cli.calling import call
 from tfaudiotl.cli.export import _calibration
+from tfaudiotl.export.artifact import open_artifact
 
 
 def test_export(trained: tuple[Path, Path], tmp_path: Path) -> None:
     sounds, out = trained
     small = tmp_path / "small.tflite"
-    result = call("export", out / "model.keras", "-o", small, "--quantize", "float16", "--verify", sounds)
+    result = call(
+        "export",
+        out / "model.keras",
+        "-o",
+        small,
+        "--quantize",
+        "float16",
+        "--verify",
+        sounds,
+        "--threshold",
+        "low=0.25",
+    )
+    assert open_artifact(small).score_threshold == (0.5, 0.25, 0.5)
     assert "1.0000" in result.output
     assert small.with_suffix(".txt").read_text() == "high\nlow\nnoise\n"
     assert "Clips that differ most" in (tmp_path / "small.report.md").read_text()

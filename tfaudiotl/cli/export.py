@@ -12,7 +12,7 @@ from tfaudiotl._files import write_atomic
 from tfaudiotl._threads import Progress
 from tfaudiotl.cli.console import command, load_tensorflow, progress_shown, say
 from tfaudiotl.cli.main import app
-from tfaudiotl.cli.options import OnError, Output, Overwrite, check_output, load_clips, sound_files
+from tfaudiotl.cli.options import OnError, Output, Overwrite, Threshold, check_output, load_clips, sound_files
 
 
 @command(app)
@@ -33,6 +33,7 @@ def export(
     ] = False,
     matmul: Annotated[bool, typer.Option("--matmul", help="For .tflite: a front-end without RFFT2D.")] = False,
     c_array: Annotated[bool, typer.Option("--c-array", help="For .tflite: also as C source.")] = False,
+    threshold: Threshold = None,
 ) -> None:
     """Export a .keras classifier: to a .tflite file, or to a SavedModel folder."""
     tflite = output.suffix.lower() == ".tflite"
@@ -52,13 +53,15 @@ def export(
     for beside, written in ((output.with_suffix(".txt"), tflite), (report, verify is not None)):
         check_output(beside if written else None, overwrite=overwrite)
     load_tensorflow()
-    from tfaudiotl.backbones.scores import class_names_of
+    from tfaudiotl.backbones.scores import class_names_of, set_thresholds
     from tfaudiotl.export.artifact import load_model, open_artifact
     from tfaudiotl.export.savedmodel import export_saved_model
     from tfaudiotl.export.tflite import export_tflite
 
     loaded = load_model(model)
     names = class_names_of(loaded)
+    if threshold is not None:
+        set_thresholds(loaded, threshold)
     held = load_clips(verify, class_names=names) if verify else None
     with progress_shown() as progress:
         progress(Progress("Exporting", 0, 1))
