@@ -1,4 +1,4 @@
-"""The chain of places for published weights: each step fails in each way, the next is asked, the error has all reasons."""
+"""The chain of places for published weights: each step fails in each way, the next is asked, all reasons are given."""
 
 from __future__ import annotations
 
