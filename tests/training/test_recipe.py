@@ -22,7 +22,7 @@ from tfaudiotl.errors import AudioErrors
 from tfaudiotl.training.deep_recipe import train_fine_tuned
 from tfaudiotl.training.head import FitOptions
 from tfaudiotl.training.options import FineTuneOptions
-from tfaudiotl.training.recipe import TrainingResult, given_parts, train_classifier
+from tfaudiotl.training.recipe import TrainingResult, check_splits, given_parts, train_classifier
 from tfaudiotl.training.tune import tune
 
 FIT = FitOptions(epochs=15, learning_rate=0.02)
@@ -245,3 +245,12 @@ def test_a_division_of_the_data_sets_own(folder: Path, stand_in: Path) -> None:
         train(lost, stand_in)
     with pytest.raises(ValueError, match="folds would mix the clips' own parts"):
         train(clips, stand_in, folds=2)
+
+
+def test_few_clips_that_are_reported_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clips = Clips.from_directory(make_folder(tmp_path, {"a": 8, "b": 7}, seconds=0.2)).windows(0.1)
+    check_splits(clips, None, 0.2, seed=0)
+    assert "3 of 15 clips are reported: each is 33 % of the accuracy" in caplog.text
+    caplog.clear()
+    check_splits(clips, 3, 0.2, seed=0)
+    assert not caplog.text

@@ -6,6 +6,7 @@ final model all train small heads on those embeddings.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,13 +26,14 @@ from tfaudiotl.audio.windows import means_by_clip, patch_windows
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.embeddings.engine import ClipEmbeddings, PatchNetwork, embed_clips
 from tfaudiotl.errors import AudioError
-from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
+from tfaudiotl.evaluation.metrics import FEW, Evaluation, evaluate_scores
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.training.head import Examples, FitOptions, Fitted, clip_scores, fit_head, head_of, new_head
 from tfaudiotl.training.prefix import prefix_digest, sounds_digest
 from tfaudiotl.training.variants import augmented_embeddings
 
 INNER_VAL = 0.15  # share of a fold's training clips that decides when to stop
+logger = logging.getLogger(__name__)
 KEPT_WAVEFORMS = 100  # held-out clips that exported files are compared on, at most
 
 
@@ -199,11 +201,16 @@ def train_classifier(
 
 def check_splits(windows: Clips, folds: int | str | None, val: float, *, seed: int) -> None:
     """ValueError for a split that cannot be, the inner ones of folds too, before any sound is decoded."""
-    if folds is None and windows.parts():
-        given_parts(windows, val, seed=seed)
-        return
     if folds is None:
-        windows.split(val=val, seed=seed)
+        *_, test = given_parts(windows, val, seed=seed)
+        held = len(np.unique(test.source))
+        if held < FEW:
+            logger.warning(
+                "%d of %d clips are reported: each is %.0f %% of the accuracy; folds test every clip",
+                held,
+                len(np.unique(windows.source)),
+                100 / held,
+            )
         return
     for name, train, _ in windows.folds(None if folds == "given" else int(folds), seed=seed):
         inner_split(train, seed=seed, fold=name)
