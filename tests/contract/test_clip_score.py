@@ -30,13 +30,13 @@ SLOW: dict[str, dict[str, Any]] = {
     "yamnet": {"backbone": "yamnet", "embedding": "layer3"},
     "yamnet_whole": {"backbone": "yamnet", "weights": "stand_in"},
     "vggish": {"backbone": "vggish", "embedding": "conv1"},
-    "rawnet2": {"backbone": "rawnet2", "embedding": "block1", "backbone_options": {"window": 8_000}},
+    "rawnet2": {"backbone": "rawnet2", "embedding": "sinc", "backbone_options": {"window": 8_000}},
     "convnet": {"backbone": "convnet", "embedding": "spectrum"},
     "mobilenet": {"backbone": "mobilenet", "embedding": "conv_pw_1_relu", "backbone_options": {"size": 32}},
     "yamnet_mini_fixed": {"backbone": "yamnet_mini", "embedding": "layer2", "samples": 40_000},
     "gru": {"backbone": "yamnet_mini", "embedding": "layer2", "head": "gru", "hidden": (8,)},
     "attention_convnet": {"backbone": "convnet", "embedding": "spectrum", "head": "attention"},
-    "mean_rawnet2": {"backbone": "rawnet2", "embedding": "sinc", "aggregate": "embeddings"},
+    "mean_convnet": {"backbone": "convnet", "embedding": "spectrum", "aggregate": "embeddings"},
 }
 
 
@@ -143,6 +143,8 @@ def check(case: Case, lengths: tuple[float, ...]) -> None:
         for name, form in case.forms.items():
             found = form.scores(wave, sample_rate=case.rate)
             np.testing.assert_allclose(found, wanted, atol=1e-3, err_msg=f"{name}, {seconds} s")
+            if seconds > 11:
+                continue  # what follows takes as long again and is the same code
             pieces = Pieces(form.artifact, [wave])  # what verification compares on
             checked = pieces.clip_scores(pieces.run(case.forms["keras"].artifact))[0]
             np.testing.assert_allclose(checked, wanted, atol=1e-3, err_msg=f"check of {name}, {seconds} s")

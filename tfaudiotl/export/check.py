@@ -18,7 +18,7 @@ from tfaudiotl.audio.waveform import Piece, Sound, cut, pieces_of, read_piece, s
 from tfaudiotl.errors import ExportError
 from tfaudiotl.export.artifact import Artifact
 
-PATCHES_AT_ONCE = 64  # in a run of pieces of one length
+PATCHES_AT_ONCE = 20  # in a run of pieces of one length: as many as YAMNet has in a piece of 10 s, so no more memory
 
 
 def score_clip(artifact: Artifact, sound: Sound) -> np.ndarray:
