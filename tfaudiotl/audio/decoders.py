@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +19,7 @@ import soundfile
 
 from tfaudiotl.audio.arrays import MAX_RATE, MIN_RATE, Channels, pick_channels
 from tfaudiotl.audio.containers import APPLE_DOUBLE, UNKNOWN_FRAMES, last_ogg_page, layout
-from tfaudiotl.audio.ffmpeg import is_ffmpegs, open_ffmpeg, read_head
+from tfaudiotl.audio.ffmpeg import FfmpegPart, ffmpeg_parts, is_ffmpegs, open_ffmpeg, read_head
 from tfaudiotl.audio.filepart import FilePart, Part
 from tfaudiotl.audio.mpeg import Mp3Part, mp3_parts
 from tfaudiotl.errors import AudioError
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
+
+AnyPart = Part | Mp3Part | FfmpegPart
 
 _BLOCK = 1 << 20  # frames decoded at a time: a long many-channel file is mixed down as it is read
 _VORBIS_LEAD = 4096  # frames; what follows a seek at once may be wrong by a block (libsndfile issue 885)
@@ -81,7 +84,7 @@ def open_sound(name: str) -> Sound:
         if head.startswith(APPLE_DOUBLE):
             raise AudioError(name, "holds what macOS notes about another file (AppleDouble), no sound")
         if is_ffmpegs(head):
-            return _checked(open_ffmpeg(name, status), name)
+            return _checked(_open_parts(name, ffmpeg_parts(name, status.st_size, status.st_mtime_ns), status), name)
         found = layout(name, status)
         if found.note:
             _note(name, found.note, status.st_mtime_ns)
@@ -141,18 +144,24 @@ def _open_whole(name: str, status: os.stat_result) -> Sound:
     return _open_parts(name, parts, status)
 
 
-def _open_parts(name: str, parts: tuple[Part | Mp3Part, ...], status: os.stat_result) -> Sound:
+def _open_parts(name: str, parts: Sequence[AnyPart], status: os.stat_result) -> Sound:
     if len(parts) == 1:
-        return _SndfileSound.of_part(name, parts[0])
-    return _joined(name, parts, status.st_mtime_ns)
+        return _open_part(name, parts[0], status.st_mtime_ns)
+    return _joined(name, tuple(parts), status.st_mtime_ns)
+
+
+def _open_part(name: str, part: AnyPart, modified: int) -> Sound:
+    if isinstance(part, FfmpegPart):
+        return open_ffmpeg(name, part, modified)
+    return _SndfileSound.of_part(name, part)
 
 
 @lru_cache(maxsize=256)
-def _joined(name: str, parts: tuple[Part | Mp3Part, ...], modified: int) -> _JoinedSound:
+def _joined(name: str, parts: tuple[AnyPart, ...], modified: int) -> _JoinedSound:
     """Opens every part once, for its length."""
     sounds = []
     for part in parts:
-        with _SndfileSound.of_part(name, part) as sound:
+        with _open_part(name, part, modified) as sound:
             sounds.append((sound.frames, sound.samplerate, sound.channels, sound.format, sound.subtype))
     kinds = [(rate, channels) for _, rate, channels, *_ in sounds]
     other = next((kind for kind in kinds if kind != kinds[0]), None)
@@ -165,7 +174,7 @@ def _joined(name: str, parts: tuple[Part | Mp3Part, ...], modified: int) -> _Joi
         )
     lengths = tuple(frames for frames, *_ in sounds)
     _, rate, channels, container, subtype = sounds[0]
-    return _JoinedSound(name, parts, lengths, rate, channels, container, subtype)
+    return _JoinedSound(name, modified, parts, lengths, rate, channels, container, subtype)
 
 
 @dataclass(frozen=True)
@@ -173,7 +182,8 @@ class _JoinedSound:
     """Several sounds of one rate and width in one file, which are opened when they are read."""
 
     name: str
-    parts: tuple[Part | Mp3Part, ...]
+    modified: int
+    parts: tuple[AnyPart, ...]
     lengths: tuple[int, ...]
     samplerate: int
     channels: int
@@ -189,9 +199,9 @@ class _JoinedSound:
         for part, length in zip(self.parts, self.lengths, strict=True):
             start, stop = max(first - begin, 0), min(last - begin, length)
             if start < stop:
-                with _SndfileSound.of_part(self.name, part) as sound:
+                with _open_part(self.name, part, self.modified) as sound:
                     piece = sound.decode(start, stop, channels)
-                # An MP3 may end a little before its header says: the next one keeps its place.
+                # A part may end a little before its header says: the next one keeps its place.
                 pieces.append(np.pad(piece, [(0, stop - start - len(piece))] + [(0, 0)] * (piece.ndim - 1)))
             begin += length
         return np.concatenate(pieces)

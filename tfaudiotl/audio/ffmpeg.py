@@ -6,9 +6,11 @@ Nothing is linked or installed: ``ffprobe`` says what is in the file, ``ffmpeg``
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 import threading
@@ -43,8 +45,64 @@ _MAGIC = (
 _HEAD = 16  # bytes that the longest of them needs
 _TIMEOUT = 600.0  # s: a damaged file must not hold everything up
 _PACKET = 8192  # frames by which a header and the sound may differ: priming and the last packet
-_NO_LENGTH = ("AAC", "AC3", "EAC3", "AMR")  # no container: ffprobe guesses a length from the bit rate
+_NO_LENGTH = ("AAC", "AC3", "EAC3", "AMR", "MPEG")  # no container: ffprobe guesses a length from the bit rate
 _CUT_SHORT = re.compile(r"prematurely|partial file|Invalid data found|truncat", re.IGNORECASE)
+
+
+# How a file begins that was joined to another one; of the others ffmpeg reads everything.
+_FIRST = {
+    b"\x1a\x45\xdf\xa3": re.compile(rb"\x1a\x45\xdf\xa3.{1,60}?(webm|matroska)", re.DOTALL),
+    b"\x30\x26\xb2\x75": re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"),
+    b"FLV\x01": re.compile(rb"FLV\x01[\x00-\x05]\x00\x00\x00\x09"),
+    b"RIFF": re.compile(rb"RIFF....AVI LIST", re.DOTALL),
+}
+
+
+@dataclass(frozen=True)
+class FfmpegPart:
+    """One of the files that a file was joined from.
+
+    Attributes:
+        start: Its first byte.
+        stop: One past its last; None: the end of the file, which is this one alone if ``start`` is 0.
+    """
+
+    start: int = 0
+    stop: int | None = None
+
+    def url(self, name: str) -> str:
+        """What ffmpeg is given."""
+        whole = f"file:{name}"
+        return whole if self == FfmpegPart() else f"subfile,,start,{self.start},end,{self.stop or 0},,:{whole}"
+
+
+@lru_cache(maxsize=256)
+def ffmpeg_parts(name: str, size: int, modified: int) -> tuple[FfmpegPart, ...]:
+    """The files that a file was joined from, in order: ffmpeg reads the first alone, or the first one's length."""
+    with open(name, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        first = _FIRST.get(data[:4])
+        if data[4:8] == b"ftyp":
+            starts = _mp4_starts(data)
+        else:
+            starts = [match.start() for match in first.finditer(data)] if first else [0]
+    if len(starts) < 2:
+        return (FfmpegPart(),)
+    return tuple(FfmpegPart(start, stop) for start, stop in zip(starts, [*starts[1:], size], strict=True))
+
+
+def _mp4_starts(data: mmap.mmap) -> list[int]:
+    """Where MP4 files begin: a file is boxes of a size and a name, the first is "ftyp" (ISO/IEC 14496-12, 4.2)."""
+    starts, place = [], 0
+    while place + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, place)
+        if size == 1 and place + 16 <= len(data):
+            size = struct.unpack_from(">Q", data, place + 8)[0]
+        if kind == b"ftyp":
+            starts.append(place)
+        if size < 8:
+            break  # to the end of the file, or no box
+        place += size
+    return starts
 
 
 def is_ffmpegs(head: bytes) -> bool:
@@ -71,6 +129,7 @@ class FfmpegSound:
         format: Name of the container.
         subtype: Name of the codec.
         counted: Whether the frames were counted.
+        part: Which part of the file it is.
     """
 
     name: str
@@ -81,15 +140,18 @@ class FfmpegSound:
     format: str
     subtype: str
     counted: bool
+    part: FfmpegPart
 
     def decode(self, first: int, last: int, channels: Channels) -> NDArray[np.float32]:
         """Frames from ``first`` to before ``last``: (frames,), or (frames, channels) for all channels."""
         if self.counted or first or last < self.frames:
             # Not by seeking: many containers count whole milliseconds, up to 22 frames of 44.1 kHz off, and AAC fills
             # bands with noise that depends on where decoding began.
-            samples = _decoded(self.name, self.modified, self.channels)[first:last]
+            samples = _decoded(self.name, self.part, self.modified, self.channels)[first:last]
         else:
-            samples = _samples(_run(["ffmpeg", *_QUIET, *_input(self.name), *_OUTPUT], self.name), self.channels)[:last]
+            samples = _samples(
+                _run(["ffmpeg", *_QUIET, *_input(self.name, self.part), *_OUTPUT], self.name), self.channels
+            )[:last]
         missing = last - first - len(samples)
         if not len(samples) or missing > _PACKET:
             raise AudioError(
@@ -108,8 +170,8 @@ _QUIET = ("-v", "error", "-nostdin", "-threads", "1")
 _OUTPUT = ("-f", "f32le", "-c:a", "pcm_f32le", "-")
 
 
-def _input(name: str) -> tuple[str, ...]:
-    return "-i", f"file:{name}", "-map", "0:a:0"
+def _input(name: str, part: FfmpegPart) -> tuple[str, ...]:
+    return "-i", part.url(name), "-map", "0:a:0"
 
 
 def _samples(content: bytes, channels: int) -> NDArray[np.float32]:
@@ -117,10 +179,10 @@ def _samples(content: bytes, channels: int) -> NDArray[np.float32]:
     return np.frombuffer(content[: len(content) // width * width], "<f4").reshape(-1, channels)
 
 
-def _decoded(name: str, modified: int, channels: int) -> NDArray[np.float32]:
+def _decoded(name: str, part: FfmpegPart, modified: int, channels: int) -> NDArray[np.float32]:
     """All samples of a file (frames, channels), from a temporary file: a long recording does not fit into memory."""
     with _lock(name):  # else every thread that wants a span of the file would decode it
-        return _to_disk(name, modified, channels)
+        return _to_disk(name, part, modified, channels)
 
 
 @lru_cache(maxsize=64)
@@ -128,10 +190,10 @@ def _lock(name: str) -> threading.Lock:
     return threading.Lock()
 
 
-@lru_cache(maxsize=2)  # the windows of a recording follow each other
-def _to_disk(name: str, modified: int, channels: int) -> NDArray[np.float32]:
+@lru_cache(maxsize=4)  # the windows of a recording follow each other
+def _to_disk(name: str, part: FfmpegPart, modified: int, channels: int) -> NDArray[np.float32]:
     with tempfile.TemporaryFile() as out:  # it goes with the last array that shows it
-        said = _run_into(["ffmpeg", *_QUIET, *_input(name), *_OUTPUT], name, out)
+        said = _run_into(["ffmpeg", *_QUIET, *_input(name, part), *_OUTPUT], name, out)
         size = os.fstat(out.fileno()).st_size // (4 * channels)
         if _CUT_SHORT.search(said):
             raise AudioError(name, f"damaged or truncated: ffmpeg says {said.strip().splitlines()[-1]!r}")
@@ -140,8 +202,8 @@ def _to_disk(name: str, modified: int, channels: int) -> NDArray[np.float32]:
         return np.memmap(out, "<f4", "r", shape=(size, channels))
 
 
-def open_ffmpeg(name: str, status: os.stat_result) -> FfmpegSound:
-    """Looks at a file with ffprobe.
+def open_ffmpeg(name: str, part: FfmpegPart, modified: int) -> FfmpegSound:
+    """Looks at a file, or a part of it, with ffprobe.
 
     Raises:
         AudioError: ffmpeg is not installed, cannot read the file, or finds no sound in it.
@@ -150,7 +212,7 @@ def open_ffmpeg(name: str, status: os.stat_result) -> FfmpegSound:
         raise AudioError(name, "of a format that needs ffmpeg, which is not installed (https://ffmpeg.org)")
     entries = "stream=codec_name,sample_rate,channels,duration:format=format_name,duration"
     command = ["ffprobe", "-v", "error", "-select_streams", "a:0", "-show_entries", entries, "-of", "json"]
-    found: dict[str, Any] = json.loads(_run([*command, f"file:{name}"], name))
+    found: dict[str, Any] = json.loads(_run([*command, part.url(name)], name))
     if not found.get("streams"):
         raise AudioError(name, "holds no sound track")
     stream, container = found["streams"][0], found.get("format", {})
@@ -163,9 +225,9 @@ def open_ffmpeg(name: str, status: os.stat_result) -> FfmpegSound:
         raise AudioError(name, "its sound track has no rate or no channels")
     length = stream.get("duration") or container.get("duration")
     counted = length is None or kind in _NO_LENGTH  # as of a WebM that was written to a pipe
-    frames = len(_decoded(name, status.st_mtime_ns, channels)) if counted else round(float(length) * rate)
+    frames = len(_decoded(name, part, modified, channels)) if counted else round(float(length) * rate)
     codec = stream.get("codec_name", "?").upper()
-    return FfmpegSound(name, status.st_mtime_ns, rate, channels, frames, kind, codec, counted)
+    return FfmpegSound(name, modified, rate, channels, frames, kind, codec, counted, part)
 
 
 def _run(command: list[str], name: str) -> bytes:

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl.audio.arrays import resampled_length
+from tfaudiotl.audio.containers import layout
 from tfaudiotl.audio.files import AudioInfo, audio_info, span_frames
 from tfaudiotl.audio.sources import listed
 from tfaudiotl.errors import AudioError
@@ -151,10 +152,13 @@ def why_not(rows: Clips, sample_rate: int) -> str:
     try:
         infos = [audio_info(path) for path in dict.fromkeys(rows.paths)]
         others = [info.path for info in infos if (info.format, info.subtype) not in FORMATS]
+        odd = [info.path for info in infos if layout(info.path, os.stat(info.path)).parts]
         for rate in {info.sample_rate for info in infos}:
             _resampler(rate, sample_rate)
     except (AudioError, ValueError) as error:
         return str(error)
+    if odd:
+        return f"it does not put headers right, nor reads files that were joined: {listed(odd)}"
     if others:
         return f"it decodes {listed(' '.join(kind) for kind in FORMATS)}, not {listed(others)}"
     return ""
