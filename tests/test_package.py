@@ -57,7 +57,7 @@ def test_folders_import_from_their_left_only() -> None:
     order = ["audio", "backbones", "models", "embeddings", "training", "evaluation", "export", "runtime"]
     # Evaluation measures scores, whoever made them: training may use it. embedding="auto" probes: decisions.md.
     # A description of clips is printed with evaluation's tables.
-    # A plot of probes is saved as evaluation's are. Clips are cut on a backbone's grid, which audio knows as a type alone.
+    # A plot of probes is saved as those of evaluation are. Clips are cut on a grid that audio knows as a type alone.
     allowed = {("training", "evaluation"), ("models", "embeddings"), ("audio", "evaluation")}
     allowed |= {("embeddings", "evaluation"), ("audio", "backbones")}
     package = Path(tfaudiotl.__file__).parent
