@@ -130,7 +130,7 @@ def export_tflite(
             if c_array:
                 write_c_array(target)
     except OSError as error:
-        raise ExportError(f"path={str(path)!r} could not be written: {error}") from error
+        raise ExportError(f"path={str(path)!r} cannot be written: {error}") from error
     return path
 
 
