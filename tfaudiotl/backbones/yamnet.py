@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from tfaudiotl._seeds import stream
 from tfaudiotl.backbones import weights as weights_io
 from tfaudiotl.backbones.assembly import assemble, embed_patches
 from tfaudiotl.backbones.frontend import LogMelSpec
@@ -210,7 +211,7 @@ def check_known_answers(model: keras.Model, values: Mapping[str, np.ndarray]) ->
         raise WeightsError(f"the classifier of {CLASSES} classes is missing, by which the weights are checked")
     names = weights_io.npz_class_names(CLASS_NAMES_FILE)
     time = np.arange(LogMelSpec().min_samples) / LogMelSpec().sample_rate
-    noise = np.random.default_rng(0).uniform(-1, 1, len(time))
+    noise = stream("network check", 0, "known answers").uniform(-1, 1, len(time))
     sounds = np.stack([np.zeros(len(time)), noise, np.sin(2 * np.pi * 440 * time)]).astype(np.float32)
     embeddings = embed_patches(model, LogMelSpec(), sounds)
     logits = embeddings @ head[EMBEDDING_SIZE, CLASSES] + head[CLASSES,]
