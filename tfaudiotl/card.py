@@ -94,6 +94,9 @@ def _model(result: TrainingResult, spec: BackboneSpec, options: Mapping[str, Any
     layer = options["embedding"] or spec.default_embedding
     blocks = [block_of(each) or each.name for each in backbone_layers(result.model) if each.trainable_weights]
     tuned = f"fine-tuned ({', '.join(dict.fromkeys(blocks))})" if blocks else "frozen"
+    stages = [epochs for stage, epochs in result.best_epochs.items() if stage != "head"]
+    if stages and not any(stages):
+        tuned = "as it came (fine-tuning it made nothing better on held-out clips and was taken back)"
     layers = [layer] if isinstance(layer, str) else layer
     rows = [
         ("Backbone", f"{spec.name}: {spec.description}"),

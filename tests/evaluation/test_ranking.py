@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as sk
 
 from tfaudiotl.evaluation.bootstrap import bootstrap_interval
@@ -90,6 +91,18 @@ def test_bootstrap_draws_whole_groups() -> None:
     alone = bootstrap_interval(found)  # clip by clip: the binomial's 1.96 deviations of 0.05
     assert (alone.low, alone.high) == pytest.approx((0.402, 0.598), abs=0.021)
     assert bootstrap_interval(found, seed=1) == bootstrap_interval(found, seed=1)
+
+
+def test_where_all_draws_agree_the_interval_is_that_of_a_share() -> None:
+    right = evaluate_scores(np.eye(2)[[0, 1] * 4], np.eye(2)[[0, 1] * 4], class_names=["a", "b"])
+    found = bootstrap_interval(right, draws=50)
+    exact = stats.binomtest(8, 8).proportion_ci(0.95, method="exact")
+    assert (found.value, found.low, found.high) == pytest.approx((1.0, exact.low, 1.0))
+    grouped = bootstrap_interval(right, groups=list("aabbccdd"), draws=50)
+    assert grouped.low == pytest.approx(stats.binomtest(4, 4).proportion_ci(0.95, method="exact").low)
+    wrong = evaluate_scores(np.eye(2)[[1, 0] * 4], np.eye(2)[[0, 1] * 4], class_names=["a", "b"])
+    assert (wrong_found := bootstrap_interval(wrong, draws=50)).low == 0
+    assert wrong_found.high == pytest.approx(1 - exact.low)
 
 
 def test_bootstrap_of_any_measure(rng: np.random.Generator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,22 @@ import numpy as np
 import pytest
 
 from tests.training.test_fine_tune import clips
+from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.embeddings.probe import ProbeRow, ProbeTable
-from tfaudiotl.training.advise import advice_of, advise
-from tfaudiotl.training.compare import Comparison, Run, compare_strategies, strategies, window_scores
+from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.freeze import set_blocks
+from tfaudiotl.training.advise import advice_of, advise, block_of_embedding
+from tfaudiotl.training.compare import (
+    Comparison,
+    Run,
+    Strategy,
+    _budget,
+    _with_budget,
+    compare_strategies,
+    strategies,
+    window_scores,
+)
+from tfaudiotl.training.options import FineTuneOptions
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +52,22 @@ def test_one_row_per_strategy_with_spread(comparison: Comparison, tmp_path: Path
     accuracy = comparison.values("head only")
     row = next(line for line in table.splitlines() if "head only" in line)
     assert f"{accuracy.mean():.4f} ± {accuracy.std():.4f}" in row
-    assert "Budget of each training: 1 epochs" in table
+    assert "Budget of each training: at most 3 epochs (with blocks: 2 of the head, then 1 with them)." in table
     comparison.plot(tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5_000
+
+
+def test_every_strategy_has_the_same_number_of_epochs() -> None:
+    for given, total in (({}, 50), ({"epochs": 2}, 32), ({"epochs": 1, "head_epochs": 2}, 3)):
+        tuning = {way.name: _with_budget(way, given) for way in strategies(2)}
+        spent = []
+        for options in tuning.values():
+            chosen = FineTuneOptions(**options)
+            spent.append(chosen.head_epochs + (chosen.epochs if chosen.blocks else 0))
+        assert spent == [total] * 4
+        assert _budget(tuning).startswith(f"at most {total} epochs (with blocks:")
+    own = (*strategies(2)[:2], Strategy("long", options={"epochs": 200}))
+    assert "long at most 230 epochs" in _budget({way.name: _with_budget(way, {}) for way in own})
 
 
 def test_folds_of_a_seed_are_averaged_before_the_spread() -> None:
@@ -59,7 +86,7 @@ def test_seconds_end_a_training_after_the_epoch_they_are_spent_in(stand_in: Path
         clips(3), clips(2, 1), weights=str(stand_in), which=[way], seeds=[0], seconds=1e-3,
         classifier={"embedding": "layer1"}, head_epochs=50, say=lines.append,
     )  # fmt: skip
-    assert found.budget == "0.001 s"
+    assert found.budget == "at most 70 epochs, and 0.001 s"
     assert lines[0].startswith("head only, seed 0: accuracy")
     with pytest.raises(ValueError, match="seconds=5: a second training"):
         compare_strategies(clips(3), clips(2, 1), weights=str(stand_in), seconds=5, refit=True)
@@ -70,7 +97,7 @@ def test_seconds_end_a_training_after_the_epoch_they_are_spent_in(stand_in: Path
     [
         ({"seconds": -1}, "seconds=-1: a positive number, or None"),
         ({"seeds": ()}, "seeds=\\(\\): at least one"),
-        ({"blocks": "layer99"}, "trainable='layer99': allowed are"),
+        ({"blocks": "layer99"}, "^blocks='layer99': allowed are"),
     ],
 )
 def test_a_mistake_is_told_before_the_first_training(options: dict[str, Any], message: str, stand_in: Path) -> None:
@@ -131,6 +158,51 @@ def test_few_errors_more_than_none_say_nothing(errors: int, nearness: str) -> No
     advice = advice_of(table(layer8=1.0, embedding=1 - errors / 300), 30, "embedding")
     assert advice.case == f"small and {nearness}"
     assert f"{errors} errors against 0" in advice.reasons[1]
+
+
+@pytest.mark.parametrize(
+    ("own", "best", "clips", "nearness"),
+    [
+        (0.150, 0.390, 300, "far"),  # the best layer errs on more than half
+        (0.150, 0.390, 60, "far"),
+        (0.150, 0.390, 10, "near"),  # two clips more
+        (0.370, 0.390, 3_000, "near"),
+        (0.05, 0.10, 3_000, "far"),
+        (0.965, 0.970, 300, "near"),
+        (0.80, 0.95, 400, "far"),
+        (0.90, 0.94, 3_000, "near"),  # 1.7 times the odds
+        (0.98, 1.00, 3_000, "far"),
+        (0.0, 0.0, 300, "near"),
+        (1.0, 1.0, 300, "near"),
+    ],
+)
+def test_far_can_be_met_whatever_the_best_layer_reaches(own: float, best: float, clips: int, nearness: str) -> None:
+    probe = replace(table(layer8=best, embedding=own), clips=clips)
+    assert advice_of(probe, 30, "embedding").case == f"small and {nearness}"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layer", "block"),
+    [
+        ("yamnet", "layer8", "layer8"),
+        ("yamnet_mini", "layer4", "layer4"),
+        ("rawnet2", "block3", "layer4"),
+        ("convnet", "", ""),
+        ("mobilenetv2", "", ""),
+        pytest.param("efficientnetv2b0", "", "", marks=pytest.mark.slow),
+        pytest.param("vggish", "conv4_2", "conv4", marks=pytest.mark.slow),
+    ],
+)
+def test_advised_blocks_are_the_backbones(backbone: str, layer: str, block: str) -> None:
+    spec = get_backbone(backbone)
+    model = build_classifier(backbone, classes=["a", "b"], weights=None, hidden=())
+    layers = [each.name for each in spec.layers if each.name not in spec.top]
+    assert not layer or block_of_embedding(backbone, layer) == block
+    middle = layers[len(layers) // 2]
+    probe = table(**{name: 0.99 if name == middle else 0.6 for name in layers})
+    advice = advice_of(replace(probe, backbone=backbone), 300, spec.default_embedding)
+    assert advice.case == "large and far"
+    set_blocks(model, advice.blocks)
 
 
 def test_advice_compiles_as_code(stand_in: Path) -> None:

@@ -378,7 +378,8 @@ def test_multi_label_classifiers(stand_in: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"blocks": 9}, "trainable=9: allowed are 0 to 3"),
+        ({"blocks": 9}, "^blocks=9: allowed are 0 to 3"),
+        ({"blocks": "layer99"}, "^blocks='layer99': allowed are .*layer1, layer2, layer3"),
         ({"epochs": 0}, "epochs=0: a whole number of at least 1"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0: a positive number"),
         ({"label_smoothing": 1.0}, "label_smoothing=1.0: allowed is 0"),

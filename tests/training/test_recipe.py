@@ -254,3 +254,12 @@ def test_few_clips_that_are_reported_are_told(tmp_path: Path, caplog: pytest.Log
     caplog.clear()
     check_splits(clips, 3, 0.2, seed=0)
     assert not caplog.text
+
+
+@pytest.mark.parametrize("train", [train_classifier, train_fine_tuned])
+def test_a_layer_chosen_on_the_reported_clips_is_refused(train: Any, tmp_path: Path) -> None:
+    sounds = [np.full(16_000, 0.1 * n, np.float32) for n in range(1, 9)]
+    clips = Clips.from_arrays(sounds, list("abababab"), sample_rate=16_000)
+    options = {"fine_tune": FineTuneOptions()} if train is train_fine_tuned else {}
+    with pytest.raises(ValueError, match="embedding='auto': would choose the layer on clips that the evaluation"):
+        train(clips, embedding="auto", probe_clips=clips, workdir=tmp_path, **options)

@@ -60,8 +60,10 @@ def train_blocks(model: keras.Model, trainable: int | str, *, batch_norm: str = 
     return _compiled_again(model)
 
 
-def set_blocks(model: keras.Model, trainable: int | str, *, batch_norm: str = "frozen") -> None:
-    """What ``train_blocks`` does, for who compiles the model afterwards."""
+def set_blocks(
+    model: keras.Model, trainable: int | str, *, batch_norm: str = "frozen", argument: str = "trainable"
+) -> None:
+    """What ``train_blocks`` does, for who compiles the model afterwards; errors name ``trainable`` as ``argument``."""
     names = block_names(model)
     body = backbone_layers(model)
     if trainable == "all":
@@ -72,8 +74,8 @@ def set_blocks(model: keras.Model, trainable: int | str, *, batch_norm: str = "f
         count = trainable
     else:
         raise ValueError(
-            f"trainable={trainable!r}: allowed are 0 to {len(names)} (the last n blocks), 'all', or the block to begin "
-            f"with: {', '.join(names) or 'this model has none'}"
+            f"{argument}={trainable!r}: allowed are 0 to {len(names)} (the last n blocks), 'all', or the block to "
+            f"begin with: {', '.join(names) or 'this model has none'}"
         )
     free = set(names[len(names) - count :])
     return _set_frozen(body, {id(layer) for layer in body if block_of(layer) not in free}, batch_norm)

@@ -6,18 +6,21 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import keras
+
 from tfaudiotl._threads import OnProgress, ignore
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.embeddings.probe import ProbeTable, probe_layers
-from tfaudiotl.models.info import embedding_layers
+from tfaudiotl.models.freeze import block_of
 
 # Clips of a class below which fine-tuning learns the clips instead of the class. A rule of thumb, between ESC-10 (32
 # per class in training) and FSDD (270), where fine-tuning pays: benchmarks/RESULTS-fine-tuning.md.
 ENOUGH_CLIPS = 100
-# A domain is far when the last embedding's probe has more than so many times the errors of the best layer's, and more
-# than so many standard errors of the difference of two counts: no errors against two say nothing.
-NEAR_ERRORS = 2.0
+# A domain is far when the odds of an error on the last embedding are more than so many times those on the best layer
+# (with few errors: when there are so many times as many), and when the difference is more than so many standard errors:
+# no errors against two say nothing.
+NEAR_ODDS = 2.0
 NEAR_STANDARD_ERRORS = 2.0
 
 
@@ -107,17 +110,28 @@ def advice_of(table: ProbeTable, rarest: int, last: str) -> Advice:
     best = max(table.rows, key=lambda row: row.accuracy)
     own = table.row(last)
     errors, least = ((1 - row.accuracy) * table.clips for row in (own, best))
-    sure = errors - least > NEAR_STANDARD_ERRORS * math.sqrt(errors + least)  # counts: their variance is their mean
-    near, large = not (sure and errors > NEAR_ERRORS * least), rarest >= ENOUGH_CLIPS
+    near, large = not _more_errors(errors, least, table.clips), rarest >= ENOUGH_CLIPS
     case = f"{'large' if large else 'small'} and {'near' if near else 'far'}"
     strategy, embedding, blocks = _plan(table, near=near, large=large, last=last)
     measured = (
         f"Size: the rarest class has {rarest} clips; {ENOUGH_CLIPS} or more count as large.",
         f"Nearness: a linear probe reaches {own.accuracy:.3f} on the last embedding and {best.accuracy:.3f} on the "
-        f"best layer, {best.layer}: {errors:.0f} errors against {least:.0f}, near unless they are more than "
-        f"{NEAR_ERRORS:g} times as many and more than chance makes of the same.",
+        f"best layer, {best.layer}: {errors:.0f} errors against {least:.0f} in {table.clips} clips, near unless the "
+        f"odds of an error are more than {NEAR_ODDS:g} times as high and that is more than chance makes of the same.",
     )
     return Advice(case, strategy, embedding, blocks, _regularisation(large=large), (*measured, _REASONS[case]), table)
+
+
+def _more_errors(errors: float, least: float, clips: int) -> bool:
+    """Whether ``errors`` of so many clips are clearly more than ``least``: by their odds, and beyond chance.
+
+    Odds, since twice as many cannot be where the best layer errs on more than half. Chance by the usual test of two
+    shares, pooled and with the correction for counts.
+    """
+    pooled = (errors + least) / (2 * clips)
+    error = math.sqrt(2 * clips * pooled * (1 - pooled))
+    sure = errors - least - 1 > NEAR_STANDARD_ERRORS * error
+    return sure and errors * (clips - least) > NEAR_ODDS * least * (clips - errors)
 
 
 _REASONS = {
@@ -145,11 +159,22 @@ def _plan(table: ProbeTable, *, near: bool, large: bool, last: str) -> tuple[str
     best = max(table.rows, key=lambda row: row.accuracy).layer
     if not large:
         return "head on a lower layer", table.recommended, 0
-    layers = [layer.name for layer in embedding_layers(table.backbone)]
     # The blocks above the best layer, and that one itself, train.
-    below = layers.index(best)
-    first = next((name for name in layers[below:] if name not in (last, "log_mel")), "all")
-    return ("everything", last, "all") if below <= 2 else ("last blocks", last, first)
+    below = [layer.name for layer in get_backbone(table.backbone).layers].index(best)
+    first = block_of_embedding(table.backbone, best)
+    return ("everything", last, "all") if below <= 2 or not first else ("last blocks", last, first)
+
+
+def block_of_embedding(backbone: str, name: str) -> str:
+    """The block of ``fine_tune`` in which the embedding layer ``name`` lies; "" for one below the first block."""
+    spec, block = get_backbone(backbone), ""
+    with keras.device("cpu:0"):
+        model = spec.build(include_top=name in spec.top, weights=None)
+    for layer in model.layers:  # in the order of the network
+        block = block_of(layer) or block
+        if layer.name == spec.embedding_layer(name).layer:
+            return block
+    raise ValueError(f"embedding={name!r}: {backbone} has no such layer")
 
 
 def _regularisation(*, large: bool) -> dict[str, dict[str, Any]]:

@@ -171,6 +171,10 @@ def compare_strategies(
 ) -> Comparison:
     """Trains the same classifier in several ways, each with the same budget, and measures each on ``val``.
 
+    Each has as many epochs at most, ``head_epochs + epochs``: in two stages where it trains the head first, in one
+    where it trains the head alone or begins with random weights. Early stopping may end it before. An epoch of more
+    blocks takes longer; ``seconds`` is the budget of time.
+
     When a training stops is decided on a part of ``train``, so the figures are of clips that decided nothing.
 
     Args:
@@ -186,7 +190,7 @@ def compare_strategies(
         window_seconds: longer clips are cut into windows.
         classifier: further arguments of ``build_classifier``.
         say: gets a line per training.
-        **options: fields of ``FineTuneOptions`` for all strategies: ``epochs`` is the other budget.
+        **options: fields of ``FineTuneOptions`` for all strategies.
 
     Returns:
         The table.
@@ -205,7 +209,8 @@ def compare_strategies(
     ways, settings = which or strategies(blocks), {"multi_label": train.multi_label, **(classifier or {})}
     trial = build_classifier(backbone, classes=train.class_names, weights=weights, **settings)
     for way in ways:  # a mistake in the last one is told before hours of the first
-        set_blocks(trial, {**options, **way.options}.get("blocks", FineTuneOptions.blocks))
+        set_blocks(trial, {**options, **way.options}.get("blocks", FineTuneOptions.blocks), argument="blocks")
+    tuning = {way.name: _with_budget(way, options) for way in ways}
     parts = [train.split(val=INNER_VAL, seed=derived_seed("inner part", seed)) for seed in seeds]
     runs = []
     for seed, (learn, stop) in zip(seeds, parts, strict=True):
@@ -226,7 +231,7 @@ def compare_strategies(
                 seed=seed,
                 verbose=False,
                 callbacks=[TimeBudget(seconds, start)] if seconds else [],
-                **{**options, **way.options},
+                **tuning[way.name],
             )
             taken = perf_counter() - start
             measured = evaluate_scores(
@@ -239,8 +244,32 @@ def compare_strategies(
             runs.append(Run(way.name, seed, measured.accuracy, measured.macro_f1, taken, trainable))
             if say:
                 say(f"{way.name}, seed {seed}: accuracy {measured.accuracy:.4f}, {taken:.1f} s")
-    limits = [f"{options['epochs']} epochs" if "epochs" in options else "", f"{seconds:g} s" if seconds else ""]
-    return Comparison(runs, " and ".join(limit for limit in limits if limit) or "the default epochs")
+    return Comparison(runs, _budget(tuning) + (f", and {seconds:g} s" if seconds else ""))
+
+
+def _with_budget(way: Strategy, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of ``fine_tune`` for a strategy; what trains in one stage alone has the epochs of both there."""
+    merged = {**options, **way.options}
+    both = sum(options.get(name, getattr(FineTuneOptions, name)) for name in ("head_epochs", "epochs"))
+    if merged.get("head_epochs") == 0 and "epochs" not in way.options:
+        return {**merged, "epochs": both}
+    if merged.get("blocks", FineTuneOptions.blocks) == 0 and "head_epochs" not in way.options:
+        return {**merged, "head_epochs": both}
+    return merged
+
+
+def _budget(tuning: dict[str, dict[str, Any]]) -> str:
+    """The epochs that each strategy has at most, in words."""
+    parts: dict[str, tuple[int, int]] = {}
+    for name, options in tuning.items():
+        chosen = FineTuneOptions(**options)
+        parts[name] = (chosen.head_epochs, 0 if chosen.blocks == 0 else chosen.epochs)
+    totals = {sum(epochs) for epochs in parts.values()}
+    if len(totals) > 1:
+        return "; ".join(f"{name} at most {sum(epochs)} epochs" for name, epochs in parts.items())
+    staged = [epochs for epochs in parts.values() if all(epochs)]
+    told = f" (with blocks: {staged[0][0]} of the head, then {staged[0][1]} with them)" if staged else ""
+    return f"at most {totals.pop()} epochs{told}"
 
 
 def window_scores(model: keras.Model, clips: Clips, window_seconds: float, *, batch_size: int = 32) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from tfaudiotl.training.recipe import (
     check_windows,
     evaluate_clips,
     given_parts,
+    refuse_chosen_layer,
     refuse_silence,
 )
 
@@ -69,6 +71,7 @@ def train_fine_tuned(
         A ``TrainingResult``, as ``train_classifier``'s.
     """
     workdir = Path(workdir)
+    refuse_chosen_layer(classifier)
     check_splits(clips.windows(window_seconds), folds, val, seed=fine_tune.seed)
     start = perf_counter()
     seed = fine_tune.seed
@@ -116,6 +119,7 @@ def train_fine_tuned(
         evaluation=evaluate_clips(held_out, scores),
         folds=[trainer.fold_result(name, parents, rows, scores) for name in trainer.folds],
         histories=trainer.histories,
+        best_epochs=trainer.best_epochs,
         epochs=trainer.epochs,
         clips=clips[np.unique(parents)],
         held_out=held_out,
@@ -133,6 +137,12 @@ def _sounding(job: Job, row: int, path: str) -> np.ndarray:
     return waveform
 
 
+def _one_after_another(stages: Sequence[dict[str, list[float]]]) -> dict[str, list[float]]:
+    """The curves of a training in stages as those of one run."""
+    names = dict.fromkeys(name for stage in stages for name in stage)
+    return {name: [value for stage in stages for value in stage.get(name, [])] for name in names}
+
+
 class _Trainer:
     """Fine-tunes classifiers on one cache, and collects scores for windows that a classifier never saw."""
 
@@ -142,6 +152,7 @@ class _Trainer:
         self.model, self.tuner, self.kept, self.workdir, self.clips = model, tuner, kept, workdir, clips
         self.scores = np.full((len(kept), len(clips.class_names)), np.nan, np.float32)
         self.histories: dict[str, dict[str, list[float]]] = {}
+        self.best_epochs: dict[str, int] = {}  # of the training that came last, the final model's
         self.folds: dict[str, tuple[np.ndarray, int]] = {}  # name -> rows held out, epochs
         self.epochs = 0
         self._progress, self._run = progress, ""
@@ -178,7 +189,8 @@ class _Trainer:
     def _fit(self, run: str, model: keras.Model, train: np.ndarray, val: np.ndarray) -> int:
         self._run = run
         done: FineTuned = self.tuner.fit(model, self.kept[train], self.kept[val], self._folder(run))
-        self.histories |= {f"{run}, {stage}": history for stage, history in done.histories.items()}
+        self.histories[run] = _one_after_another(list(done.histories.values()))
+        self.best_epochs = done.best_epochs
         return sum(done.best_epochs.values())
 
     def _folder(self, run: str) -> Path:

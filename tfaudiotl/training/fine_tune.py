@@ -367,7 +367,7 @@ def sample_rate_of(model: keras.Model) -> int:
 def _cuts(model: keras.Model, options: FineTuneOptions) -> tuple[list[Any], list[int], list[int]]:
     """The tensors to keep; the numbers of those for the head alone, and of those for the blocks."""
     flags = [(layer, layer.trainable) for layer in model.layers]
-    set_blocks(model, options.blocks, batch_norm=options.batch_norm)
+    set_blocks(model, options.blocks, batch_norm=options.batch_norm, argument="blocks")
     model.get_layer("head_batch_norm").trainable = True  # it is above the cut, whatever else
     low = cut(model)
     set_blocks(model, 0)

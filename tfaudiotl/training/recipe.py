@@ -79,6 +79,7 @@ class TrainingResult:
         skipped: sounds left out, with reasons.
         seconds: where the time went, by stage.
         patches: patches that went through the backbone.
+        best_epochs: of the final model's fine-tuning, by stage; 0: the stage made nothing better and was taken back.
     """
 
     model: keras.Model
@@ -93,6 +94,7 @@ class TrainingResult:
     skipped: list[AudioError]
     seconds: dict[str, float] = field(default_factory=dict)
     patches: int = 0
+    best_epochs: dict[str, int] = field(default_factory=dict)
 
 
 def train_classifier(
@@ -145,6 +147,7 @@ def train_classifier(
     workdir = Path(workdir) if workdir is not None else None
     if not isinstance(copies, int) or copies < 1:
         raise ValueError(f"copies={copies!r}: a whole number of at least 1")
+    refuse_chosen_layer(classifier)
     check_splits(clips.windows(window_seconds), folds, val, seed=fit.seed)
     start = perf_counter()
     model = build_classifier(
@@ -248,6 +251,15 @@ def inner_split(train: Clips, *, seed: int, fold: str) -> tuple[Clips, Clips]:
             f"folds: of what is trained on for fold {fold!r}, a part must tell when to stop, with every class on both "
             f"sides: {error}"
         ) from None
+
+
+def refuse_chosen_layer(classifier: dict[str, Any]) -> None:
+    """ValueError for a layer that would be chosen on labels of clips that are then reported as never seen."""
+    if classifier.get("embedding") == "auto" or classifier.get("probe_clips") is not None:
+        raise ValueError(
+            "embedding='auto': would choose the layer on clips that the evaluation is about; choose it on others, "
+            "probe_layers(backbone, others).recommended, and give its name"
+        )
 
 
 def evaluate_clips(clips: Clips, scores: np.ndarray) -> Evaluation:
