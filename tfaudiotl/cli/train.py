@@ -119,6 +119,11 @@ def train(
         raise ValueError("--augment is for heads; not with --fine-tune (in Python: fine_tune(augment=...))")
     if test is not None and (folds is not None or fold_pattern is not None):
         raise typer.BadParameter("give --test or folds, not both: folds test every clip")
+    unfinished = output / ".work" / "settings.json"
+    if unfinished.is_file() and not (overwrite or resume):
+        raise FileExistsError(
+            f"--output {output} holds an unfinished training; --resume continues it, --overwrite replaces it"
+        )
     check_output(output, overwrite=overwrite or resume)
     clips = load_clips(
         folder,
@@ -198,7 +203,7 @@ def train(
     except FileExistsError:
         raise  # refused before anything was trained
     except (KeyboardInterrupt, OSError, ExportError):
-        if (output / ".work" / "settings.json").is_file():
+        if unfinished.is_file():
             say("Finished epochs are kept: the same command with --resume goes on.")
         raise
     _print_summary(metrics, output)
