@@ -112,7 +112,7 @@ def test_an_earlier_layer_within_noise_wins() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"cv": "official"}, "cv='official'"), ({"few_shot": 0}, "few_shot=0"), ({"layers": ["top"]}, "embedding='top'")],
+    [({"cv": "official"}, "cv='official'"), ({"few_shot": 0}, "few_shot=0"), ({"layers": ["top"]}, "layers='top'")],
 )
 def test_bad_arguments(options: dict[str, object], message: str, clips: Clips, stand_in: Path) -> None:
     options = {"layers": ["layer1"], **options}

@@ -61,8 +61,9 @@ def embedded(
     """Batches for ``head_model(model)``: each clip is decoded and goes through the frozen network once, now.
 
     The rows and their order are those of ``clips.dataset`` with the same options, and so are the results of a training
-    with it, which runs the network again in every epoch. Sound that is augmented is other sound each time: for that,
-    fit the model itself on ``clips.dataset(augment=...)``.
+    with it, which runs the network again in every epoch; but padding counts in no batch norm's statistics here, and
+    does in a plain fit of the model on clips of different lengths. Sound that is augmented is other sound each time:
+    for that, fit the model itself on ``clips.dataset(augment=...)``.
 
     Args:
         model: as for ``head_model``; its network's weights as they are now.
@@ -96,7 +97,7 @@ def embedded(
     def count(row: int, path: str, waveform: np.ndarray) -> None:
         counts[row] = spec.patches(len(trim_padding(waveform)))
 
-    # Padding goes through the network as it does in the model, whose batch norm may count it.
+    # Padding goes through the network as it does in the model: a patch that does not count may hold the end of a sound.
     found = embed_clips(network, rows, on_error=on_error, check=count, progress=progress or ignore, samples=samples)
     if log is not None:
         log += found.skipped
