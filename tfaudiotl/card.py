@@ -112,14 +112,7 @@ def _model(result: TrainingResult, spec: BackboneSpec, options: Mapping[str, Any
 
 
 def _measured(result: TrainingResult) -> str:
-    if result.folds:
-        split = (
-            f"Every clip is predicted by a head trained on the other folds ({len(result.folds)} folds). The saved "
-            "head is trained on all clips; these figures are what to expect of it on like recordings."
-        )
-    else:
-        split = f"On {len(result.held_out)} clips held out of the training; they chose the number of epochs."
-    return f"{split}\n\n{result.evaluation.to_markdown()}"
+    return f"{result.how_measured()}\n\n{result.evaluation.to_markdown()}"
 
 
 def _limits(result: TrainingResult, grid: LogMelSpec | WindowSpec) -> str:

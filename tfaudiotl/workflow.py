@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfaudiotl._files import new_files, new_path, sha256, write_atomic
+from tfaudiotl._files import new_files, sha256, write_atomic
+from tfaudiotl._fingerprint import changed_parts, clips_parts, versions
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl._version import __version__
 from tfaudiotl.audio.arrays import SAMPLE_RATE
@@ -37,6 +39,16 @@ from tfaudiotl.training.options import FineTuneOptions
 from tfaudiotl.training.recipe import TrainingResult, train_classifier
 
 WORK = ".work"  # sub-folder that keeps finished work until the training is complete
+RESULTS = (
+    "model.keras",
+    "saved_model",
+    "model.tflite",
+    "model_float16.tflite",
+    "labels.txt",
+    "MODEL_CARD.md",
+    "report",
+    "metrics.json",
+)
 
 
 def train_folder(
@@ -55,7 +67,7 @@ def train_folder(
     Writes ``model.keras``, ``saved_model/``, ``model.tflite``, ``model_float16.tflite``, ``labels.txt``,
     ``metrics.json``, ``MODEL_CARD.md`` and ``report/``. Every exported file is opened again and compared with the Keras
     model on held-out clips. Work that is finished when the process is killed is kept in
-    ``output/.work`` until the end.
+    ``output/.work`` until the end; results that were there before stay until all new ones are whole.
 
     Args:
         clips: the labelled clips.
@@ -81,7 +93,9 @@ def train_folder(
     settings["precision"] = keras.config.dtype_policy().name
     output = Path(output)
     fresh = not output.exists()
-    work = _prepare(output, json.loads(json.dumps(settings, default=str)), overwrite=overwrite, resume=resume)
+    made_from = {**settings, **{f"clips: {name}": part for name, part in clips_parts(clips).items()}}
+    made_from["versions"] = versions()
+    work = _prepare(output, json.loads(json.dumps(made_from, default=str)), overwrite=overwrite, resume=resume)
     try:
         if fine_tune:
             result = train_fine_tuned(clips, fine_tune=fine_tune, workdir=work, progress=progress, **options)
@@ -92,22 +106,25 @@ def train_folder(
             shutil.rmtree(output)
         raise
     began = perf_counter()
-    with new_path(output / "model.keras", overwrite=True) as path:
-        result.model.save(path)
-    write_atomic(output / "labels.txt", "".join(f"{name}\n" for name in clips.class_names))
-    checks = export_all(result, output, progress=progress)
+    new = work / "new"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    result.model.save(new / "model.keras")
+    write_atomic(new / "labels.txt", "".join(f"{name}\n" for name in clips.class_names))
+    checks = export_all(result, new, progress=progress)
     result.seconds["export_and_check"] = perf_counter() - began
     began = perf_counter()
     progress(Progress("Writing the report", 0, 1))
     title = f"Sound classifier: {', '.join(clips.class_names[:5])}{' ...' if len(clips.class_names) > 5 else ''}"
     card = model_card(result, checks, title=title, options=options, version=__version__)
-    write_atomic(output / "MODEL_CARD.md", card)
+    write_atomic(new / "MODEL_CARD.md", card)
     write_report(
-        output / "report",
+        new / "report",
         title=title,
         evaluation=result.evaluation,
         histories=result.histories,
         sections=[
+            Section("How it was measured", result.how_measured()),
             *_fold_section(result),
             _export_section(checks, result),
             *_skipped_section(result),
@@ -118,9 +135,27 @@ def train_folder(
     result.seconds["report"] = perf_counter() - began
     result.seconds["total"] = perf_counter() - start
     metrics = _metrics(result, checks, settings)
-    write_atomic(output / "metrics.json", json_text(metrics))
+    write_atomic(new / "metrics.json", json_text(metrics))
+    _put_in_place(new, output, aside=work / "old")
     shutil.rmtree(work)
     return metrics
+
+
+def _put_in_place(new: Path, output: Path, *, aside: Path) -> None:
+    """Puts all results in the places of the old ones; whatever goes wrong, never some of these and some of those."""
+    moved: list[tuple[Path, Path]] = []
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        for source, target in ((output, aside), (new, output)):
+            for name in RESULTS:
+                if os.path.lexists(source / name):
+                    os.rename(source / name, target / name)
+                    moved.append((source / name, target / name))
+    except BaseException:
+        for before, after in reversed(moved):
+            os.rename(after, before)
+        raise
 
 
 def _prepare(output: Path, settings: dict[str, Any], *, overwrite: bool, resume: bool) -> Path:
@@ -132,17 +167,19 @@ def _prepare(output: Path, settings: dict[str, Any], *, overwrite: bool, resume:
         if not (work / "settings.json").is_file():
             raise ValueError(f"resume=True: {output} holds no unfinished training; run without it")
         before = json.loads((work / "settings.json").read_text(encoding="utf-8"))
-        changed = [key for key in sorted({*before, *settings}) if before.get(key) != settings.get(key)]
-        changed = [key for key in changed if key != "on_error"]  # it decides what is left out, not how to train
-        if changed:
-            told = "; ".join(f"{key}: {before.get(key)} then, {settings.get(key)} now" for key in changed)
+        for known in (before, settings):
+            known.pop("on_error", None)  # it decides what is left out, not how to train
+        if changed := changed_parts(before, settings):
             raise ValueError(
-                f"resume=True: the interrupted run had other settings ({told}); give the same, or overwrite=True"
+                f"resume=True: the interrupted run had other settings or clips ({'; '.join(changed)}); give the same, "
+                "or overwrite=True"
             )
     elif output.is_dir() and any(output.iterdir()):
         if not overwrite:
             hint = "resume=True goes on with it, " if (work / "settings.json").is_file() else ""
             raise FileExistsError(f"output={str(output)!r} is not empty; {hint}overwrite=True replaces it")
+        if work.is_dir() and any(work.iterdir()) and not (work / "settings.json").is_file():
+            raise FileExistsError(f"{work} holds something else than an unfinished training; move it away")
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
     write_atomic(work / "settings.json", json.dumps(settings, indent=2))
@@ -213,6 +250,8 @@ def _metrics(result: TrainingResult, checks: list[Check], settings: dict[str, An
             "folds": [asdict(fold) for fold in result.folds],
         }
     metrics |= {
+        "how_measured": result.how_measured(),
+        "stopped_by_held_out": result.stopped_by_held_out,
         "epochs": result.epochs,
         "clips": len(result.clips),
         "patches": result.patches,

@@ -306,7 +306,7 @@ def test_a_finished_training_is_not_run_again_and_another_is_refused(stand_in: P
     for ours, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(ValueError, match="another training \\(epochs: 2 then, 3 now\\)"):
-        fine_tune(second, clips(), clips(2, 1), workdir=tmp_path, **{**QUICK, "epochs": 3})
+        fine_tune(classifier(stand_in), clips(), clips(2, 1), workdir=tmp_path, **{**QUICK, "epochs": 3})
 
 
 def test_a_line_per_epoch_and_tensorboard(stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

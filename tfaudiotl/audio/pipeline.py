@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from tfaudiotl._fingerprint import State, check_unchanged, clips_parts, file_states, fingerprint, versions
 from tfaudiotl._seeds import derived_seed
 from tfaudiotl.audio.augment import Augmentation, augment_dataset
 from tfaudiotl.audio.clips import Clips, OnError
@@ -76,7 +77,8 @@ def make_dataset(
         sample_rate: Of the waveforms, Hz.
         drop_remainder: Whether to leave out a last batch that is not full, for a fully static shape.
         cache: Keep decoded waveforms, so that each file is decoded once: True in memory (64 kB per
-            second at 16 kHz), a path in files of that name. What is random comes after it.
+            second at 16 kHz), a path in files whose names begin with it and end in a digest of the rows, labels and
+            options, so that two tables may share a path; old ones are yours to remove. What is random comes after it.
         on_error: What to do with a sound that turns out unusable while it is read: "raise" stops
             the iteration with an error that names it and the reason; "skip" leaves it out, warns
             once in the log and lists it in ``log``.
@@ -124,7 +126,8 @@ def make_dataset(
         numbers = numbers.batch(batch_size, drop_remainder=drop_remainder)
         dataset = _from_memory(reader, numbers, parallel, in_order=not (shuffle or balance or repeat))
     else:
-        dataset = _row_by_row(reader, shuffle, seed, balance, cache, parallel)
+        kept = cache if isinstance(cache, bool) else _cache_file(cache, reader)
+        dataset = _row_by_row(reader, shuffle, seed, balance, kept, parallel)
         dataset = dataset.repeat() if repeat else dataset
         dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
     dataset = augment_dataset(dataset, augment, sample_rate=rate, seed=seed)
@@ -188,6 +191,20 @@ def _row_by_row(
     return dataset
 
 
+def _cache_file(path: str | os.PathLike[str], reader: _Reader) -> str:
+    """A file's name that is another one for everything that the kept rows depend on; also notes the files' states."""
+    reader.states = file_states(reader.rows)
+    key = fingerprint(
+        clips=clips_parts(reader.rows, reader.states),
+        samples=reader.samples,
+        sample_rate=reader.sample_rate,
+        skip=reader.skip,
+        in_graph=reader.decoder is not None,
+        versions=versions(),
+    )
+    return f"{os.fspath(path)}-{key[:16]}"
+
+
 def _shard(rows: Clips, shard: tuple[int, int]) -> Clips:
     number, count = shard
     if not 0 <= number < count:
@@ -228,6 +245,7 @@ class _Reader:
         self.lock, self.seen = threading.Lock(), set[str]()
         # Made inside another graph (flat_map) nothing but TensorFlow keeps the reader.
         self._read: Callable[..., Any] = _Weakly(self._decode) if tf.executing_eagerly() else self._decode
+        self.states: dict[str, State] = {}
 
     def read(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Row number -> (usable, row number, waveform (samples,)), as graph operations."""
@@ -251,6 +269,7 @@ class _Reader:
     def _decode(self, row: np.int64) -> tuple[NDArray[np.float32], np.bool_]:
         try:
             waveform = self.rows.load(int(row), sample_rate=self.sample_rate)
+            check_unchanged(path := self.rows.paths[int(row)], self.states.get(path))
         except AudioError as error:
             if not self.skip:
                 raise

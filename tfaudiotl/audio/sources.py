@@ -26,6 +26,7 @@ PARTS = {  # of a data set: their names here, and those that they usually have
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
+LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 _EXAMPLE = """expected one sub-folder per class, with sound files in it:
     sounds/
       dog/    bark1.wav  bark2.ogg
@@ -268,8 +269,8 @@ def check_columns(rows: Rows) -> None:
         if column is not None and len(column) != count:
             raise ValueError(f"{name} has {len(column)} entries for {count} clips; expected one each")
     for row, weight in enumerate(rows.weights or []):
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"weights[{row}]={weight!r}: expected a finite number of at least 0")
+        if not 0 <= weight <= LARGEST_WEIGHT:
+            raise ValueError(f"weights[{row}]={weight!r}: expected a number of at least 0 that a float32 can hold")
 
 
 def clean_labels(labels: Sequence[Any]) -> tuple[tuple[tuple[str, ...], ...], bool]:

@@ -205,6 +205,11 @@ class HubEmbedding(keras.layers.Layer):
             self._module.append(self._opened(self.settings["handle"]))
         return self._module[0]
 
+    @property
+    def assets_folder(self) -> Path:
+        """The files that the layer computes with, its weights among them; Keras knows nothing of them."""
+        return self.module.folder
+
     def _opened(self, handle: str) -> HubModule:
         names = ("sample_rate", "window", "output", "signature")
         return HubModule(handle, **{name: self.settings.get(name) for name in names})

@@ -334,6 +334,9 @@ def load_h5(model: keras.Model, path: Path) -> None:
         model.load_weights(str(path))
     except (ValueError, OSError, KeyError) as error:
         raise WeightsError(f"does not fit the model {model.name!r}: {error}") from error
+    beyond = [weight.path for weight in model.weights if not np.isfinite(np.asarray(weight)).all()]
+    if beyond:
+        raise WeightsError(f"has numbers that are not finite in {', '.join(beyond[:5])}")
 
 
 def _some(shapes: list[tuple[int, ...]]) -> str:

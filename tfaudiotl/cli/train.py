@@ -224,6 +224,7 @@ def _print_summary(metrics: dict[str, Any], output: Path) -> None:
         )
     else:
         typer.echo(f"Accuracy on held-out clips: {metrics['accuracy']:.4f}, macro F1 {metrics['macro_f1']:.4f}")
+    typer.echo(metrics["how_measured"])
     for check in metrics["exports"]:
         typer.echo(f"  {check['file']}: {check['bytes'] / 1e6:.1f} MB, agreement with Keras {check['agreement']:.4f}")
     if metrics["skipped"]:

@@ -257,6 +257,17 @@ class ClipEmbeddings:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+def finite(result: Result, path: str) -> Result:
+    """The result, or an AudioError in its place if the network answers with something else than finite numbers."""
+    if isinstance(result, AudioError) or all(np.isfinite(output).all() for output in result):
+        return result
+    return AudioError(
+        path,
+        "the network gives NaN or infinite numbers for it (a network that divides by the loudness does so for silence; "
+        "half precision overflows)",
+    )
+
+
 def embed_clips(
     network: PatchNetwork,
     clips: Clips,
@@ -293,7 +304,8 @@ def embed_clips(
     skipped: list[AudioError] = []
     expected = int(clips.durations.sum() / network.frontend.spec.patch_hop_seconds)
     jobs = (partial(load, row) for row in range(len(clips)))
-    for row, result in enumerate(network.run_jobs(jobs, trim=samples is None, expected_patches=expected)):
+    for row, numbers in enumerate(network.run_jobs(jobs, trim=samples is None, expected_patches=expected)):
+        result = finite(numbers, clips.paths[row])
         progress(Progress("Computing embeddings", row + 1, len(clips)))
         if isinstance(result, AudioError):
             skipped.append(result)

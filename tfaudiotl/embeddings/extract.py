@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,17 +9,17 @@ from functools import partial
 from time import monotonic, perf_counter
 from typing import Any
 
-import keras
 import numpy as np
 
 from tfaudiotl._files import file_digest
+from tfaudiotl._fingerprint import State, file_state, fingerprint, layers_parts, unchanged, versions
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.arrays import SAMPLE_RATE, check_waveform, resampled_length
 from tfaudiotl.audio.files import audio_info, load_audio
 from tfaudiotl.audio.waveform import trim_padding
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
-from tfaudiotl.embeddings.engine import Job, PatchNetwork, map_ahead
+from tfaudiotl.embeddings.engine import Job, PatchNetwork, finite, map_ahead
 from tfaudiotl.embeddings.requests import Request
 from tfaudiotl.embeddings.store import ONE_PIECE_SECONDS, EmbeddingStore, Unit
 from tfaudiotl.errors import AudioError, AudioErrors
@@ -74,8 +73,8 @@ class Extractor:
         base = cut_backbone(self.spec, self.layers, weights=weights, **(backbone_options or {}))
         outputs = pooled_layers(base, self.spec, self.layers, pooling)
         self.network = PatchNetwork(base, outputs, **asdict(self.engine))
-        self.weights_digest = _weights_digest(base, set(self.spec.top))
-        self._top_digest = _weights_digest(base, {layer.name for layer in base.layers} - set(self.spec.top))
+        self._parts = layers_parts(layer for layer in base.layers if layer.name not in self.spec.top)
+        self._top_digest = fingerprint(**layers_parts(layer for layer in base.layers if layer.name in self.spec.top))
         self.keys = [self._key(name) for name in self.layers]
 
     @property
@@ -91,7 +90,7 @@ class Extractor:
         """Everything that the embeddings depend on but the sound and the layer."""
         return {
             "backbone": self.spec.name,
-            "weights": self.weights_digest,
+            **self._parts,
             "pooling": self.pooling,
             "quantize": self.engine.quantize,
             "trim": trim,
@@ -99,17 +98,8 @@ class Extractor:
             "frontend": asdict(self.frontend),
             "patch_seconds": self.frontend.patch_seconds,
             "patch_hop_seconds": self.frontend.patch_hop_seconds,
+            "versions": versions(),
         }
-
-
-def _weights_digest(model: keras.Model, without: set[str]) -> str:
-    digest = hashlib.sha256()
-    for layer in sorted(model.layers, key=lambda layer: layer.name):
-        if layer.weights and layer.name not in without:
-            digest.update(layer.name.encode())
-            for variable in layer.weights:
-                digest.update(np.ascontiguousarray(variable).tobytes())
-    return digest.hexdigest()
 
 
 @dataclass
@@ -168,8 +158,9 @@ def embed_to_store(
         writer = _Writer(opened, extractor, report)
         units: list[Unit | AudioError] = []  # what was given to the engine, in order
         jobs = _missing(opened, extractor, names, trim, units, report, progress)
-        for number, result in enumerate(extractor.network.run_jobs(jobs, trim=False)):
+        for number, numbers in enumerate(extractor.network.run_jobs(jobs, trim=False)):
             unit = units[number]
+            result = finite(numbers, unit.path)
             if isinstance(result, AudioError):
                 report.skipped.append(result)
             else:
@@ -201,20 +192,31 @@ def _missing(
             units.append(plan)
             yield partial(_fail, plan)
             continue
-        if plan[0].digest in seen:
+        pieces = plan.units
+        if pieces[0].digest in seen:
             continue  # the same sound under another name
-        seen.add(plan[0].digest)
-        for unit in plan:
+        seen.add(pieces[0].digest)
+        for unit in pieces:
             if store.has(unit.digest, unit.first, extractor.keys):
                 report.reused += 1
                 continue
             units.append(unit)
-            yield partial(_load, unit, spec=extractor.frontend, whole=len(plan) == 1, last=unit is plan[-1], trim=trim)
+            whole, last = len(pieces) == 1, unit is pieces[-1]
+            load = partial(_load, unit, spec=extractor.frontend, whole=whole, last=last, trim=trim)
+            yield partial(unchanged, load, unit.path, plan.state)
 
 
-def _plan(path: str, *, spec: LogMelSpec | WindowSpec) -> list[Unit] | AudioError:
-    """The pieces of a recording."""
+@dataclass(frozen=True)
+class _Plan:
+    """The pieces of a recording, and the state of its file before anything was read."""
+
+    units: list[Unit]
+    state: State
+
+
+def _plan(path: str, *, spec: LogMelSpec | WindowSpec) -> _Plan | AudioError:
     try:
+        state = file_state(path)
         info = audio_info(path)
         digest = file_digest(path)
     except AudioError as error:
@@ -223,7 +225,8 @@ def _plan(path: str, *, spec: LogMelSpec | WindowSpec) -> list[Unit] | AudioErro
         return AudioError(path, error.strerror or str(error))
     patches = spec.patches(resampled_length(info.frames, info.sample_rate, spec.sample_rate))
     size = round(PIECE_SECONDS / spec.patch_hop_seconds)
-    return [Unit(digest, first, min(size, patches - first), info.duration, path) for first in range(0, patches, size)]
+    pieces = range(0, patches, size)
+    return _Plan([Unit(digest, first, min(size, patches - first), info.duration, path) for first in pieces], state)
 
 
 def _load(unit: Unit, *, spec: LogMelSpec | WindowSpec, whole: bool, last: bool, trim: bool) -> np.ndarray:
@@ -366,7 +369,10 @@ def run_sounds(
             return load_audio(sound, sample_rate=rate)
         return check_waveform(sound, sample_rate=sample_rate, target_rate=rate, name=f"sounds[{number}]")
 
-    return extractor.network.run_jobs((partial(load, n) for n in range(len(sounds))), trim=trim)
+    results = extractor.network.run_jobs((partial(load, n) for n in range(len(sounds))), trim=trim)
+    for number, result in enumerate(results):
+        sound = sounds[number]
+        yield finite(result, os.fspath(sound) if isinstance(sound, (str, os.PathLike)) else f"sounds[{number}]")
 
 
 def _only_paths(sounds: Sequence[Sound], store: str | os.PathLike[str]) -> list[str | os.PathLike[str]]:

@@ -18,6 +18,7 @@ from tfaudiotl._seeds import stream
 from tfaudiotl._threads import OnProgress, Progress, ignore, one_blas_thread
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.splits import units
+from tfaudiotl.embeddings.engine import finite
 from tfaudiotl.embeddings.extract import ADVICE, EngineOptions, Extractor, pool_patches
 from tfaudiotl.embeddings.runners import cores
 from tfaudiotl.errors import AudioError, AudioErrors
@@ -219,7 +220,8 @@ def _clip_vectors(
     skipped: list[AudioError] = []
     expected = int(clips.durations.sum() / extractor.frontend.patch_hop_seconds)
     jobs = (partial(clips.load, row, sample_rate=extractor.frontend.sample_rate) for row in range(len(clips)))
-    for row, result in enumerate(extractor.network.run_jobs(jobs, expected_patches=expected)):
+    for row, numbers in enumerate(extractor.network.run_jobs(jobs, expected_patches=expected)):
+        result = finite(numbers, clips.paths[row])
         progress(Progress("Computing embeddings", row + 1, len(clips)))
         if isinstance(result, AudioError):
             skipped.append(result)

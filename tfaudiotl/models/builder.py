@@ -200,11 +200,20 @@ def compile_classifier(
     # Keras compiles with XLA wherever it can; on a CPU that is much slower for YAMNet (docs/decisions.md).
     jit_compile: Any = "auto" if _has_accelerator() else False
     model.compile(
-        freed_with_its_model(optimizer or keras.optimizers.Adam(learning_rate)),
+        scaled(model, freed_with_its_model(optimizer or keras.optimizers.Adam(learning_rate))),
         loss or LOSSES["crossentropy"][multi_label](),
         metrics=[kind(name="accuracy")],
         jit_compile=jit_compile,
     )
+
+
+def scaled(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer, with loss scaling where layers compute in float16.
+
+    Keras itself goes by the session's precision, which says nothing of a model that was loaded from a file.
+    """
+    half = any(layer.compute_dtype == "float16" for layer in model.layers)
+    return keras.optimizers.LossScaleOptimizer(optimizer) if half else optimizer
 
 
 def freed_with_its_model(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:

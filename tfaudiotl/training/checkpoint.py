@@ -80,18 +80,40 @@ class BestEpoch(keras.callbacks.EarlyStopping):
         super().on_train_end(logs)
 
 
+class Diverged(keras.callbacks.Callback):
+    """ValueError at the end of an epoch whose loss is no number, before anything of it is kept.
+
+    Args:
+        name: of the training.
+    """
+
+    def __init__(self, name: str):
+        super().__init__()
+        self._name = name
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        for metric in ("loss", "val_loss"):
+            value = (logs or {}).get(metric, 0.0)
+            if not np.isfinite(value):
+                raise ValueError(
+                    f"{self._name}: the training diverged: {metric} is {float(value)} in epoch {epoch + 1}; a lower "
+                    "learning rate helps"
+                )
+
+
 class Checkpoint(keras.callbacks.Callback):
     """Writes variables, optimizer state and history to one ``.npz`` after every epoch, atomically.
 
     Args:
         path: the file.
+        key: the fingerprint of all that the training depends on.
         history: metric -> values; epochs are appended to it.
         best: the early stopping whose kept weights belong to the state, or None.
     """
 
-    def __init__(self, path: Path, history: dict[str, list[float]], best: BestEpoch | None):
+    def __init__(self, path: Path, key: str, history: dict[str, list[float]], best: BestEpoch | None):
         super().__init__()
-        self.path, self.history, self.best = path, history, best
+        self.path, self.key, self.history, self.best = path, key, history, best
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         for name, value in (logs or {}).items():
@@ -99,8 +121,8 @@ class Checkpoint(keras.callbacks.Callback):
         arrays: dict[str, Any] = {f"variable_{i}": np.asarray(v) for i, v in enumerate(_state(self.model))}
         for number, weights in self.best.kept.items() if self.best is not None else ():
             arrays |= {f"epoch_{number}_{i}": values for i, values in enumerate(weights)}
-        history = np.array(json.dumps(self.history))
-        write_atomic(self.path, lambda file: np.savez(file, history=history, **arrays))
+        arrays |= {"history": np.array(json.dumps(self.history)), "key": np.array(self.key)}
+        write_atomic(self.path, lambda file: np.savez(file, **arrays))
 
 
 class EpochLines(keras.callbacks.Callback):
@@ -137,15 +159,17 @@ class EpochLines(keras.callbacks.Callback):
             self._say(f"{self._name} {epoch + 1}/{self._epochs}  {shown}  left {left // 60}:{left % 60:02d} at most")
 
 
-def restore(path: Path, model: keras.Model) -> tuple[dict[str, list[float]], dict[int, list[np.ndarray]]]:
+def restore(path: Path, key: str, model: keras.Model) -> tuple[dict[str, list[float]], dict[int, list[np.ndarray]]]:
     """Puts a checkpoint's state into ``model``; returns the history, and the weights of the epochs that were kept.
 
-    Without a file both are empty and the model is left as it is.
+    Without a file, or with one of a training of another ``key``, both are empty and the model is left as it is.
     """
     if not path.is_file():
         return {}, {}
-    model.optimizer.build(model.trainable_variables)
     with np.load(path, allow_pickle=False) as saved:
+        if "key" not in saved or str(saved["key"]) != key:
+            return {}, {}
+        model.optimizer.build(model.trainable_variables)
         for i, variable in enumerate(_state(model)):
             variable.assign(saved[f"variable_{i}"])
         epochs = sorted({int(name.split("_")[1]) for name in saved if name.startswith("epoch_")})

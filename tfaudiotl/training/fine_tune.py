@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl._files import write_atomic
+from tfaudiotl._fingerprint import changed_parts, clips_parts, fingerprint, model_parts, versions
 from tfaudiotl._threads import OnProgress, ignore
 from tfaudiotl.audio.augment import Augmentation
 from tfaudiotl.audio.clips import Clips
@@ -29,7 +30,7 @@ from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.builder import compile_classifier
 from tfaudiotl.models.freeze import block_names, set_blocks
 from tfaudiotl.training.batches import BatchPlan
-from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, EpochLines, first_as_good, restore
+from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, Diverged, EpochLines, first_as_good, restore
 from tfaudiotl.training.devices import check_scope
 from tfaudiotl.training.head import is_multi_label
 from tfaudiotl.training.inputs import (
@@ -40,7 +41,6 @@ from tfaudiotl.training.inputs import (
     as_function,
     changed,
     checked_augment,
-    describe,
 )
 from tfaudiotl.training.options import FineTuneOptions, loss_of
 from tfaudiotl.training.prefix import PrefixCache, Sounds, cut, upper_model, whole_model
@@ -56,6 +56,14 @@ class Stage:
     blocks: int
     epochs: int
     learning_rate: float
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a stage's finished epochs are kept, and the fingerprint of all that they depend on."""
+
+    file: Path
+    key: str
 
 
 @dataclass
@@ -125,7 +133,9 @@ def fine_tune(
     sounds = Sounds.of(windows, sample_rate=sample_rate_of(model))
     with ExitStack() as stack:
         folder = Path(workdir) if workdir else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        _claim(folder, chosen, sounds, model)
+        if workdir:
+            stack.push(_Begin(model))
+        _claim(folder, _parts(model, windows, chosen, checked_augment(augment, sample_rate=sample_rate_of(model))))
         tuner = FineTuner(
             model,
             sounds,
@@ -181,12 +191,13 @@ class FineTuner:
         if augment is not None and options.cache and options.variants == 1:
             raise ValueError("augment: give variants=2 or more to cache changed copies, or cache=False")
         change = as_function(augment)
-        jobs = list(sounds.jobs)
+        jobs, paths = list(sounds.jobs), list(sounds.paths)
         augmented = np.arange(len(jobs)) if augmented is None else augmented
         self.variants = np.tile(np.arange(len(jobs)), (options.variants, 1)) if options.variants > 1 else None
         for variant in range(1, options.variants):
             self.variants[variant, augmented] = len(jobs) + np.arange(len(augmented))  # type: ignore[index]
             jobs += [partial(changed, change, jobs[row], (options.seed, variant, row)) for row in augmented.tolist()]
+            paths += [sounds.paths[row] for row in augmented.tolist()]
         tensors, self.head_cut, self.low_cut = _cuts(model, options)
         start = perf_counter()
         self.cache = PrefixCache.build(
@@ -194,9 +205,25 @@ class FineTuner:
             model,
             tensors,
             jobs,
-            key=f"{sounds.digest} {options.variants} {describe(augment)} {options.seed if augment else ''}",
+            key=fingerprint(
+                sounds=sounds.digest,
+                variants=options.variants,
+                augment=augment,
+                augmented=augmented,
+                seed=options.seed if augment else None,
+            ),
+            paths=paths,
             progress=progress,
         )
+        self._made_from = {
+            "sounds": sounds.digest,
+            "targets": sounds.targets,
+            "weights": sounds.weights,
+            "augment": augment,
+            "augmented": augmented,
+            "options": options,
+            "versions": versions(),
+        }
         self.seconds = perf_counter() - start
         self._waveforms: WaveformInputs | None = None
         if not options.cache:
@@ -215,11 +242,13 @@ class FineTuner:
         """Runs all stages on a classifier with the cache's backbone; ``folder`` keeps finished epochs."""
         done = FineTuned(seconds={"cache": self.seconds}, cached_bytes=self.cache.bytes)
         begin = model.get_weights() if self.options.refit and val is not None else None
-        self._stages(model, train, val, folder, done)
+        key = fingerprint(**self._made_from, model=model_parts(model), train=train, val=val) if folder else ""
+        self._stages(model, train, val, folder, key, done)
         if begin is not None and val is not None:
             model.set_weights(begin)
             again = FineTuned()
-            self._stages(model, np.concatenate([train, val]), None, folder, again, epochs=done.best_epochs)
+            every = np.concatenate([train, val])
+            self._stages(model, every, None, folder, key, again, epochs=done.best_epochs)
             done.seconds |= again.seconds
         compile_classifier(model, multi_label=self.multi_label, learning_rate=self.options.learning_rate)
         model.optimizer.build(model.trainable_variables)  # saved with its state, so that reloading warns of nothing
@@ -231,6 +260,7 @@ class FineTuner:
         train: np.ndarray,
         val: np.ndarray | None,
         folder: Path | None,
+        key: str,
         done: FineTuned,
         *,
         epochs: dict[str, int] | None = None,
@@ -263,7 +293,8 @@ class FineTuner:
             compile_classifier(part, multi_label=self.multi_label, loss=loss, optimizer=optimizer)
             with following_statistics(part, steps), ExitStack() as feeds:
                 last = stage.epochs if epochs is None else epochs[stage.name]
-                self._run(stage, part, inputs, train, val, checkpoint, done, feeds, name=name, last=last)
+                state = State(checkpoint, fingerprint(training=key, stage=name, epochs=last)) if checkpoint else None
+                self._run(stage, part, inputs, train, val, state, done, feeds, name=name, last=last)
             done.seconds[name] = perf_counter() - start
 
     def scores(self, model: keras.Model, rows: np.ndarray) -> np.ndarray:
@@ -303,7 +334,7 @@ class FineTuner:
         inputs: Any,
         train: np.ndarray,
         val: np.ndarray | None,
-        checkpoint: Path | None,
+        state: State | None,
         done: FineTuned,
         feeds: ExitStack,
         *,
@@ -317,7 +348,7 @@ class FineTuner:
         start = None
         if held_out is not None:
             start = (float(part.evaluate(held_out, verbose=0, return_dict=True)["loss"]), part.get_weights())
-        history, kept = restore(checkpoint, part) if checkpoint else ({}, {})
+        history, kept = restore(state.file, state.key, part) if state else ({}, {})
         first = len(history.get("loss", []))
         best = None
         if val is not None:
@@ -326,8 +357,9 @@ class FineTuner:
         stopped = start is not None and first - _best([start[0], *losses]) >= options.patience
         if first < last and not stopped:
             watchers = [
+                Diverged(name),
                 best,
-                Checkpoint(checkpoint, history, best) if checkpoint else None,
+                Checkpoint(state.file, state.key, history, best) if state else None,
                 EpochLines(name, last, self.say, self.epoch),
                 *self.extra(name),
             ]
@@ -341,7 +373,7 @@ class FineTuner:
                 shuffle=False,  # the batches are shuffled already
                 verbose=0,
             )
-            if not checkpoint:
+            if not state:
                 history = {name: [float(value) for value in values] for name, values in logs.history.items()}
         elif best is not None:
             before = start is not None and (not losses or start[0] <= min(losses))
@@ -416,20 +448,40 @@ def _tensorboard(folder: str | Path | None, stage: str) -> list[keras.callbacks.
     return [keras.callbacks.TensorBoard(str(Path(folder) / stage.replace(" ", "-")))] if folder else []
 
 
-def _claim(folder: Path, options: FineTuneOptions, sounds: Sounds, model: keras.Model) -> None:
+class _Begin:
+    """Gives a model back as it was, if a training that can go on is interrupted: the same call then goes on."""
+
+    def __init__(self, model: keras.Model):
+        self._variables = [variable for layer in model.layers for variable in layer.variables]
+        self._values = [np.array(variable) for variable in self._variables]
+
+    def __call__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if kind is not None:
+            for variable, value in zip(self._variables, self._values, strict=True):
+                variable.assign(value)
+
+
+def _parts(model: keras.Model, windows: Sequence[Clips], options: FineTuneOptions, augment: Any) -> dict[str, Any]:
+    """All that a training depends on, by names that a message can give."""
+    tables = dict(zip(("train", "val"), windows, strict=False))
+    return {
+        **asdict(options),
+        **{f"{table}: {name}": part for table, clips in tables.items() for name, part in clips_parts(clips).items()},
+        **{f"model: {name}": part for name, part in model_parts(model).items()},
+        "augment": fingerprint(augment=augment),
+        "versions": versions(),
+    }
+
+
+def _claim(folder: Path, parts: dict[str, Any]) -> None:
     """Refuses a folder with the state of another training."""
-    settings = {**asdict(options), "sounds": sounds.digest, "layers": [layer.name for layer in model.layers]}
     path = folder / "fine_tune.json"
     if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [name for name, value in settings.items() if before.get(name) != value]
+        changed = changed_parts(json.loads(path.read_text(encoding="utf-8")), parts)
         if changed:
-            told = ", ".join(
-                name if name in ("sounds", "layers") else f"{name}: {before.get(name)!r} then, {settings[name]!r} now"
-                for name in changed
-            )
             raise ValueError(
-                f"workdir={str(folder)!r} holds another training ({told}); give the same, or another folder"
+                f"workdir={str(folder)!r} holds another training ({', '.join(changed)}); give the same, or another "
+                "folder. Weights are the same if the classifier was built with the same seed="
             )
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps(settings))
+    write_atomic(path, json.dumps(parts))

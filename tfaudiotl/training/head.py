@@ -13,12 +13,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfaudiotl._fingerprint import fingerprint, model_parts, versions
 from tfaudiotl._seeds import stream
 from tfaudiotl.audio.splits import balanced_draw
 from tfaudiotl.models.builder import LOSSES, compile_classifier
 from tfaudiotl.models.heads import is_sequence_head
 from tfaudiotl.training.batches import Batch, generated
-from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, first_as_good, restore
+from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, Diverged, first_as_good, restore
 from tfaudiotl.training.weighting import (
     applied_class_weight,
     balanced_loss,
@@ -183,7 +184,8 @@ def fit_head(
         options: how.
         variants: other versions of the clips of ``train``; each epoch has each clip once, as it is or as one of these.
         epochs: instead of ``options.epochs``.
-        checkpoint: file that keeps every finished epoch; if it is there already, training goes on from it.
+        checkpoint: file that keeps every finished epoch; if it is there already, and of a training of these very
+            examples, options and initial weights, training goes on from it.
         on_epoch: called with the epoch's number, from 1, and its metrics; "val_loss" and "val_accuracy"
             are of whole clips, which weigh what they weigh in training; "val_loss_error" is 0 where they weigh about
             the same.
@@ -198,15 +200,20 @@ def fit_head(
     if multi_label and options.class_weight:
         loss = balanced_loss(loss, train.targets)
     compile_classifier(head, multi_label=multi_label, learning_rate=options.learning_rate, loss=loss)
-    history, kept = restore(checkpoint, head) if checkpoint else ({}, {})
+    key = _key(head, train, val, options, variants, total) if checkpoint else ""
+    for name, part in (("train", train), ("val", val)):
+        if part is not None and not np.isfinite(part.vectors).all():
+            raise ValueError(f"{name} has embeddings that are not finite numbers")
+    history, kept = restore(checkpoint, key, head) if checkpoint else ({}, {})
     done = len(history.get("loss", []))
     best = BestEpoch(patience=options.patience, history=history, kept=kept) if val else None
-    keeper = Checkpoint(checkpoint, history, best) if checkpoint else None
+    keeper = Checkpoint(checkpoint, key, history, best) if checkpoint else None
     stopped = best is not None and done > 0 and done - 1 - int(np.argmin(history["val_loss"])) >= options.patience
     if done < total and not stopped:
         make = _sequence_batches if is_sequence_head(head) else _batches
         watchers = (
             _ClipValidation(val, watched) if val and watched is not None else None,
+            Diverged("head"),
             best,
             keeper,
             _OnEpoch(on_epoch) if on_epoch else None,
@@ -228,6 +235,19 @@ def fit_head(
         head.set_weights(kept[first_as_good(history)])
     best_epochs = 1 + first_as_good(history) if val else total
     return Fitted(history, best_epochs)
+
+
+def _key(
+    head: keras.Model,
+    train: Examples,
+    val: Examples | None,
+    options: FitOptions,
+    variants: Sequence[Examples],
+    epochs: int,
+) -> str:
+    """Of all that a training depends on: the numbers themselves, not where they came from."""
+    examples = [train, val, *variants]
+    return fingerprint(head=model_parts(head), examples=examples, options=options, epochs=epochs, versions=versions())
 
 
 class _ClipValidation(keras.callbacks.Callback):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -118,10 +117,3 @@ def as_function(augment: Augmentation | Augment | None) -> Augment:
         return np.asarray(augment.augment(waveform[None], draws))[0]
 
     return change
-
-
-def describe(augment: Any) -> str:
-    """What tells one augmentation from another, as text."""
-    if hasattr(augment, "get_config"):
-        return f"{type(augment).__name__} {json.dumps(augment.get_config(), default=str)}"
-    return f"{getattr(augment, '__module__', '')}.{getattr(augment, '__qualname__', repr(augment))}"

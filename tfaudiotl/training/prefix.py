@@ -6,7 +6,6 @@ with the classifier's own layers: training it trains the classifier.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,11 +19,12 @@ import keras
 import numpy as np
 from keras import tree
 
-from tfaudiotl._files import write_atomic
+from tfaudiotl._files import claim, write_atomic
+from tfaudiotl._fingerprint import file_states, fingerprint, model_parts, sound_parts, unchanged, versions
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.frontend import PatchSequence, ValidPatches
-from tfaudiotl.embeddings.engine import PatchNetwork
+from tfaudiotl.embeddings.engine import PatchNetwork, finite
 from tfaudiotl.errors import AudioError
 
 SHARD_BYTES = 256 * 2**20  # finished work that a kill can cost, and what is written at a time
@@ -147,13 +147,15 @@ class Sounds:
 
     Attributes:
         jobs: for each window a function that gives its waveform ``(samples,)``.
+        paths: the file of each window, for messages.
         targets: float32 ``(windows, classes)``.
         weights: float32 ``(windows,)``.
         samples: of the longest window.
-        digest: changes with the files and the spans.
+        digest: changes with all that the jobs give.
     """
 
     jobs: Sequence[Job]
+    paths: Sequence[str]
     targets: np.ndarray
     weights: np.ndarray
     samples: int
@@ -162,37 +164,24 @@ class Sounds:
     @classmethod
     def of(cls, clips: Sequence[Clips], *, sample_rate: int = 16_000) -> Sounds:
         """The windows of several tables, one after another."""
-        jobs = [partial(part.load, row, sample_rate=sample_rate) for part in clips for row in range(len(part))]
+        states = [file_states(part) for part in clips]
+        jobs = [
+            partial(unchanged, partial(part.load, row, sample_rate=sample_rate), path, known.get(path))
+            for part, known in zip(clips, states, strict=True)
+            for row, path in enumerate(part.paths)
+        ]
         longest = max(float(part.durations.max()) for part in clips)
         return cls(
             jobs,
+            [path for part in clips for path in part.paths],
             np.concatenate([part.targets for part in clips]),
             np.concatenate([part.weights for part in clips]),
             max(1, int(np.ceil(longest * sample_rate - 1e-3))),
-            "".join(sounds_digest(part) for part in clips),
+            fingerprint(
+                sounds=[sound_parts(part, known) for part, known in zip(clips, states, strict=True)],
+                sample_rate=sample_rate,
+            ),
         )
-
-
-def sounds_digest(windows: Clips) -> str:
-    """Changes with the files (path, size, time) and the spans; with the samples of sound in memory."""
-    digest = hashlib.sha256()
-    for row, (path, start, end) in enumerate(zip(windows.paths, windows.starts, windows.ends, strict=True)):
-        digest.update(repr((path, start, end)).encode())
-        if Path(path).is_file():
-            stat = Path(path).stat()
-            digest.update(repr((stat.st_size, stat.st_mtime_ns)).encode())
-        else:
-            digest.update(windows.load(row).tobytes())  # sound in memory
-    return digest.hexdigest()
-
-
-def prefix_digest(model: keras.Model, tensors: Sequence[Any]) -> str:
-    """Changes with the layers and the weights that ``tensors`` are computed from."""
-    prefix = keras.Model(model.inputs, list(tensors))
-    digest = hashlib.sha256(repr([layer.name for layer in prefix.layers]).encode())
-    for variable in prefix.variables:
-        digest.update(np.asarray(variable).tobytes())
-    return digest.hexdigest()
 
 
 @dataclass
@@ -224,26 +213,34 @@ class PrefixCache:
         jobs: Sequence[Job],
         *,
         key: str,
+        paths: Sequence[str] | None = None,
         shard_bytes: int = SHARD_BYTES,
         progress: OnProgress = ignore,
     ) -> PrefixCache:
         """Runs the frozen part over every sound; shards that an earlier run finished are used again.
 
         Args:
-            folder: for the shards; those of another ``key`` in it are removed.
+            folder: for the shards; those of another ``key``, or another frozen part, in it are removed.
             model: the classifier.
             tensors: of ``cut``.
             jobs: one per row.
-            key: what tells one cache from another, beside the frozen part's own weights.
+            key: what tells one cache from another, beside the frozen part itself.
+            paths: what the rows are called in messages; None: by their numbers.
             shard_bytes: of a shard, about; only so much is unfinished at any time.
             progress: called after each row.
+
+        Raises:
+            FileExistsError: the folder holds something and is no cache.
         """
         cache = cls(Path(folder), [tuple(tensor.shape[1:]) for tensor in tensors], shard_bytes)
-        cache._claim(f"{prefix_digest(model, tensors)} {key}")
+        network = model_parts(keras.Model(model.inputs, list(tensors)))
+        content = fingerprint(network=network, key=key, shapes=cache.shapes, versions=versions())
+        claim(cache.folder, "cache.json", content, ours=r"shard-\d{5}|unfinished")
         done = cache._reopen()
         if done < len(jobs):
-            network = _network(model, tensors)
-            results = network.run_jobs(jobs[done:], expected_patches=2 * (len(jobs) - done))
+            names = paths or [f"row {row}" for row in range(len(jobs))]
+            numbers = _network(model, tensors).run_jobs(jobs[done:], expected_patches=2 * (len(jobs) - done))
+            results = map(finite, numbers, names[done:])
             cache._write(results, done, len(jobs), progress)
         return cache
 
@@ -273,16 +270,6 @@ class PrefixCache:
         for descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()
-
-    def _claim(self, key: str) -> None:
-        """Empties the folder unless its shards have this key."""
-        label = self.folder / "cache.json"
-        wanted = {"key": key, "shapes": [list(shape) for shape in self.shapes]}
-        if label.is_file() and json.loads(label.read_text(encoding="utf-8")) == wanted:
-            return
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        write_atomic(label, json.dumps(wanted))
 
     def _shard(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}"

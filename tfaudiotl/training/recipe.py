@@ -7,7 +7,7 @@ final model all train small heads on those embeddings.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -16,12 +16,21 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfaudiotl._files import sha256, write_atomic
+from tfaudiotl._files import write_atomic
+from tfaudiotl._fingerprint import (
+    check_unchanged,
+    file_states,
+    fingerprint,
+    model_parts,
+    sound_parts,
+    versions,
+)
 from tfaudiotl._seeds import derived_seed, stream
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.arrays import is_silent
 from tfaudiotl.audio.augment import Augmentation, as_augmentation
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.splits import units
 from tfaudiotl.audio.windows import means_by_clip, patch_windows
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.embeddings.engine import ClipEmbeddings, PatchNetwork, embed_clips
@@ -29,11 +38,11 @@ from tfaudiotl.errors import AudioError
 from tfaudiotl.evaluation.metrics import FEW, Evaluation, evaluate_scores
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.training.head import Examples, FitOptions, Fitted, clip_scores, fit_head, head_of, new_head
-from tfaudiotl.training.prefix import prefix_digest, sounds_digest
 from tfaudiotl.training.variants import augmented_embeddings
 
 INNER_VAL = 0.15  # share of a fold's training clips that decides when to stop
 logger = logging.getLogger(__name__)
+TESTABLE = 8  # recordings or groups of each class that must be left to train on, for a test part that decides nothing
 KEPT_WAVEFORMS = 100  # held-out clips that exported files are compared on, at most
 
 
@@ -67,8 +76,10 @@ class TrainingResult:
 
     Attributes:
         model: the classifier, a compiled ``keras.Model``.
-        evaluation: on clips that the evaluated weights never saw: the validation clips, or with folds
+        evaluation: on clips that the evaluated weights never saw: the held-out clips, or with folds
             every clip, by the head of the fold that held it out.
+        stopped_by_held_out: whether these clips also told when to stop the training, so that the figures may be a
+            little too good. With folds, and where there are clips enough, others did.
         folds: one entry per fold; empty without folds.
         histories: training curves by run.
         epochs: epochs the final head was trained.
@@ -92,9 +103,26 @@ class TrainingResult:
     kept: Clips
     kept_waveforms: list[np.ndarray]
     skipped: list[AudioError]
+    stopped_by_held_out: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     patches: int = 0
     best_epochs: dict[str, int] = field(default_factory=dict)
+
+    def how_measured(self) -> str:
+        """What the figures rest on, in a sentence."""
+        if self.folds:
+            return (
+                f"Every clip is predicted by a classifier trained on the other folds ({len(self.folds)} folds), and "
+                "decided nothing about it. The saved one is trained on all clips; these figures are what to expect "
+                "of it on like recordings."
+            )
+        count = f"On {len(self.held_out)} clips held out of the training"
+        if self.stopped_by_held_out:
+            return (
+                f"{count}, which also told when to stop it, so the figures may be a little too good; more clips, or "
+                "folds, would leave them out of every decision."
+            )
+        return f"{count}, which decided nothing: other clips told when to stop it."
 
 
 def train_classifier(
@@ -114,8 +142,10 @@ def train_classifier(
 ) -> TrainingResult:
     """Trains a classifier's head on a frozen backbone, and measures it on clips it never saw.
 
-    Without folds, a share ``val`` of the clips is held out (stratified; whole files and groups), stops
-    the training early, and is what the evaluation is about. With folds, each fold is predicted by a
+    Without folds, a share ``val`` of the clips is held out (stratified; whole files and groups), and is what the
+    evaluation is about. The number of epochs is chosen on a part (15 %) of the other clips, then the head is trained on
+    all of these. Where fewer than eight recordings (or groups) of a class are left to train on, the held-out clips stop
+    the training themselves, and the result says so (``stopped_by_held_out``). With folds, each fold is predicted by a
     head that was trained on the others, with the number of epochs chosen on a part of those others;
     then the final head is trained on all clips for the median of these numbers.
 
@@ -163,7 +193,7 @@ def train_classifier(
         raise ValueError("input='patches': training takes a model of waveforms")
     windows = patch_windows(clips, grid, window_seconds)
     layer = as_augmentation(augment, sample_rate=grid.sample_rate)
-    embedded = _embed(model, windows, None if allow_silence else refuse_silence, on_error, workdir, progress)
+    embedded = _embed(model, windows, allow_silence, on_error, workdir, progress)
     seconds |= embedded.seconds
     usable = replace(windows[embedded.kept], source=np.arange(len(embedded.kept)))  # splits then name its rows
     parents = windows.source[embedded.kept]
@@ -183,7 +213,7 @@ def train_classifier(
         trainer.cross_validate(usable, None if folds == "given" else int(folds))
     model.optimizer.build(model.trainable_variables)  # saved with its state, so that reloading warns of nothing
     seconds["train"] = perf_counter() - start
-    rows, scores = by_clip(trainer.scores, parents, embedded.counts)
+    rows, scores = by_clip(trainer.scores, trainer.scored, parents, embedded.counts)
     held_out = clips[rows]
     kept = check_windows(rows, parents, fit.seed)
     return TrainingResult(
@@ -197,6 +227,7 @@ def train_classifier(
         kept=clips[parents[kept]],
         kept_waveforms=[usable.load(row, sample_rate=grid.sample_rate) for row in kept.tolist()],
         skipped=[*clips.skipped, *embedded.skipped],
+        stopped_by_held_out=trainer.stopped_by_held_out,
         seconds=seconds,
         patches=len(embedded.vectors),
     )
@@ -262,8 +293,22 @@ def refuse_chosen_layer(classifier: dict[str, Any]) -> None:
         )
 
 
+def testable(train: Clips) -> bool:
+    """Whether there are clips enough to leave the held-out ones out of every decision: 8 units of each class remain."""
+    together = units(train, None)
+    counts = [len(np.unique(together[column > 0])) for column in train.targets.T]
+    return min(counts) >= TESTABLE
+
+
 def evaluate_clips(clips: Clips, scores: np.ndarray) -> Evaluation:
-    """The measures of ``clips`` by their scores ``(clips, classes)``."""
+    """The measures of ``clips`` by their scores ``(clips, classes)``; ValueError names those without finite ones."""
+    lost = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    if len(lost):
+        named = ", ".join(clips.paths[row] for row in lost[:3])
+        raise ValueError(
+            f"{len(lost)} of {len(clips)} clips have scores that are not finite numbers: {named}"
+            f"{' ...' if len(lost) > 3 else ''}"
+        )
     return evaluate_scores(
         scores, clips.targets, class_names=clips.class_names, multi_label=clips.multi_label, names=clips.paths
     )
@@ -291,39 +336,47 @@ class _HeadTrainer:
             progress,
         )
         self.variants: list[Examples] = []
-        self.scores = np.full(examples.targets.shape, np.nan, np.float32)
+        self.scores = np.zeros(examples.targets.shape, np.float32)
+        self.scored = np.zeros(len(examples), bool)
         self.histories: dict[str, dict[str, list[float]]] = {}
         self.folds: dict[str, tuple[np.ndarray, int]] = {}  # name -> rows held out, epochs
         self.epochs = 0
+        self.stopped_by_held_out = False
 
     def hold_out(self, usable: Clips, val: float) -> None:
-        """Trains the final head on one part; the other stops it early and is scored."""
+        """Trains the final head on one part; the other is scored, and stops it early where there are few clips."""
         if usable.parts():
             learn, stop, test = given_parts(usable, val, seed=self.fit.seed)
-            self.epochs = self._run("train", self.head, learn.source, stop.source).best_epochs
+            self.epochs = self._run("train", self.head, learn.source, stop.source, file="train").best_epochs
             self._score(self.head, test.source)
+            self.stopped_by_held_out = stop is test
             return
         train, held = usable.split(val=val, seed=self.fit.seed)
-        fitted = self._run("train", self.head, train.source, held.source)
-        self.epochs = fitted.best_epochs
+        self.stopped_by_held_out = not testable(train)
+        if self.stopped_by_held_out:
+            self.epochs = self._run("train", self.head, train.source, held.source, file="train").best_epochs
+        else:
+            self.epochs = self._choose_epochs("train", train, file="train")
+            self._run("final", self.head, train.source, None, file="final", epochs=self.epochs)
         self._score(self.head, held.source)
 
     def cross_validate(self, usable: Clips, k: int | None) -> None:
         """Scores every fold by a head trained on the others, then trains the final head on everything."""
         for name, train, test in usable.folds(k, seed=self.fit.seed):
-            epochs = self._choose_epochs(f"fold {name}", train)
+            number = len(self.folds) + 1  # names are any text, and no names of files
+            epochs = self._choose_epochs(f"fold {name}", train, file=f"fold-{number}")
             head = new_head(self.head)
-            self._run(f"fold {name}, refit", head, train.source, None, epochs=epochs)
+            self._run(f"fold {name}, refit", head, train.source, None, file=f"fold-{number}-refit", epochs=epochs)
             self._score(head, test.source)
             self.folds[name] = (test.source, epochs)
         self.epochs = int(np.median([epochs for _, epochs in self.folds.values()]))
-        self._run("final", self.head, np.arange(len(usable)), None, epochs=self.epochs)
+        self._run("final", self.head, np.arange(len(usable)), None, file="final", epochs=self.epochs)
 
-    def _choose_epochs(self, run: str, train: Clips) -> int:
+    def _choose_epochs(self, run: str, train: Clips, *, file: str) -> int:
         """The number of epochs that is best on an inner part of the training clips, never on the fold itself."""
         inner, stop = train.split(val=INNER_VAL, seed=derived_seed("inner part", self.fit.seed))
         head = new_head(self.head)
-        return self._run(run, head, inner.source, stop.source).best_epochs
+        return self._run(run, head, inner.source, stop.source, file=file).best_epochs
 
     def _run(
         self,
@@ -332,6 +385,7 @@ class _HeadTrainer:
         train: np.ndarray,
         val: np.ndarray | None,
         *,
+        file: str,
         epochs: int | None = None,
     ) -> Fitted:
         fitted = fit_head(
@@ -341,7 +395,7 @@ class _HeadTrainer:
             self.fit,
             variants=[variant.take(train) for variant in self.variants],
             epochs=epochs,
-            checkpoint=self.workdir / f"{run.replace(' ', '_').replace(',', '')}.npz" if self.workdir else None,
+            checkpoint=self.workdir / f"{file}.npz" if self.workdir else None,
             on_epoch=lambda epoch, logs: self.progress(
                 Progress(f"Training: {run}", epoch, epochs or self.fit.epochs, logs)
             ),
@@ -352,6 +406,7 @@ class _HeadTrainer:
 
     def _score(self, head: keras.Model, rows: np.ndarray) -> None:
         self.scores[rows] = clip_scores(head, self.examples.take(rows))
+        self.scored[rows] = True
 
     def fold_result(
         self, name: str, parents: np.ndarray, rows: np.ndarray, scores: np.ndarray, clips: Clips
@@ -361,9 +416,10 @@ class _HeadTrainer:
         return FoldResult.of(name, np.isin(rows, parents[windows]), rows, scores, clips, epochs)
 
 
-def by_clip(scores: np.ndarray, parents: np.ndarray, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the clips with scores, and the mean of each one's windows, weighed by their ``patches``."""
-    scored = ~np.isnan(scores[:, 0])
+def by_clip(
+    scores: np.ndarray, scored: np.ndarray, parents: np.ndarray, patches: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the clips of which windows were scored, and the mean of each one's, weighed by their ``patches``."""
     return means_by_clip(scores[scored], parents[scored], patches[scored])
 
 
@@ -384,7 +440,7 @@ def check_windows(rows: np.ndarray, parents: np.ndarray, seed: int) -> np.ndarra
     return windows
 
 
-def refuse_silence(row: int, path: str, waveform: np.ndarray) -> None:
+def refuse_silence(path: str, waveform: np.ndarray) -> None:
     """AudioError for a sound in which every sample is zero."""
     if is_silent(waveform):
         raise AudioError(
@@ -396,20 +452,33 @@ def refuse_silence(row: int, path: str, waveform: np.ndarray) -> None:
 def _embed(
     model: keras.Model,
     windows: Clips,
-    check: Callable[[int, str, np.ndarray], None] | None,
+    allow_silence: bool,
     on_error: str,
     workdir: Path | None,
     progress: OnProgress,
 ) -> ClipEmbeddings:
     """The clips' embeddings, from ``workdir`` if an earlier run has made the same ones."""
     vectors = model.get_layer("patch_embedding").output
-    saved = workdir / f"embeddings-{_fingerprint(model, vectors, windows)}.npz" if workdir else None
+    states = file_states(windows)
+    key = fingerprint(
+        network=model_parts(keras.Model(model.inputs, vectors)),
+        sounds=sound_parts(windows, states),
+        allow_silence=allow_silence,
+        versions=versions(),
+    )
+    saved = workdir / f"embeddings-{key[:32]}.npz" if workdir else None
     if saved and saved.is_file():
         with np.load(saved, allow_pickle=False) as file:
             skipped = [AudioError(path, reason) for path, reason in file["skipped"].tolist()]
             found = ClipEmbeddings(file["vectors"], file["counts"], file["kept"], skipped)
         if not (skipped and on_error == "raise"):
             return found
+
+    def check(row: int, path: str, waveform: np.ndarray) -> None:
+        check_unchanged(path, states.get(path))
+        if not allow_silence:
+            refuse_silence(path, waveform)
+
     embedded = embed_clips(PatchNetwork(model, [vectors]), windows, on_error=on_error, check=check, progress=progress)
     if saved:
         saved.parent.mkdir(parents=True, exist_ok=True)
@@ -421,8 +490,3 @@ def _embed(
         }
         write_atomic(saved, lambda file: np.savez(file, **arrays))
     return embedded
-
-
-def _fingerprint(model: keras.Model, vectors: Any, windows: Clips) -> str:
-    """Changes with the files (path, size, time), the spans, the backbone's weights and the embedding."""
-    return sha256(f"{prefix_digest(model, [vectors])} {sounds_digest(windows)}")[:16]

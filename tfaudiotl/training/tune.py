@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from tfaudiotl._files import write_atomic
+from tfaudiotl._fingerprint import clips_parts, fingerprint, model_parts, versions
 from tfaudiotl._seeds import derived_seed
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.augment import Augmentation
@@ -20,12 +21,11 @@ from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.writing import markdown_table
-from tfaudiotl.models.builder import build_classifier, layer_names
+from tfaudiotl.models.builder import build_classifier, cut_backbone, layer_names
 from tfaudiotl.training.compare import INNER_VAL, window_scores
 from tfaudiotl.training.fine_tune import fine_tune
-from tfaudiotl.training.inputs import Augment, checked_augment, describe
+from tfaudiotl.training.inputs import Augment, checked_augment
 from tfaudiotl.training.options import FineTuneOptions
-from tfaudiotl.training.prefix import sounds_digest
 
 METHODS = ("bayesian", "random")
 SCORE = "score"
@@ -191,8 +191,17 @@ def tune(
 
     directory = Path(directory)
     asked_for = {"backbone": backbone, "weights": weights, "method": method, "folds": folds, "seed": seed, **options}
-    changed = describe(checked_augment(augment, sample_rate=get_backbone(backbone).frontend.sample_rate))
-    _claim(directory, {**asked_for, "space": asdict(asked), "clips": sounds_digest(clips), "augment": changed})
+    names = [name for names in asked.embedding for name in ([names] if isinstance(names, str) else names)]
+    network = cut_backbone(get_backbone(backbone), names, weights=weights)
+    made_from = {
+        **{f"clips: {name}": part for name, part in clips_parts(clips).items()},
+        **{f"backbone: {name}": part for name, part in model_parts(network).items()},
+        "augment": fingerprint(
+            augment=checked_augment(augment, sample_rate=get_backbone(backbone).frontend.sample_rate)
+        ),
+        "versions": versions(),
+    }
+    _claim(directory, {**asked_for, "space": asdict(asked), **made_from})
     objective = keras_tuner.Objective(SCORE, "max")
     oracles = {
         "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,

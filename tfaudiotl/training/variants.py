@@ -12,7 +12,8 @@ from tfaudiotl._seeds import derived_seed
 from tfaudiotl.audio.augment import Augmentation
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.pipeline import make_dataset
-from tfaudiotl.embeddings.engine import PatchNetwork
+from tfaudiotl.embeddings.engine import PatchNetwork, finite
+from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.training.fine_tune import sample_rate_of
 
 
@@ -42,7 +43,11 @@ def augmented_embeddings(
     found, rate = [], sample_rate_of(model)
     for copy in range(copies):
         changed = changed_waveforms(clips, augment, sample_rate=rate, seed=derived_seed("changed copy", seed, copy))
-        outputs = [rows[0] for rows in network.run(changed)]
+        results = [finite(rows, path) for rows, path in zip(network.run(changed), clips.paths, strict=True)]
+        errors = [result for result in results if isinstance(result, AudioError)]
+        if errors:
+            raise AudioErrors(errors, len(clips), "They are fine as they are, but not changed by this augment=.")
+        outputs = [result[0] for result in results if not isinstance(result, AudioError)]
         found.append((np.concatenate(outputs), np.array([len(output) for output in outputs])))
     return found
 
