@@ -14,9 +14,10 @@ from tests.sounds import KINDS, sound, write_folder
 from tfaudiotl import workflow
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.errors import ExportError
+from tfaudiotl.training import recipe
 from tfaudiotl.training.head import FitOptions
 from tfaudiotl.training.options import FineTuneOptions
-from tfaudiotl.training.recipe import TESTABLE, testable, train_classifier
+from tfaudiotl.training.recipe import TESTABLE, train_classifier
 from tfaudiotl.workflow import RESULTS, WORK, _put_in_place, train_folder
 
 OPTIONS: dict[str, Any] = {
@@ -95,7 +96,7 @@ def test_a_failed_export_leaves_the_old_results(tmp_path: Path, monkeypatch: pyt
     out.mkdir()
     fill(out, "old")
 
-    def fail(*arguments: Any) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
         raise ExportError("the disk is full")
 
     monkeypatch.setattr(workflow, "export_all", fail)
@@ -119,10 +120,10 @@ def test_a_folder_called_like_the_state_is_not_removed(tmp_path: Path) -> None:
 
 
 def test_clips_that_are_enough_to_test_on() -> None:
-    assert testable(clips(TESTABLE))
-    assert not testable(clips(TESTABLE - 1))
+    assert recipe.testable(clips(TESTABLE))
+    assert not recipe.testable(clips(TESTABLE - 1))
     grouped = clips(2 * TESTABLE, groups=[str(number // 4) for number in range(6 * TESTABLE)])
-    assert not testable(grouped)
+    assert not recipe.testable(grouped)
 
 
 def test_held_out_clips_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +160,8 @@ def _same_rows(held: set[int], original: Any) -> Any:
 
 def test_few_clips_stop_the_training_and_the_results_say_so(tmp_path: Path) -> None:
     sounds = write_folder(tmp_path / "sounds", per_class=6)
-    metrics = train_folder(Clips.from_directory(sounds), tmp_path / "out", **OPTIONS)
+    options = {**OPTIONS, "embedding": "layer3", "fit": FitOptions(epochs=25, learning_rate=0.02)}
+    metrics = train_folder(Clips.from_directory(sounds), tmp_path / "out", **options)
     assert metrics["stopped_by_held_out"]
     told = "which also told when to stop it"
     assert told in metrics["how_measured"]
