@@ -70,7 +70,7 @@ def test_bad_sounds_are_raised_together_or_listed(network: PatchNetwork, clips: 
         embed_clips(network, clips)
     assert [error.path for error in caught.value.errors] == [clips.paths[1], clips.paths[4]]
     assert "2 of 6 sounds cannot be used" in str(caught.value)
-    assert "--on-error skip" in str(caught.value)
+    assert "on_error='skip'" in str(caught.value)
     embedded = embed_clips(network, clips, on_error="skip")
     np.testing.assert_array_equal(embedded.kept, [0, 2, 3, 5])
     assert [error.path for error in embedded.skipped] == [clips.paths[1], clips.paths[4]]
