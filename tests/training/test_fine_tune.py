@@ -168,7 +168,7 @@ def test_the_mild_augmentation_is_made_for_the_networks_sample_rate() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tfaudiotl.training.fine_tune.checked_augment", noted)
         fine_tune(model, train, augment=True, **{**QUICK, "blocks": 0, "head_epochs": 1, "variants": 2})
-    assert asked == [22_050]
+    assert set(asked) == {22_050}
 
 
 def test_weights_from_before_a_stage_stay_when_it_makes_nothing_better(stand_in: Path) -> None:

@@ -131,17 +131,18 @@ def fine_tune(
     check_scope(model)
     windows = [patch_windows(table, grid_of(model), window_seconds) for table in tables]
     sounds = Sounds.of(windows, sample_rate=sample_rate_of(model))
+    change = checked_augment(augment, sample_rate=sample_rate_of(model))
     with ExitStack() as stack:
         folder = Path(workdir) if workdir else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if workdir:
             stack.push(_Begin(model))
-        _claim(folder, _parts(model, windows, chosen, checked_augment(augment, sample_rate=sample_rate_of(model))))
+        _claim(folder, _parts(model, windows, chosen, change))
         tuner = FineTuner(
             model,
             sounds,
             chosen,
             folder,
-            augment=augment,
+            augment=change,
             augmented=np.arange(len(windows[0])),
             extra=lambda stage: [*callbacks, *_tensorboard(tensorboard, stage)],
             say=print if verbose else None,
