@@ -142,5 +142,6 @@ def test_the_command_trains_and_exports_one(stand_in: Path, tmp_path: Path) -> N
     options = ["--weights", stand_in, "--embedding", "layer3", "--head", "gru", "--hidden", "8", "--epochs", "15"]
     result = call("train", sounds, "-o", tmp_path / "out", *options, "--learning-rate", "0.02")
     assert "agreement with Keras 1.0000" in result.output
-    wrong = call("train", sounds, "-o", tmp_path / "other", "--weights", stand_in, "--head", "mlp", code=1)
-    assert "--head 'mlp': allowed are dense, average" in wrong.output
+    wrong = call("train", sounds, "-o", tmp_path / "other", "--weights", stand_in, "--head", "mlp", code=2)
+    assert "Invalid value for '--head'" in wrong.output
+    assert "'mlp' is not one of 'dense'" in wrong.output
