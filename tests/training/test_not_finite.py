@@ -14,10 +14,13 @@ import tensorflow as tf
 
 from tests.training.test_head import examples, head
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.errors import AudioErrors
-from tfaudiotl.models.builder import compile_classifier
+from tfaudiotl.backbones.convnet import ConvNet
+from tfaudiotl.embeddings.extract import embed
+from tfaudiotl.errors import AudioErrors, WeightsError
+from tfaudiotl.models.builder import build_classifier, compile_classifier
+from tfaudiotl.training.fine_tune import fine_tune
 from tfaudiotl.training.head import FitOptions, fit_head
-from tfaudiotl.training.recipe import evaluate_clips, train_classifier
+from tfaudiotl.training.recipe import by_clip, evaluate_clips, train_classifier
 
 WINDOW = 4_000
 FIT = FitOptions(epochs=2)
@@ -110,3 +113,40 @@ def test_folds_may_be_called_anything(network: dict[str, Any], clips: Clips, tmp
     free = train_classifier(table, folds="given", fit=FIT, **network)
     np.testing.assert_allclose(kept.evaluation.scores, free.evaluation.scores, atol=1e-6)
     assert {fold.name for fold in kept.folds} == set(names)
+
+
+def test_a_store_names_the_clips_too(network: dict[str, Any], clips: Clips, tmp_path: Path) -> None:
+    options = {"backbone_options": network["backbone_options"]}
+    for store in (None, tmp_path / "store"):
+        with pytest.raises(AudioErrors, match="2 of 16 sounds"):
+            embed(network["backbone"], list(clips.paths), store=store, **options)
+
+
+def test_only_the_mask_says_which_windows_were_scored() -> None:
+    scores = np.array([[np.nan, 0.5], [0.25, 0.75], [0.0, 0.0]])
+    rows, found = by_clip(scores, np.array([True, True, False]), np.array([0, 1, 2]), np.ones(3, int))
+    assert rows.tolist() == [0, 1]
+    assert np.isnan(found[0, 0])  # kept, for the evaluation to refuse
+
+
+def test_a_fine_tuning_that_diverges_says_so(clips: Clips) -> None:
+    model = build_classifier("yamnet_mini", classes=clips.class_names, embedding="layer2", hidden=(), seed=0)
+    bias = model.get_layer("head_logits").bias
+    bias.assign(np.full(bias.shape, np.nan))
+    with pytest.raises(ValueError, match="head: the training diverged: loss is nan in epoch 1"):
+        fine_tune(model, clips, blocks=0, head_epochs=2, verbose=False)
+
+
+def test_weights_files_with_none_are_refused(tmp_path: Path) -> None:
+    network = ConvNet(weights=None, include_top=False)
+    variable = network.weights[0]
+    variable.assign(np.full(variable.shape, np.nan))
+    network.save_weights(tmp_path / "broken.weights.h5")
+    with pytest.raises(WeightsError, match="not finite"):
+        ConvNet(weights=str(tmp_path / "broken.weights.h5"), include_top=False)
+
+
+@pytest.mark.parametrize("weight", [np.nan, np.inf, 1e39, -1.0])
+def test_a_clip_weight_must_fit_a_float32(weight: float, clips: Clips) -> None:
+    with pytest.raises(ValueError, match=r"weights\[1\]="):
+        Clips.from_files(clips.paths[:2], ["a", "b"], weights=[1.0, weight])
