@@ -55,5 +55,5 @@ def test_demo(tmp_path: Path) -> None:
     for name in ("spectrograms.png", "classifier/model.tflite", "classifier/report/report.md"):
         assert (tmp_path / "demo" / name).stat().st_size
     assert SAMPLES == 15_680
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="overwrite=True"):
         run_demo(tmp_path / "demo")
