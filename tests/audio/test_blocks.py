@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from tfaudiotl.audio import blocks
-from tfaudiotl.audio.blocks import LongSound, open_sound
+from tfaudiotl.audio.blocks import LongSound, open_samples
 from tfaudiotl.audio.files import load_audio
 from tfaudiotl.audio.waveform import sounding
 
@@ -26,7 +26,7 @@ def test_a_long_file_is_sliced_as_an_array(
     path = tmp_path / f"a.{suffix}"
     soundfile.write(path, wave, rate)
     whole = load_audio(path)
-    sound = open_sound(path)
+    sound = open_samples(path)
     assert isinstance(sound, LongSound)
     assert len(sound) == len(whole)
     for part in (slice(0, 10), slice(31_000, 70_001), slice(None), slice(-5, None), slice(90_000, 90_000)):
@@ -40,4 +40,4 @@ def test_a_long_file_is_sliced_as_an_array(
 
 def test_a_short_file_is_an_array(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.full(16_000, 0.1), 16_000)
-    assert isinstance(open_sound(tmp_path / "a.wav"), np.ndarray)
+    assert isinstance(open_samples(tmp_path / "a.wav"), np.ndarray)

@@ -22,7 +22,7 @@ from tfaudiotl.errors import AudioErrors
 from tfaudiotl.training.deep_recipe import train_fine_tuned
 from tfaudiotl.training.head import FitOptions
 from tfaudiotl.training.options import FineTuneOptions
-from tfaudiotl.training.recipe import TrainingResult, check_splits, given_parts, train_classifier
+from tfaudiotl.training.recipe import TrainingResult, check_splits, evaluate_clips, given_parts, train_classifier
 from tfaudiotl.training.tune import tune
 
 FIT = FitOptions(epochs=15, learning_rate=0.02)
@@ -263,3 +263,11 @@ def test_a_layer_chosen_on_the_reported_clips_is_refused(train: Any, tmp_path: P
     options = {"fine_tune": FineTuneOptions()} if train is train_fine_tuned else {}
     with pytest.raises(ValueError, match="embedding='auto': would choose the layer on clips that the evaluation"):
         train(clips, embedding="auto", probe_clips=clips, workdir=tmp_path, **options)
+
+
+def test_the_interval_draws_whole_groups(folder: Path) -> None:
+    clips = Clips.from_directory(folder, group_pattern=r"^(\d)-")
+    measured = evaluate_clips(clips, clips.targets)
+    assert measured.groups is not None
+    assert len(set(measured.groups)) == 4
+    assert evaluate_clips(Clips.from_directory(folder), clips.targets).groups is None

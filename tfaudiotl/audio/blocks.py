@@ -19,7 +19,7 @@ BLOCK_SECONDS = 240  # whole seconds, so that a block begins on a sample at ever
 _KEPT = 2  # blocks in memory: a window may lie in both
 
 
-def open_sound(path: str | os.PathLike[str], *, sample_rate: int = SAMPLE_RATE) -> Sound:
+def open_samples(path: str | os.PathLike[str], *, sample_rate: int = SAMPLE_RATE) -> Sound:
     """The samples of a file, as ``load_audio`` gives them: an array, or of a long file a ``LongSound``.
 
     Raises:

@@ -29,7 +29,7 @@ OnError = Literal["raise", "skip"]
 PathLike = str | os.PathLike[str]
 Labels = Sequence[str | bytes] | Sequence[Sequence[str | bytes]] | np.ndarray
 
-_SKIP_ADVICE = 'Mend or remove them, or pass on_error="skip" to go on without them.'
+_SKIP_ADVICE = 'Fix or remove them, or pass on_error="skip" to leave them out.'
 
 
 class ClipBuilders(ClipEdits):

@@ -103,7 +103,9 @@ Embedding = Annotated[
     typer.Option("--embedding", "--layer", help="Layer, or layers with commas; the backbone's own by default."),
     Library(("layers",)),
 ]
-Pooling = Annotated[Literal["avg", "max", "avgmax"], typer.Option(help="How a convolution's picture becomes numbers.")]
+Pooling = Annotated[
+    Literal["avg", "max", "avgmax"], typer.Option(help="How a convolution's feature map is pooled to numbers.")
+]
 ModelPath = Annotated[Path, typer.Argument(help="A .keras file, a SavedModel folder or a .tflite file.")]
 ClassFolder = Annotated[
     Path,

@@ -316,7 +316,7 @@ def embed_clips(
         raise AudioErrors(
             skipped,
             len(clips),
-            "Mend or remove them, or pass on_error='skip' to leave them out.",
+            "Fix or remove them, or pass on_error='skip' to leave them out.",
         )
     return ClipEmbeddings(
         np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32),

@@ -30,7 +30,7 @@ from tfaudiotl.models.builder import cut_backbone, layer_names, pooled_layers
 PIECE_SECONDS = ONE_PIECE_SECONDS
 SHARD_BYTES = 32 << 20
 SHARD_SECONDS = 10.0  # a killed run loses no more than this
-ADVICE = "Mend or remove them, or pass on_error='skip' to leave them out."
+ADVICE = "Fix or remove them, or pass on_error='skip' to leave them out."
 
 Sound = str | os.PathLike[str] | np.ndarray
 

@@ -149,7 +149,7 @@ def probe_layers(
             clips' own folds, or pairs of row numbers (train, test) with no recording on both sides.
         layers: names; None: all.
         pairs: pairs of layers to probe side by side as well.
-        few_shot: also train on so many clips per class, drawn ``repeats`` times from the training part
+        few_shot: also train on this number of clips per class, drawn ``repeats`` times from the training part
             of each split, tested on that split's test part.
         repeats: draws.
         pooling: "avg", "max" or "avgmax".

@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,8 @@ import keras
 import numpy as np
 
 from tfaudiotl._files import file_digest, fingerprint, write_atomic
-from tfaudiotl._version import __version__
+from tfaudiotl._fingerprint import versions
 from tfaudiotl.embeddings.store import EmbeddingStore, StoreError
-
-_PACKAGES = ("tensorflow", "keras", "numpy", "soundfile", "soxr")
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Request:
                 files=[_states(place) for place in places],
                 options=json.dumps(dict(options), sort_keys=True, default=repr),
                 precision=keras.config.dtype_policy().name,
-                versions=[__version__, *(metadata.version(package) for package in _PACKAGES)],
+                versions=versions(),
             )
         )
 

@@ -46,7 +46,7 @@ def embedding_model(
         backbone: a name from ``list_backbones()``.
         layers: names from ``embedding_layers(backbone)``; None: the backbone's own embedding. Nothing
             above the last of them is built.
-        pooling: how a convolution's picture becomes numbers: "avg", "max", "avgmax" (both), or "time":
+        pooling: how a convolution's feature map is pooled to numbers: "avg", "max", "avgmax" (both), or "time":
             mean over frequency, time kept, for finer event times.
         patch_pooling: "avg" or "max" over the patches of a clip; None keeps them.
         weights: as for the backbone's builder.
@@ -108,7 +108,7 @@ def build_classifier(
         hidden: widths of the head's hidden layers; ``()`` gives a linear classifier.
         dropout: dropout in the head, in [0, 1).
         multi_label: independent classes (sigmoid, binary cross-entropy) instead of exactly one.
-        pooling: how a convolution's picture becomes numbers: "avg", "max" or "avgmax".
+        pooling: how a convolution's feature map is pooled to numbers: "avg", "max" or "avgmax".
         aggregate: how the patches of a clip become one result: "scores" classifies every patch and
             averages the scores, "embeddings" averages the embeddings and classifies once. Heads on sequences
             have their own way.

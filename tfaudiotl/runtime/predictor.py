@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tfaudiotl.audio.arrays import check_waveform
-from tfaudiotl.audio.blocks import open_sound
+from tfaudiotl.audio.blocks import open_samples
 from tfaudiotl.audio.waveform import Sound, frames
 from tfaudiotl.backbones.scores import THRESHOLD, check_background
 from tfaudiotl.errors import AudioError, WeightsError
@@ -169,7 +169,7 @@ class Predictor:
 
     def scores_of_file(self, path: str | Path) -> np.ndarray:
         """Scores of the whole file, ``(classes,)``."""
-        return score_clip(self.artifact, open_sound(path, sample_rate=self.artifact.sample_rate))
+        return score_clip(self.artifact, open_samples(path, sample_rate=self.artifact.sample_rate))
 
     def scores_of_files(self, paths: Sequence[str | Path]) -> np.ndarray:
         """Scores of many files, ``(files, classes)``; the next ones are decoded while one is classified."""
@@ -177,7 +177,7 @@ class Predictor:
 
         rate = self.artifact.sample_rate
         return np.stack(
-            [score_clip(self.artifact, x) for x in map_ahead(lambda path: open_sound(path, sample_rate=rate), paths)]
+            [score_clip(self.artifact, x) for x in map_ahead(lambda path: open_samples(path, sample_rate=rate), paths)]
         )
 
     def _checked(self, waveform: Any, sample_rate: int) -> np.ndarray:
@@ -226,7 +226,7 @@ class Predictor:
 
     def analyze_file(self, path: str | Path) -> Prediction:
         """Likewise of a file."""
-        return self._analyze(open_sound(path, sample_rate=self.artifact.sample_rate))
+        return self._analyze(open_samples(path, sample_rate=self.artifact.sample_rate))
 
     def _analyze(self, sound: Sound) -> Prediction:
         if not len(sound):

@@ -123,7 +123,7 @@ def advice_of(table: ProbeTable, rarest: int, last: str) -> Advice:
 
 
 def _more_errors(errors: float, least: float, clips: int) -> bool:
-    """Whether ``errors`` of so many clips are clearly more than ``least``: by their odds, and beyond chance.
+    """Whether ``errors`` of ``clips`` clips are clearly more than ``least``: by their odds, and beyond chance.
 
     Odds, since twice as many cannot be where the best layer errs on more than half. Chance by the usual test of two
     shares, pooled and with the correction for counts.

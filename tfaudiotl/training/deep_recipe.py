@@ -99,7 +99,7 @@ def train_fine_tuned(
             raise AudioErrors(
                 skipped,
                 len(windows),
-                "Mend or remove them, or pass on_error='skip' to leave them out.",
+                "Fix or remove them, or pass on_error='skip' to leave them out.",
             )
         seconds["embed"] = tuner.seconds
         start = perf_counter()

@@ -237,7 +237,7 @@ class FineTuner:
         """AudioErrors if there are sounds that cannot be used."""
         if self.cache.skipped:
             errors = list({error.path: error for error in self.cache.skipped.values()}.values())
-            raise AudioErrors(errors, len(self.sounds.jobs), "Mend or remove them.")
+            raise AudioErrors(errors, len(self.sounds.jobs), "Fix or remove them.")
 
     def fit(self, model: keras.Model, train: np.ndarray, val: np.ndarray | None, folder: Path | None) -> FineTuned:
         """Runs all stages on a classifier with the cache's backbone; ``folder`` keeps finished epochs."""

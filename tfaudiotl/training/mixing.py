@@ -86,7 +86,7 @@ def load_folders(
         if not sounds[-1] and not errors:
             raise ValueError(f"folders: exclude={exclude!r} leaves no sound in {os.fspath(folder)}")
     if errors and (on_error == "raise" or not all(sounds)):
-        raise AudioErrors(errors, total, "Mend or remove them, or pass on_error='skip'.")
+        raise AudioErrors(errors, total, "Fix or remove them, or pass on_error='skip'.")
     return sounds, errors
 
 

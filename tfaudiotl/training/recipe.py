@@ -30,7 +30,7 @@ from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.arrays import is_silent
 from tfaudiotl.audio.augment import Augmentation, as_augmentation
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.splits import units
+from tfaudiotl.audio.splits import shared_units, units
 from tfaudiotl.audio.windows import means_by_clip, patch_windows
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.embeddings.engine import ClipEmbeddings, PatchNetwork, embed_clips
@@ -310,7 +310,12 @@ def evaluate_clips(clips: Clips, scores: np.ndarray) -> Evaluation:
             f"{' ...' if len(lost) > 3 else ''}"
         )
     return evaluate_scores(
-        scores, clips.targets, class_names=clips.class_names, multi_label=clips.multi_label, names=clips.paths
+        scores,
+        clips.targets,
+        class_names=clips.class_names,
+        multi_label=clips.multi_label,
+        names=clips.paths,
+        groups=shared_units(clips),
     )
 
 

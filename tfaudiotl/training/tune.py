@@ -138,7 +138,7 @@ def tune(
         backbone: a name from ``list_backbones()``.
         weights: as for the backbone's builder.
         space: what is tried.
-        trials: at most so many points.
+        trials: points tried, at most.
         folds: to draw; None: the clips' own.
         method: "bayesian" or "random".
         augment: as for ``fine_tune``; how much of it is ``space.variants``.
