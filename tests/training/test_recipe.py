@@ -213,12 +213,20 @@ def test_classes_too_small_for_folds_are_told_before_anything_is_decoded(
         train_classifier(clips, folds=2)
     with pytest.raises(ValueError, match=r"folds: .*fold '\d'.*'c' has 1 clips in 1 groups"):
         train_fine_tuned(clips, fine_tune=FineTuneOptions(), folds=2, workdir=tmp_path)
-    with pytest.raises(ValueError, match="'c' has 1 clips in 1 groups"):
-        tune(clips, tmp_path / "search", backbone="yamnet_mini", folds=2, trials=1)
     with pytest.raises(ValueError, match="k=4 folds"):
         probe_layers("yamnet_mini", clips, cv=4)
     with pytest.raises(ValueError, match="a split, which needs at least 2"):
         train_classifier(clips[:11])
+
+
+def test_classes_too_small_for_a_search_are_told_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("keras_tuner")
+    clips = Clips.from_directory(make_folder(tmp_path, {"a": 5, "b": 5, "c": 3}))
+    monkeypatch.setattr(Clips, "load", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match="'c' has 1 clips in 1 groups"):
+        tune(clips, tmp_path / "search", backbone="yamnet_mini", folds=2, trials=1)
 
 
 def test_a_division_of_the_data_sets_own(folder: Path, stand_in: Path) -> None:
