@@ -23,7 +23,7 @@ from benchmarks import memory
 from tfaudiotl.audio.waveform import pieces_of
 from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.evaluation.writing import markdown_table
-from tfaudiotl.export.artifact import open_artifact
+from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.proof import measure_latency
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.runtime.predictor import Predictor

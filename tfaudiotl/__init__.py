@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
     from tfaudiotl.evaluation.ranking import EqualErrorRate, averages, equal_error_rate, roc_auc, top_k_accuracy
     from tfaudiotl.evaluation.thresholds import Threshold, choose_threshold, choose_thresholds, with_thresholds
-    from tfaudiotl.export.artifact import load_model
+    from tfaudiotl.export.load import load_model
     from tfaudiotl.export.metadata import Metadata
     from tfaudiotl.export.savedmodel import export_saved_model
     from tfaudiotl.export.tflite import export_tflite
@@ -165,7 +165,7 @@ _LAZY = {
     "evaluate": "runtime.evaluate",
     "export_saved_model": "export.savedmodel",
     "export_tflite": "export.tflite",
-    "load_model": "export.artifact",
+    "load_model": "export.load",
     "Event": "runtime.events",
     "Metadata": "export.metadata",
     "StreamingClassifier": "runtime.stream",

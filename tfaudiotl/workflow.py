@@ -28,7 +28,7 @@ from tfaudiotl.backbones.weights import npz_bytes
 from tfaudiotl.card import model_card
 from tfaudiotl.evaluation.report import Section, write_report
 from tfaudiotl.evaluation.writing import escape_markdown, json_text, markdown_table
-from tfaudiotl.export.artifact import open_artifact
+from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.export.verify import Check, Reference, checks_table, verify_export

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfaudiotl.backbones.hub import known_rate
 from tfaudiotl.embeddings.extract import embed
 from tfaudiotl.errors import ExportError, WeightsError
-from tfaudiotl.export.artifact import open_artifact
+from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.builder import build_classifier, embedding_model

@@ -15,7 +15,7 @@ from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.rawnet2 import SINC_TAPS, RawNet2, SincConv
 from tfaudiotl.embeddings.probe import probe_layers
 from tfaudiotl.errors import WeightsError
-from tfaudiotl.export.artifact import open_artifact
+from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.builder import build_classifier

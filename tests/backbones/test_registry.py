@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tfaudiotl.backbones.registry import get_backbone, list_backbones
-from tfaudiotl.export.artifact import open_artifact
+from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.builder import build_classifier, embedding_model
 from tfaudiotl.models.info import embedding_layers

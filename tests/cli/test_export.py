@@ -9,7 +9,7 @@ import pytest
 from tests.audio.sounds import tone, write
 from tests.cli.calling import call
 from tfaudiotl.cli.export import _calibration
-from tfaudiotl.export.artifact import open_artifact
+from tfaudiotl.export.load import open_artifact
 
 
 def test_export(trained: tuple[Path, Path], tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from tests.backbones.test_registry import HEAVY, NAMES, SMALL
 from tfaudiotl.backbones.frontend import WindowSpec
 from tfaudiotl.errors import ExportError
 from tfaudiotl.export import tflite
-from tfaudiotl.export.artifact import open_artifact
-from tfaudiotl.export.convert import float_content, frontend_spec
-from tfaudiotl.export.flatbuffer import Graph
+from tfaudiotl.export.graph import Graph
+from tfaudiotl.export.load import open_artifact
+from tfaudiotl.export.prepare import float_content, frontend_spec
 from tfaudiotl.models.builder import build_classifier
 
 # Early layers: the same operators as the whole network's, in a fraction of the time.

@@ -14,8 +14,8 @@ from tfaudiotl.audio.files import load_audio
 from tfaudiotl.backbones.scores import ClassScores, class_names_of
 from tfaudiotl.backbones.yamnet import YAMNet
 from tfaudiotl.errors import ExportError, WeightsError
-from tfaudiotl.export.artifact import Artifact, load_model, open_artifact
-from tfaudiotl.export.convert import float_content
+from tfaudiotl.export.load import Artifact, load_model, open_artifact
+from tfaudiotl.export.prepare import float_content
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.export.verify import Reference, checks_table, verify_export

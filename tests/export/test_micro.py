@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.export.test_every_quantization import network, sounds
-from tfaudiotl.export.artifact import open_artifact
 from tfaudiotl.export.audit import MICRO_OPERATORS
+from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.micro import c_name, write_c_array
 from tfaudiotl.export.quantize import decode, encode
 from tfaudiotl.export.tflite import export_tflite

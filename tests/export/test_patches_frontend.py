@@ -11,7 +11,7 @@ import pytest
 from tests.sounds import sound
 from tfaudiotl.backbones.vggish import FRONTEND
 from tfaudiotl.errors import ExportError, WeightsError
-from tfaudiotl.export.artifact import open_artifact
+from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.metadata import read_metadata
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite

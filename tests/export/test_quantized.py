@@ -13,8 +13,8 @@ import pytest
 from tests.sounds import KINDS, sound
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.errors import ExportError, WeightsError
-from tfaudiotl.export.artifact import open_artifact
 from tfaudiotl.export.audit import audit_tflite
+from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.metadata import Metadata, read_metadata, write_metadata
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.builder import build_classifier, embedding_model
@@ -247,7 +247,7 @@ def test_metadata_survives_and_labels_must_fit(model: keras.Model, tmp_path: Pat
 
 
 def test_a_file_without_metadata_or_labels_says_what_is_missing(model: keras.Model, tmp_path: Path) -> None:
-    from tfaudiotl.export.convert import float_content
+    from tfaudiotl.export.prepare import float_content
 
     path = tmp_path / "bare.tflite"
     path.write_bytes(float_content(model, input="waveform", samples=None))

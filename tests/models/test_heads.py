@@ -12,7 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 from tests.cli.calling import call
 from tests.sounds import write_folder
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.export.artifact import open_artifact
+from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.heads import HEADS, SEQUENCE_HEADS, AttentionPooling, LastPatch

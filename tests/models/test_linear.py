@@ -18,7 +18,7 @@ from sklearn.svm import SVC, LinearSVC
 from tests.sounds import KINDS, sound
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.embeddings.extract import embed
-from tfaudiotl.export.artifact import open_artifact
+from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.linear import classifier_from_sklearn
 

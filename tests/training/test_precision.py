@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfaudiotl.export.artifact import open_artifact
+from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.training import precision as precision_module

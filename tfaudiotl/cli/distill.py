@@ -75,7 +75,7 @@ def distill(
     check_output(output, overwrite=overwrite)
     say(f"Reading {len(sound_files(folders)):,} recordings")
     load_tensorflow()
-    from tfaudiotl.export.artifact import load_model
+    from tfaudiotl.export.load import load_model
     from tfaudiotl.training.distill import DistillOptions
     from tfaudiotl.training.distill import distill as run
     from tfaudiotl.training.mixing import load_folders

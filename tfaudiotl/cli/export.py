@@ -54,7 +54,7 @@ def export(
         check_output(beside if written else None, overwrite=overwrite)
     load_tensorflow()
     from tfaudiotl.backbones.scores import class_names_of, set_thresholds
-    from tfaudiotl.export.artifact import load_model, open_artifact
+    from tfaudiotl.export.load import load_model, open_artifact
     from tfaudiotl.export.savedmodel import export_saved_model
     from tfaudiotl.export.tflite import export_tflite
 

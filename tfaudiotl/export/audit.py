@@ -12,7 +12,7 @@ from typing import Any
 
 from tfaudiotl.errors import ExportError
 from tfaudiotl.evaluation.writing import markdown_table
-from tfaudiotl.export.flatbuffer import Graph, Operator
+from tfaudiotl.export.graph import Graph, Operator
 
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 HYBRID = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL")  # take float sound, int8 weights

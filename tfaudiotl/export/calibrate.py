@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfaudiotl.export.flatbuffer import Graph
+from tfaudiotl.export.graph import Graph
 
 ROWS = 8  # positions of a picture kept per window, evenly spaced
 # Least width of a range: kernels count the 6 of a ReLU6 in steps of it, as int32; at 16 bits it has 32,767 steps.

@@ -16,7 +16,7 @@ import numpy as np
 
 from tfaudiotl.audio.waveform import Piece, Sound, cut, pieces_of, read_piece, sounding
 from tfaudiotl.errors import ExportError
-from tfaudiotl.export.artifact import Artifact
+from tfaudiotl.export.load import Artifact
 
 PATCHES_AT_ONCE = 20  # in a run of pieces of one length: as many as YAMNet has in a piece of 10 s, so no more memory
 

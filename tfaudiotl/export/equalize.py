@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfaudiotl.export.calibrate import Ranges
-from tfaudiotl.export.flatbuffer import Graph, Operator
+from tfaudiotl.export.graph import Graph, Operator
 
 # The axis of a filter that runs over output channels, and over input channels.
 _AXES = {"CONV_2D": (0, 3), "DEPTHWISE_CONV_2D": (3, 3), "FULLY_CONNECTED": (0, 1)}

@@ -21,7 +21,7 @@ from flatbuffers.table import Table
 
 from tfaudiotl.backbones.scores import check_background, class_thresholds
 from tfaudiotl.errors import ExportError
-from tfaudiotl.export.flatbuffer import Graph
+from tfaudiotl.export.graph import Graph
 
 LABELS = "labels.txt"
 SETTINGS = "tfaudiotl.json"  # what this package needs beyond the format: the front-end of patches models

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfaudiotl._files import write_atomic
 from tfaudiotl.export.audit import MICRO_OPERATORS, Audit, audit_content
-from tfaudiotl.export.flatbuffer import Graph
+from tfaudiotl.export.graph import Graph
 from tfaudiotl.export.metadata import Metadata, read_metadata
 
 _PER_LINE = 16

@@ -10,7 +10,7 @@ import numpy as np
 from tfaudiotl.export.audit import LAYERS, is_heavy, part_of, short_name
 from tfaudiotl.export.calibrate import measure_ranges
 from tfaudiotl.export.equalize import Equalized, equalize
-from tfaudiotl.export.flatbuffer import Graph, Operator
+from tfaudiotl.export.graph import Graph, Operator
 from tfaudiotl.export.quantize import apply_schemes, run_content
 
 GOAL = 0.995  # agreement on the calibration windows that int8 throughout aims at

@@ -20,9 +20,9 @@ from tfaudiotl.audio.clips import Clips
 from tfaudiotl.errors import ExportError
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.writing import escape_markdown, json_text, markdown_table
-from tfaudiotl.export.artifact import Artifact, open_artifact
 from tfaudiotl.export.audit import Audit
 from tfaudiotl.export.check import Agreement, Pieces, bytes_of, compare
+from tfaudiotl.export.load import Artifact, open_artifact
 from tfaudiotl.export.quantize import encode
 from tfaudiotl.export.sound import Sound, waveforms_of
 
@@ -205,7 +205,7 @@ def prove(
 
 
 def _saved_model(model: keras.Model, folder: Path) -> list[Artifact]:
-    from tfaudiotl.export.convert import is_classifier, takes_patches
+    from tfaudiotl.export.prepare import is_classifier, takes_patches
     from tfaudiotl.export.savedmodel import export_saved_model
 
     if takes_patches(model) or not is_classifier(model):

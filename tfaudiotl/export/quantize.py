@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from tfaudiotl.errors import ExportError
-from tfaudiotl.export.flatbuffer import Graph
+from tfaudiotl.export.graph import Graph
 
 SCHEMES = ("static", "static16", "dynamic", "weight")
 

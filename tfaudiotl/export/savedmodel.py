@@ -17,8 +17,8 @@ from tfaudiotl.audio.waveform import FAINTEST, own_window
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.hub import HubEmbedding
 from tfaudiotl.backbones.scores import class_names_of, decisions_of
-from tfaudiotl.export.artifact import FRONTEND_ASSET, RATE_ASSET, clip_grid
-from tfaudiotl.export.convert import frontend_spec, over_patches, takes_patches, timeline_window
+from tfaudiotl.export.load import FRONTEND_ASSET, RATE_ASSET, clip_grid
+from tfaudiotl.export.prepare import frontend_spec, over_patches, takes_patches, timeline_window
 from tfaudiotl.models.builder import clip_embedding_model
 from tfaudiotl.models.fold import fold_batch_norm
 

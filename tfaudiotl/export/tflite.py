@@ -17,9 +17,13 @@ from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.backbones.scores import class_names_of, decisions_of
 from tfaudiotl.errors import ExportError
-from tfaudiotl.export.artifact import clip_grid
 from tfaudiotl.export.audit import audit_content, check_audit
-from tfaudiotl.export.convert import (
+from tfaudiotl.export.graph import Graph
+from tfaudiotl.export.load import clip_grid
+from tfaudiotl.export.metadata import Metadata, write_metadata
+from tfaudiotl.export.micro import c_paths, write_c_array
+from tfaudiotl.export.plan import Quantized, quantize_dynamic, quantize_static, quantize_throughout
+from tfaudiotl.export.prepare import (
     FRONTENDS,
     INPUTS,
     float_content,
@@ -29,13 +33,9 @@ from tfaudiotl.export.convert import (
     takes_patches,
     window_shape,
 )
-from tfaudiotl.export.flatbuffer import Graph
-from tfaudiotl.export.metadata import Metadata, write_metadata
-from tfaudiotl.export.micro import c_paths, write_c_array
-from tfaudiotl.export.plan import Quantized, quantize_dynamic, quantize_static, quantize_throughout
 from tfaudiotl.export.proof import prove, report_paths
 from tfaudiotl.export.quantize import without_integers
-from tfaudiotl.export.slim import drop_fill, halve_constants
+from tfaudiotl.export.shrink import drop_fill, halve_constants
 from tfaudiotl.export.sound import calibration_windows, check_calibration, patches_of, same_sounds
 
 QUANTIZE = (None, "float16", "dynamic", "int8", "int8_io")

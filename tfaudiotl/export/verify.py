@@ -13,8 +13,8 @@ import numpy as np
 from tfaudiotl.errors import ExportError
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.writing import markdown_table
-from tfaudiotl.export.artifact import Artifact
 from tfaudiotl.export.check import Pieces, bytes_of, compare
+from tfaudiotl.export.load import Artifact
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from tfaudiotl.audio.blocks import open_samples
 from tfaudiotl.audio.waveform import Sound, frames
 from tfaudiotl.backbones.scores import THRESHOLD, check_background
 from tfaudiotl.errors import AudioError, WeightsError
-from tfaudiotl.export.artifact import Artifact, open_artifact
 from tfaudiotl.export.check import score_clip
+from tfaudiotl.export.load import Artifact, open_artifact
 from tfaudiotl.runtime.events import Event, EventOptions, EventTracker, Kind, in_order, kind_of
 
 __all__ = ["Event", "Prediction", "Predictor", "Summary"]

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfaudiotl.export.convert import float_content
-from tfaudiotl.export.flatbuffer import Graph
+from tfaudiotl.export.graph import Graph
+from tfaudiotl.export.prepare import float_content
 from tfaudiotl.export.quantize import run_content
-from tfaudiotl.export.slim import drop_fill, halve_constants
+from tfaudiotl.export.shrink import drop_fill, halve_constants
 from tfaudiotl.models.builder import build_classifier
 
 

@@ -26,8 +26,8 @@ from tfaudiotl.backbones.scores import (
     scores_layer,
 )
 from tfaudiotl.errors import WeightsError
-from tfaudiotl.export.convert import known_frontend, takes_patches, timeline_window
 from tfaudiotl.export.metadata import Metadata, label_lines, read_metadata
+from tfaudiotl.export.prepare import known_frontend, takes_patches, timeline_window
 from tfaudiotl.export.quantize import decode, encode
 from tfaudiotl.models import layers as _layers  # noqa: F401 - registers them with Keras
 

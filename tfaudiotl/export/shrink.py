@@ -8,7 +8,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfaudiotl.export.audit import LAYERS, part_of, short_name, stored_constants
-from tfaudiotl.export.flatbuffer import Graph
+from tfaudiotl.export.graph import Graph
 
 LEAST_HALVED = 512  # bytes of a constant: what widening a smaller one takes in the file is as much as it saves
 LEAST_ZEROS = 0.75  # share of zeros from which a matrix is stored without them: places take half as much as numbers
