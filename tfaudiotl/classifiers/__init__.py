@@ -1,0 +1,1 @@
+"""Classifiers: a backbone cut at a layer, and a head; their anatomy."""
