@@ -24,8 +24,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl import Clips, FitOptions, build_classifier
-from tfaudiotl.audio.augment import Augmentation, SeededDraws, mild_augmentation
-from tfaudiotl.audio.distort import (
+from tfaudiotl.audio.chain import mild_augmentation
+from tfaudiotl.audio.layer import Augmentation, SeededDraws
+from tfaudiotl.audio.mixup_specaugment import MixUp, SpecAugment
+from tfaudiotl.audio.waveforms import (
     RandomCrop,
     RandomEqualizer,
     RandomGain,
@@ -34,7 +36,6 @@ from tfaudiotl.audio.distort import (
     RandomShift,
     RandomSpeed,
 )
-from tfaudiotl.audio.masking import MixUp, SpecAugment
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips
 from tfaudiotl.training.head import Examples, clip_scores, fit_head, head_of, new_head
 from tfaudiotl.training.recipe import Progress, _HeadTrainer

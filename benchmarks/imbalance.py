@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from tfaudiotl import Clips, FitOptions, build_classifier
-from tfaudiotl.audio.augment import mild_augmentation
+from tfaudiotl.audio.chain import mild_augmentation
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips
 from tfaudiotl.training.head import Examples, clip_scores, fit_head, head_of, new_head
 from tfaudiotl.training.recipe import INNER_VAL

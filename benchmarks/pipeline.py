@@ -24,8 +24,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl import Clips, load_audio
-from tfaudiotl.audio.augment import Augmentation, augment_dataset, mild_augmentation
-from tfaudiotl.audio.distort import (
+from tfaudiotl.audio.chain import augment_dataset, mild_augmentation
+from tfaudiotl.audio.layer import Augmentation
+from tfaudiotl.audio.mixup_specaugment import MixUp
+from tfaudiotl.audio.waveforms import (
     RandomCrop,
     RandomEqualizer,
     RandomGain,
@@ -34,7 +36,6 @@ from tfaudiotl.audio.distort import (
     RandomShift,
     RandomSpeed,
 )
-from tfaudiotl.audio.masking import MixUp
 
 ROUNDS, BATCH = 3, 32
 THREADS = os.cpu_count() or 1

@@ -30,9 +30,9 @@ from tfaudiotl._fingerprint import (
     plain,
     versions,
 )
-from tfaudiotl.audio.augment import Chain, as_augmentation
+from tfaudiotl.audio.chain import Chain, as_augmentation
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.distort import RandomGain, RandomNoise
+from tfaudiotl.audio.waveforms import RandomGain, RandomNoise
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.embeddings import extract
 from tfaudiotl.embeddings.extract import Extractor, embed

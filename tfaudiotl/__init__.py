@@ -16,10 +16,13 @@ from tfaudiotl._version import __version__
 from tfaudiotl.errors import AudioError, AudioErrors, ExportError, WeightsError
 
 if TYPE_CHECKING:
-    from tfaudiotl.audio.arrays import check_waveform, resample
-    from tfaudiotl.audio.augment import augment_dataset, mild_augmentation
+    from tfaudiotl.audio.chain import augment_dataset, mild_augmentation
     from tfaudiotl.audio.clips import Clips
-    from tfaudiotl.audio.distort import (
+    from tfaudiotl.audio.files import audio_info, load_audio, write_audio
+    from tfaudiotl.audio.mixup_specaugment import MixUp, SpecAugment
+    from tfaudiotl.audio.tfrecords import read_records, write_records
+    from tfaudiotl.audio.waveform import check_waveform, resample
+    from tfaudiotl.audio.waveforms import (
         RandomCrop,
         RandomEqualizer,
         RandomGain,
@@ -28,9 +31,6 @@ if TYPE_CHECKING:
         RandomShift,
         RandomSpeed,
     )
-    from tfaudiotl.audio.files import audio_info, load_audio, write_audio
-    from tfaudiotl.audio.masking import MixUp, SpecAugment
-    from tfaudiotl.audio.records import read_records, write_records
     from tfaudiotl.backbones.convnet import ConvNet
     from tfaudiotl.backbones.pca import vggish_postprocess
     from tfaudiotl.backbones.rawnet2 import RawNet2
@@ -81,23 +81,23 @@ if TYPE_CHECKING:
 _LAZY = {
     "Clips": "audio.clips",
     "audio_info": "audio.files",
-    "check_waveform": "audio.arrays",
+    "check_waveform": "audio.waveform",
     "load_audio": "audio.files",
-    "resample": "audio.arrays",
+    "resample": "audio.waveform",
     "write_audio": "audio.files",
-    "RandomCrop": "audio.distort",
-    "RandomEqualizer": "audio.distort",
-    "RandomGain": "audio.distort",
-    "RandomNoise": "audio.distort",
-    "RandomReverb": "audio.distort",
-    "RandomShift": "audio.distort",
-    "RandomSpeed": "audio.distort",
-    "MixUp": "audio.masking",
-    "SpecAugment": "audio.masking",
-    "augment_dataset": "audio.augment",
-    "mild_augmentation": "audio.augment",
-    "read_records": "audio.records",
-    "write_records": "audio.records",
+    "RandomCrop": "audio.waveforms",
+    "RandomEqualizer": "audio.waveforms",
+    "RandomGain": "audio.waveforms",
+    "RandomNoise": "audio.waveforms",
+    "RandomReverb": "audio.waveforms",
+    "RandomShift": "audio.waveforms",
+    "RandomSpeed": "audio.waveforms",
+    "MixUp": "audio.mixup_specaugment",
+    "SpecAugment": "audio.mixup_specaugment",
+    "augment_dataset": "audio.chain",
+    "mild_augmentation": "audio.chain",
+    "read_records": "audio.tfrecords",
+    "write_records": "audio.tfrecords",
     "YAMNet": "backbones.yamnet",
     "YAMNetMini": "backbones.yamnet_mini",
     "VGGish": "backbones.vggish",

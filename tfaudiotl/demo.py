@@ -12,9 +12,9 @@ import scipy.signal
 
 from tfaudiotl._seeds import stream
 from tfaudiotl._threads import Progress
-from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import write_audio
+from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.evaluation.plots import save_figure, spectrograms_figure
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.training.head import FitOptions

@@ -27,6 +27,28 @@ def write(
     return path
 
 
+def write_vbr(path: Path, *, rate: int, channels: int, loud_first: bool, seconds: int = 6) -> bytes:
+    """An MP3 file of frames of all sizes: loud noise and a soft tone. Returns its bytes."""
+    noise = np.random.default_rng(0).uniform(-0.9, 0.9, (2 * rate, channels))
+    tone = 1e-3 * np.sin(np.arange((seconds - 2) * rate) * 0.03)[:, None].repeat(channels, axis=1)
+    parts = [noise, tone] if loud_first else [tone, noise]
+    with soundfile.SoundFile(
+        path, "w", rate, channels, "MPEG_LAYER_III", format="MP3", compression_level=0.5, bitrate_mode="VARIABLE"
+    ) as sound:
+        sound.write(np.concatenate(parts))
+    return path.read_bytes()
+
+
+def without_tag(data: bytes) -> bytes:
+    """An MP3 file of ``write_vbr`` without its first frame, which tells the length."""
+    assert b"Xing" in data[:64]
+    sync = data[:2]
+    place = data.index(sync, 4)
+    while data[place + 2] & 0x0C != data[2] & 0x0C:  # the sample rate
+        place = data.index(sync, place + 1)
+    return data[place:]
+
+
 def make_folder(root: Path, counts: dict[str, int], *, seconds: float = 0.1, folds: int = 2) -> Path:
     """One sub-folder per class, files called fold-number.wav."""
     for position, (name, count) in enumerate(counts.items()):

@@ -9,9 +9,11 @@ import pytest
 import tensorflow as tf
 
 from tests.audio.sounds import tone, write
-from tfaudiotl.audio.augment import Augmentation, Chain, as_augmentation, augment_dataset, mild_augmentation
+from tfaudiotl.audio.chain import Chain, as_augmentation, augment_dataset, mild_augmentation
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.distort import (
+from tfaudiotl.audio.layer import Augmentation
+from tfaudiotl.audio.mixup_specaugment import MixUp, SpecAugment
+from tfaudiotl.audio.waveforms import (
     COLOURS,
     RandomCrop,
     RandomEqualizer,
@@ -22,7 +24,6 @@ from tfaudiotl.audio.distort import (
     RandomSpeed,
     coloured_noise,
 )
-from tfaudiotl.audio.masking import MixUp, SpecAugment
 
 RATE, LENGTH = 16_000, 8_000  # the clips below: half a second of sound, then padding
 WAVEFORM_LAYERS: dict[str, Callable[[], Augmentation]] = {

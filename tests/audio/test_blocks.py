@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tfaudiotl.audio import blocks
-from tfaudiotl.audio.blocks import LongSound, open_samples
-from tfaudiotl.audio.files import load_audio
+from tfaudiotl.audio import files
+from tfaudiotl.audio.files import LongSound, load_audio, open_samples
 from tfaudiotl.audio.waveform import sounding
 
 
@@ -20,7 +19,7 @@ from tfaudiotl.audio.waveform import sounding
 def test_a_long_file_is_sliced_as_an_array(
     rate: int, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_SECONDS", 2)
+    monkeypatch.setattr(files, "BLOCK_SECONDS", 2)
     wave = np.random.default_rng(0).normal(0, 0.1, round(7.3 * rate)).clip(-1, 1)
     wave[round(6.9 * rate) :] = 0
     path = tmp_path / f"a.{suffix}"

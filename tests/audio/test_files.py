@@ -10,17 +10,8 @@ import pytest
 import soundfile
 
 from tests.audio.sounds import tone, write
-from tfaudiotl.audio.arrays import check_rate
-from tfaudiotl.audio.files import (
-    AUDIO_EXTENSIONS,
-    SAMPLE_RATE,
-    audio_info,
-    check_waveform,
-    is_silent,
-    load_audio,
-    resample,
-    write_audio,
-)
+from tfaudiotl.audio.files import AUDIO_EXTENSIONS, audio_info, load_audio, write_audio
+from tfaudiotl.audio.waveform import SAMPLE_RATE, check_rate, check_waveform, is_silent, resample
 from tfaudiotl.errors import AudioError
 
 # container, sample format, suffix, largest error of a sample

@@ -56,7 +56,7 @@ def test_a_higher_threshold_hears_less(listener: keras.Model) -> None:
 
 
 def test_files_of_any_rate_give_the_same_events(listener: keras.Model, tmp_path: Path) -> None:
-    from tfaudiotl.audio.files import resample
+    from tfaudiotl.audio.waveform import resample
 
     write_audio(tmp_path / "a.wav", resample(bursts(), 16_000, 44_100), sample_rate=44_100)
     predictor = Predictor(listener, window_seconds=0.1)
@@ -145,11 +145,10 @@ def test_evaluate_skips_and_lists(listener: keras.Model, tmp_path: Path) -> None
 def test_a_long_file_gives_what_its_samples_give(
     listener: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tfaudiotl.audio import blocks
-    from tfaudiotl.audio.blocks import LongSound
-    from tfaudiotl.audio.files import load_audio
+    from tfaudiotl.audio import files
+    from tfaudiotl.audio.files import LongSound, load_audio
 
-    monkeypatch.setattr(blocks, "BLOCK_SECONDS", 3)
+    monkeypatch.setattr(files, "BLOCK_SECONDS", 3)
     wave = np.concatenate([bursts()] * 5)
     write_audio(tmp_path / "a.flac", np.repeat(wave, 2), sample_rate=32_000)
     whole = load_audio(tmp_path / "a.flac")

@@ -16,7 +16,7 @@ import pytest
 import tfaudiotl as tl
 from tests.sounds import KINDS, sound
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.masking import MixUp
+from tfaudiotl.audio.mixup_specaugment import MixUp
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.builder import build_classifier

@@ -14,9 +14,9 @@ from tests.audio.sounds import make_folder
 from tests.sounds import sound, write_folder
 from tfaudiotl._threads import Progress
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.distort import RandomGain
 from tfaudiotl.audio.files import write_audio
-from tfaudiotl.audio.masking import MixUp
+from tfaudiotl.audio.mixup_specaugment import MixUp
+from tfaudiotl.audio.waveforms import RandomGain
 from tfaudiotl.embeddings.probe import probe_layers
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.training.deep_recipe import train_fine_tuned

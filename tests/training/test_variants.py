@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.training.test_fine_tune import clips
-from tfaudiotl.audio.distort import RandomGain
+from tfaudiotl.audio.waveforms import RandomGain
 from tfaudiotl.training.variants import changed_waveforms
 
 

@@ -1,5 +1,6 @@
-"""Sound in: files and arrays, tables of labelled clips, tf.data pipelines.
+"""Load audio, build labelled datasets, and feed them to Keras.
 
-Import from the modules: ``files`` (decode, resample, write), ``clips`` (labelled spans, splits and folds); and, with
-TensorFlow, ``pipeline`` (clips to batches), ``records`` (TFRecord files), ``augment``, ``distort`` and ``masking``.
+Import from the modules: ``files`` (decode, write), ``waveform`` (resample, cut), ``clips`` (labelled spans, splits and
+folds); and, with TensorFlow, ``dataset`` (clips to batches), ``tfrecords``, and the augmentations: ``waveforms``,
+``mixup_specaugment`` and ``chain``.
 """

@@ -11,13 +11,8 @@ import numpy as np
 
 from tfaudiotl.audio import marks, sources, tables
 from tfaudiotl.audio.edit import ClipEdits, read_saved
-from tfaudiotl.audio.files import (
-    AUDIO_EXTENSIONS,
-    SAMPLE_RATE,
-    Channels,
-    check_channels,
-    check_waveform,
-)
+from tfaudiotl.audio.files import AUDIO_EXTENSIONS, check_channels
+from tfaudiotl.audio.waveform import SAMPLE_RATE, Channels, check_waveform
 from tfaudiotl.errors import AudioError, AudioErrors
 
 if TYPE_CHECKING:

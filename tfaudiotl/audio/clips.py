@@ -9,9 +9,10 @@ import numpy as np
 
 from tfaudiotl.audio import splits
 from tfaudiotl.audio.builders import ClipBuilders, OnError
-from tfaudiotl.audio.files import SAMPLE_RATE, Channels, check_rate, load_audio, resample
+from tfaudiotl.audio.files import load_audio
 from tfaudiotl.audio.sources import PARTS
 from tfaudiotl.audio.table import Clip
+from tfaudiotl.audio.waveform import SAMPLE_RATE, Channels, check_rate, resample
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -195,8 +196,8 @@ class Clips(ClipBuilders):
         return resample(held, SAMPLE_RATE, check_rate("sample_rate", sample_rate))
 
     def dataset(self, **options: Any) -> tf.data.Dataset:
-        """Batches of waveforms and targets for Keras; see ``tfaudiotl.audio.pipeline.make_dataset``."""
-        from tfaudiotl.audio.pipeline import (
+        """Batches of waveforms and targets for Keras; see ``tfaudiotl.audio.dataset.make_dataset``."""
+        from tfaudiotl.audio.dataset import (
             make_dataset,
         )  # here, so that a table of clips needs no TensorFlow
 

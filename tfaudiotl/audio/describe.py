@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfaudiotl._threads import OnProgress, Progress, ignore
-from tfaudiotl.audio.files import SAMPLE_RATE, audio_info, load_audio
+from tfaudiotl.audio.files import audio_info, load_audio
 from tfaudiotl.audio.sources import is_missing
 from tfaudiotl.audio.splits import file_keys
+from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.errors import AudioError
 
 if TYPE_CHECKING:

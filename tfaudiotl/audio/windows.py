@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.files import SAMPLE_RATE
-from tfaudiotl.audio.waveform import Piece, cut, mark_end, own_window, sounding
+from tfaudiotl.audio.waveform import SAMPLE_RATE, Grid, Piece, cut, mark_end, own_window, sounding
 from tfaudiotl.errors import AudioError
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tfaudiotl.backbones.frontend import PatchGrid
 
 _TAIL_SECONDS = 1.0  # of a long clip, looked at for the end of its sound
 _HALF = 0.5  # of a sample: a span's end falls on a frame of the file, and must not reach into a patch more
@@ -45,7 +43,7 @@ class PatchWindows(Clips):
         return replace(super()._take(rows), patches=self.patches[rows], inner=self.inner[rows])
 
 
-def patch_windows(clips: Clips, grid: PatchGrid, window_seconds: float) -> PatchWindows:
+def patch_windows(clips: Clips, grid: Grid, window_seconds: float) -> PatchWindows:
     """Cuts clips on a network's grid, as ``audio.waveform.cut`` does for a model in use.
 
     A clip that has no more patches than ``window_seconds`` of sound stays one row. Of a longer one there are no rows of

@@ -14,9 +14,8 @@ import numpy as np
 from tfaudiotl._files import file_digest
 from tfaudiotl._fingerprint import State, file_state, fingerprint, layers_parts, unchanged, versions
 from tfaudiotl._threads import OnProgress, Progress, ignore
-from tfaudiotl.audio.arrays import SAMPLE_RATE, check_waveform, resampled_length
 from tfaudiotl.audio.files import audio_info, load_audio
-from tfaudiotl.audio.waveform import trim_padding
+from tfaudiotl.audio.waveform import SAMPLE_RATE, check_waveform, resampled_length, trim_padding
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
 from tfaudiotl.embeddings.engine import Job, PatchNetwork, finite, map_ahead

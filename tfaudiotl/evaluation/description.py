@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from tfaudiotl._files import show_name
 from tfaudiotl._seeds import stream
-from tfaudiotl.audio.arrays import SAMPLE_RATE
+from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.errors import AudioError
 from tfaudiotl.evaluation.writing import escape_markdown, markdown_table
 

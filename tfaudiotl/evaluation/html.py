@@ -95,7 +95,8 @@ def _wav(waveform: np.ndarray, rate: int) -> str:
 
 def _from_names(names: Sequence[str]) -> Sound:
     def load(row: int) -> tuple[np.ndarray, int]:
-        from tfaudiotl.audio.files import SAMPLE_RATE, load_audio
+        from tfaudiotl.audio.files import load_audio
+        from tfaudiotl.audio.waveform import SAMPLE_RATE
 
         return load_audio(names[row], sample_rate=SAMPLE_RATE), SAMPLE_RATE
 

@@ -14,8 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfaudiotl.audio.files import SAMPLE_RATE
-from tfaudiotl.audio.waveform import trim_padding
+from tfaudiotl.audio.waveform import SAMPLE_RATE, trim_padding
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.frontend import LogMelSpec, PatchGrid, WindowSpec, spec_from
 from tfaudiotl.backbones.scores import (

@@ -12,8 +12,7 @@ import keras
 import tensorflow as tf
 
 from tfaudiotl._files import SAVED_MODEL, new_path
-from tfaudiotl.audio.arrays import SAMPLE_RATE
-from tfaudiotl.audio.waveform import FAINTEST, own_window
+from tfaudiotl.audio.waveform import FAINTEST, SAMPLE_RATE, own_window
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.hub import HubEmbedding
 from tfaudiotl.backbones.scores import class_names_of, decisions_of

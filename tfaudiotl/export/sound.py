@@ -12,9 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl._seeds import stream
-from tfaudiotl.audio.arrays import is_silent
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.waveform import pieces_of
+from tfaudiotl.audio.waveform import is_silent, pieces_of
 from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, Patches, PatchGrid
 from tfaudiotl.embeddings.engine import map_ahead
 

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from tfaudiotl._files import check_replaceable, new_files
-from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.backbones.scores import class_names_of, decisions_of

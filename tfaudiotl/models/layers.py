@@ -4,7 +4,8 @@ Whole modules, not names from them: the import of Keras inside one of these modu
 module is still being loaded.
 """
 
-import tfaudiotl.audio.augment
+import tfaudiotl.audio.chain
+import tfaudiotl.audio.mixup_specaugment
 import tfaudiotl.backbones.convnet
 import tfaudiotl.backbones.frontend
 import tfaudiotl.backbones.hub

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from tfaudiotl._threads import OnProgress, Progress, ignore
-from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.splits import shared_units
+from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.backbones.scores import THRESHOLD
 from tfaudiotl.embeddings.engine import map_ahead
 from tfaudiotl.errors import AudioError

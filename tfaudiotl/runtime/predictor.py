@@ -10,9 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfaudiotl.audio.arrays import check_waveform
-from tfaudiotl.audio.blocks import open_samples
-from tfaudiotl.audio.waveform import Sound, frames
+from tfaudiotl.audio.files import open_samples
+from tfaudiotl.audio.waveform import Sound, check_waveform, frames
 from tfaudiotl.backbones.scores import THRESHOLD, check_background
 from tfaudiotl.errors import AudioError, WeightsError
 from tfaudiotl.export.check import score_clip

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import soxr
 
-from tfaudiotl.audio.arrays import check_rate, check_samples, resampled_length, scale
+from tfaudiotl.audio.waveform import check_rate, check_samples, resampled_length, scale
 from tfaudiotl.errors import AudioError
 from tfaudiotl.runtime.events import Event, EventTracker
 from tfaudiotl.runtime.predictor import Predictor

@@ -22,7 +22,7 @@ from scipy import special
 
 from tfaudiotl._seeds import derived_seed, stream
 from tfaudiotl._threads import OnProgress, Progress, ignore
-from tfaudiotl.audio.arrays import SAMPLE_RATE
+from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import get_backbone, list_backbones

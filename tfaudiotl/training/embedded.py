@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tfaudiotl._threads import OnProgress, ignore
 from tfaudiotl.audio.clips import Clips, OnError
-from tfaudiotl.audio.pipeline import check_rows, row_order
+from tfaudiotl.audio.dataset import check_rows, row_order
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips, trim_padding

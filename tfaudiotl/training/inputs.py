@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tfaudiotl._seeds import stream
-from tfaudiotl.audio.augment import Augmentation, SeededDraws, as_augmentation
+from tfaudiotl.audio.chain import as_augmentation
+from tfaudiotl.audio.layer import Augmentation, SeededDraws
 from tfaudiotl.training.prefix import Job, PrefixCache
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # a waveform (samples,) to another

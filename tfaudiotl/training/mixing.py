@@ -17,9 +17,9 @@ import numpy as np
 import scipy.fft
 
 from tfaudiotl._seeds import stream
-from tfaudiotl.audio.arrays import SAMPLE_RATE
 from tfaudiotl.audio.files import load_audio
 from tfaudiotl.audio.sources import sound_files
+from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.embeddings.runners import cores
 from tfaudiotl.errors import AudioError, AudioErrors
 

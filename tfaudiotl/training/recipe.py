@@ -27,10 +27,11 @@ from tfaudiotl._fingerprint import (
 )
 from tfaudiotl._seeds import derived_seed, stream
 from tfaudiotl._threads import OnProgress, Progress, ignore
-from tfaudiotl.audio.arrays import is_silent
-from tfaudiotl.audio.augment import Augmentation, as_augmentation
+from tfaudiotl.audio.chain import as_augmentation
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.layer import Augmentation
 from tfaudiotl.audio.splits import shared_units, units
+from tfaudiotl.audio.waveform import is_silent
 from tfaudiotl.audio.windows import means_by_clip, patch_windows
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.embeddings.engine import ClipEmbeddings, PatchNetwork, embed_clips
@@ -161,7 +162,7 @@ def train_classifier(
         fit: how heads are trained.
         on_error: "raise" or "skip" unusable sounds.
         allow_silence: keep clips in which every sample is zero.
-        augment: True, or layers of ``tfaudiotl.audio.augment``: training parts also get ``copies`` changed
+        augment: True, or layers such as ``RandomNoise``: training parts also get ``copies`` changed
             versions of each clip, embedded once; each epoch hears each clip once, as it is or as one of these. What is
             held out is never changed.
         copies: versions of each clip with ``augment``, at least 1.

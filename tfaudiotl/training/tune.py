@@ -16,8 +16,8 @@ from tfaudiotl._files import write_atomic
 from tfaudiotl._fingerprint import clips_parts, fingerprint, model_parts, versions
 from tfaudiotl._seeds import derived_seed
 from tfaudiotl._threads import OnProgress, Progress, ignore
-from tfaudiotl.audio.augment import Augmentation
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.layer import Augmentation
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.writing import markdown_table

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from tfaudiotl._seeds import derived_seed
-from tfaudiotl.audio.augment import Augmentation
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.pipeline import make_dataset
+from tfaudiotl.audio.dataset import make_dataset
+from tfaudiotl.audio.layer import Augmentation
 from tfaudiotl.embeddings.engine import PatchNetwork, finite
 from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.training.fine_tune import sample_rate_of

@@ -11,9 +11,9 @@ import numpy as np
 from keras import ops
 
 from tfaudiotl._seeds import stream
-from tfaudiotl.audio.arrays import SAMPLE_RATE, check_rate
-from tfaudiotl.audio.augment import Augmentation, Draws, Range, Tensor, check_range, gather, level, sounding
 from tfaudiotl.audio.files import load_audio
+from tfaudiotl.audio.layer import Augmentation, Draws, Range, Tensor, check_range, gather, level, sounding
+from tfaudiotl.audio.waveform import SAMPLE_RATE, check_rate
 
 # Power falls or rises with frequency f as f ** exponent: 0, 3, 6 dB per octave.
 COLOURS = {"white": 0.0, "pink": -1.0, "brown": -2.0, "blue": 1.0, "violet": 2.0}

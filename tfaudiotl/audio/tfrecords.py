@@ -20,10 +20,11 @@ import tensorflow as tf
 
 from tfaudiotl._seeds import derived_seed
 from tfaudiotl._threads import OnProgress, Progress, ignore
-from tfaudiotl.audio.augment import Augmentation, augment_dataset
+from tfaudiotl.audio.chain import augment_dataset
 from tfaudiotl.audio.clips import Clips, OnError
-from tfaudiotl.audio.files import SAMPLE_RATE
-from tfaudiotl.audio.pipeline import make_dataset
+from tfaudiotl.audio.dataset import make_dataset
+from tfaudiotl.audio.layer import Augmentation
+from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.errors import AudioError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tests.audio.sounds import make_folder, tone, write
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.pipeline import make_dataset
+from tfaudiotl.audio.dataset import make_dataset
 from tfaudiotl.errors import AudioError
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.audio.sounds import tone, write
-from tfaudiotl.audio import ffmpeg
+from tfaudiotl.audio import decoders
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import audio_info, load_audio
 from tfaudiotl.errors import AudioError
@@ -76,7 +76,7 @@ def test_files_that_ffmpeg_cannot_use(tmp_path: Path) -> None:
 
 
 def test_without_ffmpeg_the_error_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ffmpeg.shutil, "which", lambda name: None)
+    monkeypatch.setattr(decoders.shutil, "which", lambda name: None)
     path = tmp_path / "a.m4a"
     path.write_bytes(b"\0\0\0\x18ftypM4A " + bytes(100))
     with pytest.raises(AudioError, match="needs ffmpeg, which is not installed"):

@@ -15,11 +15,12 @@ import tensorflow as tf
 
 from tfaudiotl._fingerprint import State, check_unchanged, clips_parts, file_states, fingerprint, versions
 from tfaudiotl._seeds import derived_seed
-from tfaudiotl.audio.augment import Augmentation, augment_dataset
+from tfaudiotl.audio.chain import augment_dataset
 from tfaudiotl.audio.clips import Clips, OnError
-from tfaudiotl.audio.files import SAMPLE_RATE, check_rate
-from tfaudiotl.audio.graph import GraphDecoder, in_graph
+from tfaudiotl.audio.layer import Augmentation
 from tfaudiotl.audio.splits import rarest_class
+from tfaudiotl.audio.tfio import GraphDecoder, in_graph
+from tfaudiotl.audio.waveform import SAMPLE_RATE, check_rate
 from tfaudiotl.errors import AudioError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def make_dataset(
         num_parallel_calls: Rows decoded at a time; None is one per core, ``tf.data.AUTOTUNE`` lets tf.data decide.
         repeat: Whether to go on without end; batches then run across epochs.
         augment: Change the waveforms of every batch anew: True is a mild chain (see docs/augmentation.md), or
-            layers of ``tfaudiotl.audio.augment``. For training data only: it changes whatever is read here.
+            layers such as ``RandomNoise``. For training data only: it changes whatever is read here.
         balance: Draw rows so that every class comes equally often, in as many rows as there are; nothing is
             rejected, rare classes are repeated. A row of several classes counts for its rarest. Shuffles.
         decoder: "python" (soundfile and soxr in threads), "tfio" (tensorflow-io and a resampler in the graph, for

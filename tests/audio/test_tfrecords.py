@@ -9,8 +9,8 @@ import tensorflow as tf
 from tests.audio.sounds import make_folder, tone, write
 from tfaudiotl._threads import OnProgress, Progress
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.distort import RandomGain
-from tfaudiotl.audio.records import read_info, read_records, write_records
+from tfaudiotl.audio.tfrecords import read_info, read_records, write_records
+from tfaudiotl.audio.waveforms import RandomGain
 
 
 def together(dataset: tf.data.Dataset) -> tuple[np.ndarray, ...]:

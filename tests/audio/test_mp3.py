@@ -9,30 +9,9 @@ import pytest
 import soundfile
 
 import tfaudiotl as tl
+from tests.audio.sounds import without_tag, write_vbr
 
 SECONDS = 6
-
-
-def write_vbr(path: Path, *, rate: int, channels: int, loud_first: bool) -> bytes:
-    """A file of frames of all sizes: loud noise and a soft tone. Returns its bytes."""
-    noise = np.random.default_rng(0).uniform(-0.9, 0.9, (2 * rate, channels))
-    tone = 1e-3 * np.sin(np.arange((SECONDS - 2) * rate) * 0.03)[:, None].repeat(channels, axis=1)
-    parts = [noise, tone] if loud_first else [tone, noise]
-    with soundfile.SoundFile(
-        path, "w", rate, channels, "MPEG_LAYER_III", format="MP3", compression_level=0.5, bitrate_mode="VARIABLE"
-    ) as sound:
-        sound.write(np.concatenate(parts))
-    return path.read_bytes()
-
-
-def without_tag(data: bytes) -> bytes:
-    """The same without its first frame, which tells the length."""
-    assert b"Xing" in data[:64]
-    sync = data[:2]
-    place = data.index(sync, 4)
-    while data[place + 2] & 0x0C != data[2] & 0x0C:  # the sample rate
-        place = data.index(sync, place + 1)
-    return data[place:]
 
 
 def id3(size: int) -> bytes:

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from tests.audio.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.files import resample
-from tfaudiotl.audio.graph import GraphResampler, in_graph
+from tfaudiotl.audio.tfio import GraphResampler, in_graph
+from tfaudiotl.audio.waveform import resample
 
 EDGE = 800
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from tfaudiotl.audio.arrays import resampled_length
 from tfaudiotl.audio.containers import layout
 from tfaudiotl.audio.files import AudioInfo, audio_info, span_frames
 from tfaudiotl.audio.sources import listed
+from tfaudiotl.audio.waveform import resampled_length
 from tfaudiotl.errors import AudioError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfaudiotl.audio.augment import Augmentation, Draws, Tensor
+from tfaudiotl.audio.layer import Augmentation, Draws, Tensor
 
 
 @keras.saving.register_keras_serializable(package="tfaudiotl")

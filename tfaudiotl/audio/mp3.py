@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tfaudiotl.audio.filepart import Part
+from tfaudiotl.audio.containers import Part
 
 # kbit/s of layer III by the header's index, for MPEG-1 and for MPEG-2 and 2.5; 0: not to be decoded from the header.
 _KBPS = {
