@@ -10,7 +10,7 @@ import statistics
 import tempfile
 
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.training.head import FitOptions
+from tfaudiotl.training.options import FitOptions
 from tfaudiotl.training.recipe import train_classifier
 
 

@@ -19,9 +19,9 @@ from benchmarks import memory
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.freeze import train_blocks
+from tfaudiotl.training.activation_cache import PrefixCache, Sounds, cut
+from tfaudiotl.training.batches import CachedInputs
 from tfaudiotl.training.fine_tune import fine_tune, sample_rate_of
-from tfaudiotl.training.inputs import CachedInputs
-from tfaudiotl.training.prefix import PrefixCache, Sounds, cut
 
 BATCH = 32
 STEPS = 50  # that are compared

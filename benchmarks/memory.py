@@ -38,7 +38,8 @@ def main() -> None:
     import numpy as np
 
     from tfaudiotl.models.heads import dense_head
-    from tfaudiotl.training.head import Examples, FitOptions, fit_head
+    from tfaudiotl.training.head import Examples, fit_head
+    from tfaudiotl.training.options import FitOptions
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--trainings", type=int, default=200)

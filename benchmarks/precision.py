@@ -13,8 +13,8 @@ import numpy as np
 from tests.training.test_precision import train_steps
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.training.head import FitOptions
-from tfaudiotl.training.precision import PRECISIONS, set_precision
+from tfaudiotl.training.devices import PRECISIONS, set_precision
+from tfaudiotl.training.options import FitOptions
 from tfaudiotl.training.recipe import train_classifier
 
 

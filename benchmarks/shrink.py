@@ -21,8 +21,7 @@ import numpy as np
 import tfaudiotl as tl
 from tfaudiotl.evaluation.writing import markdown_table
 from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.training.distill import DistillOptions, distill
-from tfaudiotl.training.mixing import MixOptions
+from tfaudiotl.training.distill import DistillOptions, MixOptions, distill
 
 PATCH = 15_600
 MIXING = MixOptions(mix=0.3, noise=0.1, narrow=0.05, short=0.1, synthetic=0.0, speed=(0.9, 1.1))

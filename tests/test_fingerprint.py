@@ -41,11 +41,11 @@ from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.training import fine_tune as fine_tune_module
 from tfaudiotl.training import recipe
+from tfaudiotl.training.activation_cache import PrefixCache, Sounds, cut
 from tfaudiotl.training.checkpoint import restore
 from tfaudiotl.training.fine_tune import fine_tune
-from tfaudiotl.training.head import FitOptions, fit_head
-from tfaudiotl.training.options import FineTuneOptions
-from tfaudiotl.training.prefix import PrefixCache, Sounds, cut
+from tfaudiotl.training.head import fit_head
+from tfaudiotl.training.options import FineTuneOptions, FitOptions
 from tfaudiotl.workflow import train_folder
 
 RATE = 16_000

@@ -16,7 +16,7 @@ import soundfile
 
 from tests.sounds import KINDS, sound
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.training.head import FitOptions
+from tfaudiotl.training.options import FitOptions
 from tfaudiotl.training.recipe import KEPT_WAVEFORMS, check_windows
 from tfaudiotl.workflow import train_folder
 

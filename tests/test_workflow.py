@@ -15,8 +15,7 @@ from tfaudiotl import workflow
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.errors import ExportError
 from tfaudiotl.training import recipe
-from tfaudiotl.training.head import FitOptions
-from tfaudiotl.training.options import FineTuneOptions
+from tfaudiotl.training.options import FineTuneOptions, FitOptions
 from tfaudiotl.training.recipe import TESTABLE, train_classifier
 from tfaudiotl.workflow import RESULTS, WORK, _put_in_place, train_folder
 

@@ -65,14 +65,11 @@ if TYPE_CHECKING:
     from tfaudiotl.runtime.stream import StreamingClassifier
     from tfaudiotl.training.advise import Advice, advise
     from tfaudiotl.training.compare import Comparison, Strategy, compare_strategies
-    from tfaudiotl.training.devices import several_hosts, strategy
-    from tfaudiotl.training.distill import Distilled, DistillOptions, distill
-    from tfaudiotl.training.embedded import embedded, head_model
+    from tfaudiotl.training.devices import set_precision, several_hosts, strategy
+    from tfaudiotl.training.distill import Distilled, DistillOptions, MixOptions, distill
     from tfaudiotl.training.fine_tune import fine_tune
-    from tfaudiotl.training.head import FitOptions
-    from tfaudiotl.training.mixing import MixOptions
-    from tfaudiotl.training.options import FineTuneOptions
-    from tfaudiotl.training.precision import set_precision
+    from tfaudiotl.training.head import embedded, head_model
+    from tfaudiotl.training.options import FineTuneOptions, FitOptions
     from tfaudiotl.training.recipe import train_classifier
     from tfaudiotl.training.tune import SearchSpace, tune
     from tfaudiotl.workflow import save_student, train_folder
@@ -133,18 +130,18 @@ _LAZY = {
     "compare_strategies": "training.compare",
     "several_hosts": "training.devices",
     "strategy": "training.devices",
-    "set_precision": "training.precision",
+    "set_precision": "training.devices",
     "SearchSpace": "training.tune",
     "tune": "training.tune",
     "FineTuneOptions": "training.options",
-    "embedded": "training.embedded",
-    "head_model": "training.embedded",
+    "embedded": "training.head",
+    "head_model": "training.head",
     "fine_tune": "training.fine_tune",
-    "FitOptions": "training.head",
+    "FitOptions": "training.options",
     "train_classifier": "training.recipe",
     "DistillOptions": "training.distill",
     "Distilled": "training.distill",
-    "MixOptions": "training.mixing",
+    "MixOptions": "training.distill",
     "distill": "training.distill",
     "save_student": "workflow",
     "Evaluation": "evaluation.metrics",

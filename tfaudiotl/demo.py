@@ -17,8 +17,8 @@ from tfaudiotl.audio.files import write_audio
 from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.evaluation.plots import save_figure, spectrograms_figure
 from tfaudiotl.runtime.predictor import Predictor
-from tfaudiotl.training.head import FitOptions
-from tfaudiotl.training.mixing import coloured_noise
+from tfaudiotl.training.distill import coloured_noise
+from tfaudiotl.training.options import FitOptions
 from tfaudiotl.workflow import train_folder
 
 COLOURS = ("brown", "pink", "white")

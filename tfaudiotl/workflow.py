@@ -34,8 +34,7 @@ from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.export.verify import Check, Reference, checks_table, verify_export
 from tfaudiotl.training.deep_recipe import train_fine_tuned
 from tfaudiotl.training.distill import Distilled
-from tfaudiotl.training.head import FitOptions
-from tfaudiotl.training.options import FineTuneOptions
+from tfaudiotl.training.options import FineTuneOptions, FitOptions
 from tfaudiotl.training.recipe import TrainingResult, train_classifier
 
 WORK = ".work"  # sub-folder that keeps finished work until the training is complete

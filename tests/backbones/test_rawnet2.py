@@ -21,7 +21,7 @@ from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.runtime.evaluate import evaluate
 from tfaudiotl.runtime.predictor import Predictor
-from tfaudiotl.training.head import FitOptions
+from tfaudiotl.training.options import FitOptions
 from tfaudiotl.training.recipe import train_classifier
 
 OUTPUTS = [

@@ -16,7 +16,8 @@ from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.heads import HEADS, SEQUENCE_HEADS, AttentionPooling, LastPatch
-from tfaudiotl.training.head import Examples, FitOptions, clip_scores, fit_head, head_of, new_head
+from tfaudiotl.training.head import Examples, clip_scores, fit_head, head_of, new_head
+from tfaudiotl.training.options import FitOptions
 from tfaudiotl.training.recipe import train_classifier
 
 CLASSES = ["up", "down"]

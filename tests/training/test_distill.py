@@ -22,8 +22,16 @@ from tfaudiotl.backbones.yamnet_mini import YAMNetMini
 from tfaudiotl.embeddings.logmel import fast_frontend
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.info import embedding_layers
-from tfaudiotl.training.distill import DistillOptions, _batches, _softened, distill, listen, open_teacher
-from tfaudiotl.training.mixing import Mixer, MixOptions
+from tfaudiotl.training.distill import (
+    DistillOptions,
+    Mixer,
+    MixOptions,
+    _batches,
+    _softened,
+    distill,
+    listen,
+    open_teacher,
+)
 from tfaudiotl.workflow import save_student
 
 

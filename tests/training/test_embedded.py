@@ -12,7 +12,7 @@ import pytest
 import tfaudiotl as tl
 from tests.audio.sounds import tone, write
 from tfaudiotl.errors import AudioError, AudioErrors
-from tfaudiotl.training.prefix import whole_model
+from tfaudiotl.training.activation_cache import whole_model
 
 CLASSES = ["high", "low"]
 

@@ -21,11 +21,11 @@ from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.freeze import set_blocks
+from tfaudiotl.training.activation_cache import whole_model
+from tfaudiotl.training.batches import checked_augment
 from tfaudiotl.training.fine_tune import FineTuned, fine_tune
-from tfaudiotl.training.inputs import checked_augment
+from tfaudiotl.training.optimizers import BlockAdam, block_factors, cosine
 from tfaudiotl.training.options import FineTuneOptions, loss_of
-from tfaudiotl.training.prefix import whole_model
-from tfaudiotl.training.schedule import BlockAdam, block_factors, cosine
 
 QUICK: dict[str, Any] = {"blocks": 1, "head_epochs": 2, "epochs": 2, "batch_size": 6, "verbose": False}
 

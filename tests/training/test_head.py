@@ -14,8 +14,8 @@ import pytest
 
 from tfaudiotl.models.heads import dense_head, sequence_head
 from tfaudiotl.training.checkpoint import first_as_good
-from tfaudiotl.training.head import Examples, FitOptions, clip_scores, fit_head, new_head
-from tfaudiotl.training.weighting import balanced_loss, balanced_weights
+from tfaudiotl.training.head import Examples, clip_scores, fit_head, new_head
+from tfaudiotl.training.options import FitOptions, balanced_loss, balanced_weights
 
 
 def examples(clips: int = 60, *, seed: int = 0, spread: float = 1.0) -> Examples:

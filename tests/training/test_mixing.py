@@ -10,7 +10,7 @@ import pytest
 
 from tests.sounds import write_folder
 from tfaudiotl.errors import AudioErrors
-from tfaudiotl.training.mixing import Mixer, MixOptions, coloured_noise, load_folders, synthetic
+from tfaudiotl.training.distill import Mixer, MixOptions, coloured_noise, load_folders, synthetic
 
 PLAIN = {
     "mix": 0.0,

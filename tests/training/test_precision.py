@@ -13,9 +13,8 @@ import tensorflow as tf
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.training import precision as precision_module
-from tfaudiotl.training.devices import Device
-from tfaudiotl.training.precision import best_precision, set_precision
+from tfaudiotl.training import devices as precision_module
+from tfaudiotl.training.devices import Device, best_precision, set_precision
 
 CLASSES = ["a", "b", "c"]
 ENDS = {"log_mel_frames", "log_mel", "valid_patches", "patch_pooling", "class_scores"}

@@ -20,8 +20,7 @@ from tfaudiotl.audio.waveforms import RandomGain
 from tfaudiotl.embeddings.probe import probe_layers
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.training.deep_recipe import train_fine_tuned
-from tfaudiotl.training.head import FitOptions
-from tfaudiotl.training.options import FineTuneOptions
+from tfaudiotl.training.options import FineTuneOptions, FitOptions
 from tfaudiotl.training.recipe import TrainingResult, check_splits, evaluate_clips, given_parts, train_classifier
 from tfaudiotl.training.tune import tune
 

@@ -17,8 +17,7 @@ from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.runtime.evaluate import evaluate
 from tfaudiotl.training.compare import window_scores
 from tfaudiotl.training.deep_recipe import train_fine_tuned
-from tfaudiotl.training.head import FitOptions
-from tfaudiotl.training.options import FineTuneOptions
+from tfaudiotl.training.options import FineTuneOptions, FitOptions
 from tfaudiotl.training.recipe import train_classifier
 
 RATE = 44_100

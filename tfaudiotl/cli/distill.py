@@ -76,9 +76,8 @@ def distill(
     say(f"Reading {len(sound_files(folders)):,} recordings")
     load_tensorflow()
     from tfaudiotl.export.load import load_model
-    from tfaudiotl.training.distill import DistillOptions
+    from tfaudiotl.training.distill import DistillOptions, load_folders
     from tfaudiotl.training.distill import distill as run
-    from tfaudiotl.training.mixing import load_folders
     from tfaudiotl.workflow import save_student
 
     options = DistillOptions(

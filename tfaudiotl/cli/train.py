@@ -144,9 +144,8 @@ def train(
     load_tensorflow()
     from tfaudiotl.backbones.scores import check_background
     from tfaudiotl.errors import ExportError
-    from tfaudiotl.training.head import FitOptions
-    from tfaudiotl.training.options import FineTuneOptions
-    from tfaudiotl.training.precision import set_precision
+    from tfaudiotl.training.devices import set_precision
+    from tfaudiotl.training.options import FineTuneOptions, FitOptions
     from tfaudiotl.workflow import train_folder
 
     check_background(background, clips.class_names)

@@ -19,9 +19,9 @@ from tfaudiotl.audio.windows import patch_windows
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.replace import replace_head
+from tfaudiotl.training.activation_cache import Job, Sounds
 from tfaudiotl.training.fine_tune import FineTuned, FineTuner, grid_of, sample_rate_of
 from tfaudiotl.training.options import FineTuneOptions
-from tfaudiotl.training.prefix import Job, Sounds
 from tfaudiotl.training.recipe import (
     INNER_VAL,
     FoldResult,

@@ -29,12 +29,10 @@ from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.builder import compile_classifier
 from tfaudiotl.models.freeze import block_names, set_blocks
-from tfaudiotl.training.batches import BatchPlan
-from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, Diverged, EpochLines, first_as_good, restore
-from tfaudiotl.training.devices import check_scope
-from tfaudiotl.training.head import is_multi_label
-from tfaudiotl.training.inputs import (
+from tfaudiotl.training.activation_cache import PrefixCache, Sounds, cut, upper_model, whole_model
+from tfaudiotl.training.batches import (
     Augment,
+    BatchPlan,
     CachedInputs,
     ChangedInputs,
     WaveformInputs,
@@ -42,10 +40,11 @@ from tfaudiotl.training.inputs import (
     changed,
     checked_augment,
 )
-from tfaudiotl.training.options import FineTuneOptions, loss_of
-from tfaudiotl.training.prefix import PrefixCache, Sounds, cut, upper_model, whole_model
-from tfaudiotl.training.schedule import BlockAdam, block_factors, cosine, following_statistics
-from tfaudiotl.training.weighting import balanced_loss
+from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, Diverged, EpochLines, first_as_good, restore
+from tfaudiotl.training.devices import check_scope
+from tfaudiotl.training.head import is_multi_label
+from tfaudiotl.training.optimizers import BlockAdam, block_factors, cosine, following_statistics
+from tfaudiotl.training.options import FineTuneOptions, balanced_loss, loss_of
 
 
 @dataclass(frozen=True)

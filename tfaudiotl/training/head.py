@@ -1,11 +1,19 @@
-"""Training a classifier's head on embeddings that were computed once."""
+"""Training a classifier's head on embeddings that are computed once.
+
+``fit_head`` is what ``train_classifier`` does. For Keras's own ``fit``, ``embedded`` makes the batches and
+``head_model`` the part of the classifier that they go into::
+
+    head = head_model(model)
+    head.fit(embedded(model, train, shuffle=True), validation_data=embedded(model, val), epochs=20)
+    model.evaluate(test.dataset())  # head has model's own layers: model is trained
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,68 +23,27 @@ import tensorflow as tf
 
 from tfaudiotl._fingerprint import fingerprint, model_parts, versions
 from tfaudiotl._seeds import stream
+from tfaudiotl._threads import OnProgress, ignore
+from tfaudiotl.audio.clips import Clips, OnError
+from tfaudiotl.audio.dataset import check_rows, row_order
 from tfaudiotl.audio.splits import balanced_draw
+from tfaudiotl.backbones.assembly import grid_of_model
+from tfaudiotl.backbones.scores import class_names_of
+from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips, trim_padding
+from tfaudiotl.errors import AudioError
 from tfaudiotl.models.builder import LOSSES, compile_classifier
 from tfaudiotl.models.heads import is_sequence_head
+from tfaudiotl.training.activation_cache import upper_model
 from tfaudiotl.training.batches import Batch, generated
 from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, Diverged, first_as_good, restore
-from tfaudiotl.training.weighting import (
-    applied_class_weight,
+from tfaudiotl.training.options import (
+    FitOptions,
     balanced_loss,
     balanced_weights,
-    check_class_weight,
 )
 
 CLIPS_AT_ONCE = 256  # whose sequences are scored together
 UNEQUAL = 4.0  # a held-out clip that weighs so many times another makes the loss hang on it
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How a head is trained.
-
-    Attributes:
-        epochs: at most so many.
-        batch_size: clips per step, at most.
-        learning_rate: Adam's.
-        patience: epochs without a better validation loss before training stops.
-        class_weight: "balanced" weighs each class by the inverse of its share; where a clip has several classes, the
-            yes and the no of each class by the inverse of theirs. None weighs all alike. "auto": "balanced" where each
-            clip has one class and ``sampling`` is None, else None.
-        sampling: "balanced" draws clips so that every class comes equally often (then ``class_weight`` must be
-            None or "auto", or rare classes would count twice); None takes each clip once an epoch.
-        loss: "crossentropy", or "focal" (Keras's focal cross-entropy, gamma 2), which counts easy examples less.
-        seed: of the order of the clips; ``train_classifier`` uses it for everything that is random.
-    """
-
-    epochs: int = 100
-    batch_size: int = 32
-    learning_rate: float = 2e-3
-    patience: int = 5
-    class_weight: str | None = "auto"
-    sampling: str | None = None
-    loss: str = "crossentropy"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}={value!r}: a whole number of at least {least}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate={self.learning_rate!r}: a positive number")
-        check_class_weight(self.class_weight)
-        if self.sampling not in (None, "balanced"):
-            raise ValueError(f"sampling={self.sampling!r}: allowed are 'balanced' and None")
-        if self.sampling and self.class_weight == "balanced":
-            raise ValueError("sampling='balanced' needs class_weight=None: both would count rare classes twice")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss={self.loss!r}: allowed are {', '.join(LOSSES)}")
-
-    def applied(self, *, multi_label: bool) -> FitOptions:
-        """These options with what "auto" means for clips of one class each, or of several."""
-        weight = applied_class_weight(self.class_weight, multi_label=multi_label, sampling=self.sampling)
-        return replace(self, class_weight=weight)
 
 
 @dataclass(frozen=True)
@@ -378,3 +345,126 @@ def _orders(
         if variants:
             order = order + len(train) * rng.integers(1 + len(variants), size=len(order))
         yield from np.array_split(order, _steps(train, options))
+
+
+def head_model(model: keras.Model) -> keras.Model:
+    """The part of a classifier above its frozen network, with the classifier's own layers: fit it, and both are fitted.
+
+    Args:
+        model: a classifier of waveforms whose network is frozen (``trainable=0``), as ``build_classifier`` makes.
+
+    Returns:
+        A model from ``[(batch, patches, dim), (batch, patches)]``, the embeddings of a clip's patches and which of
+        them hold sound, to scores ``(batch, classes)``: what ``embedded`` gives. Compiled as ``model`` is, with an
+        optimizer of its own.
+
+    Raises:
+        ValueError: ``model`` is no such classifier, or a part of its network trains.
+    """
+    head = upper_model(model, [_frozen_embedding(model)])
+    if model.compiled:
+        head.compile_from_config(model.get_compile_config())
+    return head
+
+
+def embedded(
+    model: keras.Model,
+    clips: Clips,
+    *,
+    batch_size: int = 32,
+    window_seconds: float | None = None,
+    shuffle: bool = False,
+    seed: int = 0,
+    drop_remainder: bool = False,
+    on_error: OnError = "raise",
+    log: list[AudioError] | None = None,
+    progress: OnProgress | None = None,
+) -> tf.data.Dataset:
+    """Batches for ``head_model(model)``: each clip is decoded and goes through the frozen network once, now.
+
+    The rows and their order are those of ``clips.dataset`` with the same options, and so are the results of a training
+    with it, which runs the network again in every epoch; but padding counts in no batch norm's statistics here, and
+    does in a plain fit of the model on clips of different lengths. Sound that is augmented is other sound each time:
+    for that, fit the model itself on ``clips.dataset(augment=...)``.
+
+    Args:
+        model: as for ``head_model``; its network's weights as they are now.
+        clips: what to read.
+        batch_size: Rows of a batch, at least 1.
+        window_seconds: Length of every row, over 0; None is the longest clip, 10 s at most.
+        shuffle: Whether to draw a new order for every epoch.
+        seed: Of the shuffling.
+        drop_remainder: Whether to leave out a last batch that is not full.
+        on_error: "raise": one AudioErrors that lists every unusable sound, once all were tried; "skip" leaves them out.
+        log: A list to which skipped sounds are added.
+        progress: Called with what is done.
+
+    Returns:
+        A dataset of ((float32 (batch, patches, dim), float32 (batch, patches)), float32 (batch, classes)), and float32
+        (batch,) sample weights where the clips carry weights other than 1. All embeddings are in memory: 4 kB for each
+        patch of YAMNet's own embedding.
+
+    Raises:
+        ValueError: An argument is out of range, the clips have other classes than the model, or as for ``head_model``.
+        AudioErrors: (a ValueError) Sounds that cannot be used.
+    """
+    network = PatchNetwork(model, [_frozen_embedding(model)])
+    rows, samples = check_rows(clips, batch_size, window_seconds, on_error, network.frontend.spec.sample_rate)
+    names = class_names_of(model)
+    if tuple(clips.class_names) != names:
+        raise ValueError(f"clips has the classes {list(clips.class_names)}, the model {list(names)}")
+    spec = network.frontend.spec
+    counts = np.zeros(len(rows), int)
+
+    def count(row: int, path: str, waveform: np.ndarray) -> None:
+        counts[row] = spec.patches(len(trim_padding(waveform)))
+
+    # Padding goes through the network as it does in the model: a patch that does not count may hold the end of a sound.
+    found = embed_clips(network, rows, on_error=on_error, check=count, progress=progress or ignore, samples=samples)
+    if log is not None:
+        log += found.skipped
+    rows, counts = rows[found.kept], counts[found.kept]
+    if len(rows) < (batch_size if drop_remainder else 1):
+        raise ValueError(f"batch_size={batch_size}: {len(rows)} usable rows make no batch")
+    vectors = found.vectors.reshape(len(rows), -1, found.vectors.shape[1])
+    valid = np.arange(vectors.shape[1]) < counts[:, None]
+    columns = [vectors, valid.astype(np.float32), rows.targets]
+    columns += [rows.weights] if (rows.weights != 1).any() else []
+    return _embedded_batches(
+        [tf.constant(column) for column in columns], rows, batch_size, shuffle, seed, drop_remainder
+    )
+
+
+def _embedded_batches(
+    columns: list[tf.Tensor], rows: Clips, batch_size: int, shuffle: bool, seed: int, drop_remainder: bool
+) -> tf.data.Dataset:
+    def pick(numbers: tf.Tensor) -> tuple[Any, ...]:
+        vectors, valid, *labels = (tf.gather(column, numbers) for column in columns)
+        return ((vectors, valid), *labels)
+
+    numbers = row_order(rows, shuffle, seed).batch(batch_size, drop_remainder=drop_remainder)
+    options = tf.data.Options()
+    options.deterministic = True
+    return numbers.map(pick, num_parallel_calls=2).with_options(options).prefetch(2)
+
+
+def _frozen_embedding(model: keras.Model) -> Any:
+    """The tensor between a frozen network and the head, one row per patch."""
+    names = {layer.name for layer in model.layers}
+    if "patch_embedding" not in names or grid_of_model(model) is None:
+        raise ValueError(
+            f"model {model.name!r}: expected a classifier of waveforms, network and head, as build_classifier makes"
+        )
+    embedding = model.get_layer("patch_embedding").output
+    network = keras.Model(model.inputs, embedding)
+    moving = [
+        layer.name
+        for layer in network.layers
+        if layer.trainable_variables or (isinstance(layer, keras.layers.BatchNormalization) and layer.trainable)
+    ]
+    if moving:
+        raise ValueError(
+            f"model {model.name!r}: its network trains from layer {moving[0]!r} on, so its embeddings change; use "
+            "fine_tune(model, ...), which computes the frozen part once, or freeze(model)"
+        )
+    return embedding

@@ -38,7 +38,8 @@ from tfaudiotl.embeddings.engine import ClipEmbeddings, PatchNetwork, embed_clip
 from tfaudiotl.errors import AudioError
 from tfaudiotl.evaluation.metrics import FEW, Evaluation, evaluate_scores
 from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.training.head import Examples, FitOptions, Fitted, clip_scores, fit_head, head_of, new_head
+from tfaudiotl.training.head import Examples, Fitted, clip_scores, fit_head, head_of, new_head
+from tfaudiotl.training.options import FitOptions
 from tfaudiotl.training.variants import augmented_embeddings
 
 INNER_VAL = 0.15  # share of a fold's training clips that decides when to stop

@@ -22,9 +22,9 @@ from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.writing import markdown_table
 from tfaudiotl.models.builder import build_classifier, cut_backbone, layer_names
+from tfaudiotl.training.batches import Augment, checked_augment
 from tfaudiotl.training.compare import INNER_VAL, window_scores
 from tfaudiotl.training.fine_tune import fine_tune
-from tfaudiotl.training.inputs import Augment, checked_augment
 from tfaudiotl.training.options import FineTuneOptions
 
 METHODS = ("bayesian", "random")

@@ -14,8 +14,8 @@ from tfaudiotl._threads import Progress
 from tfaudiotl.errors import AudioError
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.freeze import train_blocks
-from tfaudiotl.training.inputs import CachedInputs
-from tfaudiotl.training.prefix import PrefixCache, cut, upper_model
+from tfaudiotl.training.activation_cache import PrefixCache, cut, upper_model
+from tfaudiotl.training.batches import CachedInputs
 
 LENGTHS = (9_000, 15_600, 31_000, 60_000, 20_000)
 
