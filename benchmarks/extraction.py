@@ -240,7 +240,7 @@ def main() -> None:
         all_layers(options.shared, weights)
     if "e" in options.only:
         sys.path.insert(0, str(Path(__file__).parents[1]))
-        from tests.backbones.vggish_stand_in import write_stand_in
+        from tests.helpers.vggish import write_stand_in
 
         with tempfile.TemporaryDirectory() as folder:
             stand_in = str(write_stand_in(Path(folder) / "vggish"))

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from tests.audio.sounds import without_tag, write_vbr
+from tests.helpers.sounds import without_tag, write_vbr
 from tfaudiotl import audio_info, load_audio
 
 

@@ -39,7 +39,7 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SavedModel of TF Hub's YAMNet structure with seeded random variables."""
-    from tests.backbones.stand_in import write_stand_in
+    from tests.helpers.yamnet import write_stand_in
 
     return write_stand_in(tmp_path_factory.mktemp("hub") / "yamnet")
 
@@ -47,7 +47,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def stand_in_vggish(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SavedModel of TF Hub's VGGish structure with seeded random variables (288 MB)."""
-    from tests.backbones.vggish_stand_in import write_stand_in
+    from tests.helpers.vggish import write_stand_in
 
     return write_stand_in(tmp_path_factory.mktemp("hub") / "vggish")
 

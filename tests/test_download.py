@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backbones.places import (
+from tests.helpers.servers import (
     Answer,
     Server,
     drips,

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.training.test_head import examples, head
+from tests.helpers.training import examples, head
 from tfaudiotl import _fingerprint
 from tfaudiotl._fingerprint import (
     check_unchanged,

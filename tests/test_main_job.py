@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.sounds import KINDS, sound
+from tests.helpers.sounds import KINDS, sound
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.training.options import FitOptions
 from tfaudiotl.training.recipe import KEPT_WAVEFORMS, check_windows

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.sounds import sound, write_folder
+from tests.helpers.sounds import sound, write_folder
 from tfaudiotl.audio.files import write_audio
 from tfaudiotl.backbones.registry import get_backbone
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.sounds import KINDS, sound, write_folder
+from tests.helpers.sounds import KINDS, sound, write_folder
 from tfaudiotl import workflow
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.errors import ExportError

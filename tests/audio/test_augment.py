@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.audio.sounds import tone, write
+from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.chain import Chain, as_augmentation, augment_dataset, mild_augmentation
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.layer import Augmentation

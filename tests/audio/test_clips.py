@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.audio.sounds import make_folder, tone, write
+from tests.helpers.sounds import make_folder, tone, write
 from tfaudiotl.audio.clips import Clips, window_spans
 from tfaudiotl.errors import AudioError, AudioErrors
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.audio.sounds import tone, write, write_vbr
+from tests.helpers.sounds import tone, write, write_vbr
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import audio_info, load_audio
 from tfaudiotl.errors import AudioError

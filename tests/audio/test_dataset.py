@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.audio.sounds import make_folder, tone, write
+from tests.helpers.sounds import make_folder, tone, write
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.dataset import make_dataset
 from tfaudiotl.errors import AudioError

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.audio.sounds import tone, write
+from tests.helpers.sounds import tone, write
 from tfaudiotl.audio import decoders
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import audio_info, load_audio

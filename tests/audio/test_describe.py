@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.audio.sounds import tone, write
+from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.describe import Description
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.audio.sounds import make_folder, tone, write
+from tests.helpers.sounds import make_folder, tone, write
 from tfaudiotl.audio.clips import Clips
 
 

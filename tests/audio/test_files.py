@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.audio.sounds import tone, write
+from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.files import AUDIO_EXTENSIONS, audio_info, load_audio, write_audio
 from tfaudiotl.audio.waveform import SAMPLE_RATE, check_rate, check_waveform, is_silent, resample
 from tfaudiotl.errors import AudioError

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.audio.sounds import tone, write
+from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.marks import Mark, gaps, read_marks
 from tfaudiotl.errors import AudioErrors

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 import tfaudiotl as tl
-from tests.audio.sounds import without_tag, write_vbr
+from tests.helpers.sounds import without_tag, write_vbr
 
 SECONDS = 6
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.audio.sounds import tone, write
+from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.sources import sound_files
 from tfaudiotl.cli import options

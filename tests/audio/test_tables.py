@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.audio.sounds import tone, write
+from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.splits import units
 from tfaudiotl.audio.tables import read_table

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.audio.sounds import tone, write
+from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.tfio import GraphResampler, in_graph
 from tfaudiotl.audio.waveform import resample

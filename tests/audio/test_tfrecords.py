@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.audio.sounds import make_folder, tone, write
+from tests.helpers.sounds import make_folder, tone, write
 from tfaudiotl._threads import OnProgress, Progress
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.tfrecords import read_info, read_records, write_records

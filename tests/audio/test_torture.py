@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soxr
 
-from tests.audio.sounds import tone, write
-from tests.audio.torture import Good, bad_files, good_files, long_silence
+from tests.helpers.difficult_files import Good, bad_files, good_files, long_silence
+from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import audio_info, load_audio
 from tfaudiotl.errors import AudioError, AudioErrors

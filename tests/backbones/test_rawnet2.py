@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from scipy.signal import firwin
 
-from tests.sounds import write_folder
+from tests.helpers.sounds import write_folder
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.rawnet2 import SINC_TAPS, RawNet2, SincConv
 from tfaudiotl.embeddings.probe import probe_layers

@@ -10,21 +10,13 @@ import keras
 import numpy as np
 import pytest
 
-from tfaudiotl.backbones.registry import get_backbone, list_backbones
+from tests.helpers.backbones import NAMES, SLOW, SMALL
+from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.builder import build_classifier, embedding_model
 from tfaudiotl.models.info import embedding_layers
 
-# What keeps a network small enough for a test.
-SMALL: dict[str, dict[str, Any]] = {
-    "rawnet2": {"backbone_options": {"window": 4_000}},
-    **{name: {"backbone_options": {"size": 32}} for name in ("mobilenet", "mobilenetv2", "efficientnetv2b0")},
-    "inceptionv3": {"backbone_options": {"size": 75}},
-}
-NAMES = list_backbones()
-HEAVY = ("vggish", "inceptionv3", "efficientnetv2b0")
-SLOW = [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in NAMES]
 POLICIES = {"mobilenet": "mixed_float16", "convnet": "mixed_float16"}  # the others: mixed_bfloat16
 
 

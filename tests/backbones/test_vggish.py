@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import pytest
 
-from tests.backbones.places import isolate, sends, serving
-from tests.backbones.vggish_stand_in import (
+from tests.helpers.servers import isolate, sends, serving
+from tests.helpers.vggish import (
     published_examples,
     published_network,
     random_variables,

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.backbones.places import Server, isolate, sends, serving, tar_gz, zip_of
-from tests.backbones.stand_in import StandIn, keras2_file
+from tests.helpers.servers import Server, isolate, sends, serving, tar_gz, zip_of
+from tests.helpers.yamnet import StandIn, keras2_file
 from tfaudiotl.backbones.convnet import ConvNet
 from tfaudiotl.backbones.published import first_that_fits, published_sources
 from tfaudiotl.backbones.scores import class_names_of

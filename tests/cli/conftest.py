@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.calling import FAST, call
-from tests.sounds import write_folder
+from tests.helpers.commands import FAST, call
+from tests.helpers.sounds import write_folder
 
 
 @pytest.fixture(scope="session")

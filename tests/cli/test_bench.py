@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.cli.calling import call
+from tests.helpers.commands import call
 
 
 def test_bench_compares_files(trained: tuple[Path, Path]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from tests.sounds import write_folder
+from tests.helpers.sounds import write_folder
 from tfaudiotl.cli import app
 from tfaudiotl.embeddings.store import EmbeddingStore
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.cli.calling import call
+from tests.helpers.commands import call
 
 
 def test_evaluate(trained: tuple[Path, Path], tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.audio.sounds import tone, write
-from tests.cli.calling import call
+from tests.helpers.commands import call
+from tests.helpers.sounds import tone, write
 from tfaudiotl.cli.export import _calibration
 from tfaudiotl.export.load import open_artifact
 

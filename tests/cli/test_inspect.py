@@ -4,8 +4,8 @@ from pathlib import Path
 
 from matplotlib.image import imread
 
-from tests.audio.sounds import make_folder
-from tests.cli.calling import call
+from tests.helpers.commands import call
+from tests.helpers.sounds import make_folder
 
 
 def test_a_folder(tmp_path: Path) -> None:

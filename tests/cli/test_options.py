@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import typer
 
-from tests.cli.calling import call
+from tests.helpers.commands import call
 from tfaudiotl.backbones.registry import list_backbones
 from tfaudiotl.cli import console, options
 from tfaudiotl.cli.main import app

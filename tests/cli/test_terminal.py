@@ -20,7 +20,7 @@ import tensorflow as tf
 import typer
 from rich.console import Console
 
-from tests.cli.calling import call
+from tests.helpers.commands import call
 from tfaudiotl._threads import Progress
 from tfaudiotl.cli import console
 from tfaudiotl.embeddings.runners import ParityError

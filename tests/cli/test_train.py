@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.audio.sounds import make_folder
-from tests.cli.calling import FAST, call
-from tests.sounds import write_folder
+from tests.helpers.commands import FAST, call
+from tests.helpers.sounds import make_folder, write_folder
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.cli import app
 

@@ -12,10 +12,10 @@ import keras
 import numpy as np
 import pytest
 
-from tests.backbones.places import Server, isolate, sends, serving
-from tests.backbones.stand_in import keras2_file
-from tests.cli.calling import FAST, call
-from tests.sounds import write_folder
+from tests.helpers.commands import FAST, call
+from tests.helpers.servers import Server, isolate, sends, serving
+from tests.helpers.sounds import write_folder
+from tests.helpers.yamnet import keras2_file
 from tfaudiotl.backbones import yamnet
 from tfaudiotl.backbones.yamnet import YAMNet
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from tests.sounds import write_folder
+from tests.helpers.sounds import write_folder
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.waveform import trim_padding
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips, map_ahead

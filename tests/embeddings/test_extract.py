@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from tests.sounds import sound, write_folder
+from tests.helpers.sounds import sound, write_folder
 from tfaudiotl.audio.sources import sound_files
 from tfaudiotl.embeddings import hear
 from tfaudiotl.embeddings.extract import EngineOptions, embed

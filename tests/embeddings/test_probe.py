@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.sounds import write_folder
+from tests.helpers.sounds import write_folder
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.embeddings.extract import EngineOptions
 from tfaudiotl.embeddings.probe import ProbeRow, _splits, probe_layers, recommend

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.sounds import sound, write_folder
+from tests.helpers.sounds import sound, write_folder
 from tfaudiotl.audio.sources import sound_files
 from tfaudiotl.embeddings import extract
 from tfaudiotl.embeddings.extract import EngineOptions, Extractor, embed, embed_to_store

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.evaluation.test_plots import evaluation, history
-from tests.sounds import sound
+from tests.helpers.reports import evaluation, history
+from tests.helpers.sounds import sound
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.plots import reliability_figure, spectrogram_figure
 from tfaudiotl.evaluation.report import write_report

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from tests.audio.sounds import tone, write
-from tests.evaluation.test_plots import history
+from tests.helpers.reports import history
+from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.embeddings.probe import ProbeRow, ProbeTable
 from tfaudiotl.evaluation.description import spectrogram_page

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.image import imread
 
-from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
+from tests.helpers.reports import check_png, evaluation, history
+from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.plots import (
     confusion_matrix_figure,
     per_class_figure,
@@ -20,27 +20,9 @@ from tfaudiotl.evaluation.plots import (
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-def evaluation(classes: int, *, multi_label: bool = False) -> Evaluation:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, classes, 20 * classes)
-    scores = 0.5 * rng.random((len(labels), classes)) + 0.4 * np.eye(classes)[labels]
-    names = [f"Vehicle horn, car horn, honking and more {i}" for i in range(classes)]
-    return evaluate_scores(scores, np.eye(classes)[labels], class_names=names, multi_label=multi_label)
-
-
 def texts_inside(figure: Figure) -> list[str]:
     axes = figure.axes[0]
     return [text.get_text() for text in axes.texts]
-
-
-def check_png(path: Path) -> None:
-    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    pixels = imread(path)[..., :3]
-    assert min(pixels.shape[:2]) > 150
-    assert len(np.unique(pixels @ np.array([1.0, 300.0, 90000.0]))) > 20  # drawn, not blank
-    np.testing.assert_array_equal(pixels[[0, 0, -1, -1], [0, -1, 0, -1]], 1)  # and with nothing cut at the rim
-    assert (pixels[[0, -1]] == 1).all()
-    assert (pixels[:, [0, -1]] == 1).all()
 
 
 def overlaps(figure: Figure) -> list[tuple[str, str]]:
@@ -108,18 +90,6 @@ def test_per_class_bars_are_sorted_and_show_the_support(classes: int, tmp_path: 
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the best on top
     assert overlaps(figure) == []
     check_png(save_figure(figure, tmp_path / "bars.png"))
-
-
-def history(epochs: int, offset: float = 0.0) -> dict[str, list[float]]:
-    loss = [offset + 1 / (1 + epoch) for epoch in range(epochs)]
-    accuracy = [1 - value / 2 for value in loss]
-    return {
-        "loss": loss,
-        "val_loss": loss,
-        "accuracy": accuracy,
-        "val_accuracy": accuracy,
-        "lr": [0.1] * epochs,
-    }
 
 
 def test_training_curves_of_one_run(tmp_path: Path) -> None:

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.audio.sounds import tone, write
-from tests.evaluation.test_plots import check_png, evaluation, history
-from tests.evaluation.test_writing import parse
+from tests.helpers.reports import check_png, evaluation, history, parse
+from tests.helpers.sounds import tone, write
 from tfaudiotl import _files
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.splits import shared_units

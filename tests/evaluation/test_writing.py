@@ -1,20 +1,10 @@
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 
+from tests.helpers.reports import parse
 from tfaudiotl.evaluation.writing import MISSING, escape_markdown, format_cell, markdown_table
-
-
-def parse(table: str) -> list[list[str]]:
-    """The cells as GitHub reads them: split at pipes that no backslash escapes, then unescaped."""
-    rows = []
-    for line in table.splitlines():
-        cells = re.findall(r"((?:\\.|[^|\\])*)\|", line[1:])
-        rows.append([re.sub(r"\\([\W_])", r"\1", cell.strip()) for cell in cells])
-    return rows
 
 
 def test_table_parses_and_aligns_numbers_right() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sounds import write_folder
+from tests.helpers.sounds import write_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sounds import write_folder
+from tests.helpers.sounds import write_folder
 
 ROOT = Path(__file__).parents[2]
 

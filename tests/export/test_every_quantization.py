@@ -4,56 +4,22 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-import keras
 import numpy as np
 import pytest
 
-from tests.backbones.test_registry import HEAVY, NAMES, SMALL
+from tests.helpers.backbones import HEAVY, NAMES, network, sounds
 from tfaudiotl.backbones.frontend import WindowSpec
 from tfaudiotl.errors import ExportError
 from tfaudiotl.export import tflite
 from tfaudiotl.export.graph import Graph
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.prepare import float_content, frontend_spec
-from tfaudiotl.models.builder import build_classifier
-
-# Early layers: the same operators as the whole network's, in a fraction of the time.
-EARLY = {
-    "convnet": "conv2", "efficientnetv2b0": "block2b_add", "inceptionv3": "mixed0", "mobilenet": "conv_pw_3_relu",
-    "mobilenetv2": "block_2_project_BN", "rawnet2": "block1", "vggish": "conv2", "yamnet": "layer3",
-    "yamnet_mini": "layer3",
-}  # fmt: skip
-
-
-@cache
-def network(name: str) -> keras.Model:
-    options: dict[str, Any] = SMALL.get(name, {})
-    keras.utils.set_random_seed(1)
-    model = build_classifier(
-        name, classes=["a", "b", "c"], weights=None, hidden=(), seed=1, embedding=EARLY[name], **options
-    )
-    if not isinstance(frontend_spec(model), WindowSpec):  # an untrained network lets the sound fade from layer to layer
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.moving_variance.assign(np.full(layer.moving_variance.shape, 0.3))
-        (head,) = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)][-1:]
-        head.kernel.assign((1 if name in HEAVY else 50) * head.kernel)
-    return model
 
 
 @cache
 def floats(name: str, input: str) -> bytes:
     return float_content(network(name), input=input, samples=None)
-
-
-def sounds(name: str) -> list[np.ndarray]:
-    rng = np.random.default_rng(1)
-    spec = frontend_spec(network(name))
-    time = np.arange(spec.min_samples) / spec.sample_rate
-    tones = [np.sin(2 * np.pi * pitch * time) for pitch in np.geomspace(200, 4_000, 10)]
-    return [(0.3 * tone + rng.normal(0, 0.02, len(time))).astype(np.float32) for tone in tones]
 
 
 @pytest.mark.parametrize("quantize", tflite.QUANTIZE)

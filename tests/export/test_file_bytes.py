@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from tests.sounds import sound
+from tests.helpers.sounds import sound
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.models.builder import build_classifier
 

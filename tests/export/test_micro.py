@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.export.test_every_quantization import network, sounds
+from tests.helpers.backbones import network, sounds
 from tfaudiotl.export.audit import MICRO_OPERATORS
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.micro import c_name, write_c_array

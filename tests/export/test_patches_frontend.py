@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.sounds import sound
+from tests.helpers.sounds import sound
 from tfaudiotl.backbones.vggish import FRONTEND
 from tfaudiotl.errors import ExportError, WeightsError
 from tfaudiotl.export.load import open_artifact

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.sounds import KINDS, sound
+from tests.helpers.sounds import KINDS, sound
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.errors import ExportError, WeightsError
 from tfaudiotl.export.audit import audit_tflite

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from tests.cli.calling import call
-from tests.sounds import write_folder
+from tests.helpers.commands import call
+from tests.helpers.sounds import write_folder
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.tflite import export_tflite

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from tests.sounds import KINDS, sound
+from tests.helpers.sounds import KINDS, sound
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.embeddings.extract import embed
 from tfaudiotl.export.load import open_artifact

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.sounds import write_folder
+from tests.helpers.sounds import write_folder
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import write_audio
 from tfaudiotl.backbones.scores import ClassScores

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.sounds import sound
+from tests.helpers.sounds import sound
 from tfaudiotl.backbones.scores import ClassScores
 from tfaudiotl.errors import AudioError
 from tfaudiotl.runtime.classify import classify_sound

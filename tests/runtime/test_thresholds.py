@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.sounds import KINDS, sound
+from tests.helpers.sounds import KINDS, sound, write_folder
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.scores import ClassScores, class_thresholds, set_background, set_thresholds
 from tfaudiotl.cli.options import class_scores
@@ -175,8 +175,6 @@ def test_thresholds_of_an_evaluation_are_numbers() -> None:
 
 
 def test_clips_remember_a_declared_background(tmp_path: Path) -> None:
-    from tests.sounds import write_folder
-
     write_folder(tmp_path, per_class=1)
     wave = tmp_path / "low" / "1-low00.wav"
     wave.with_suffix(".txt").write_text("0.1\t0.5\tdog\n")

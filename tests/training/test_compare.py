@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.training.test_fine_tune import clips
+from tests.helpers.training import classifier, clips
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.embeddings.probe import ProbeRow, ProbeTable
 from tfaudiotl.models.builder import build_classifier
@@ -115,8 +115,6 @@ def test_clips_of_other_classes_are_refused(stand_in: Path) -> None:
 
 
 def test_long_clips_score_the_same_whatever_the_windows(stand_in: Path) -> None:
-    from tests.training.test_fine_tune import classifier
-
     model, table = classifier(stand_in), clips(1, seconds=(2.0, 2.0))
     scores = window_scores(model, table, 1.0)
     waveform = table.load(1)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.sounds import write_folder
+from tests.helpers.sounds import write_folder
 from tfaudiotl._threads import Progress
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import write_audio

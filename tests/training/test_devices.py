@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.test_fine_tune import classifier, clips
+from tests.helpers.training import classifier, clips
 from tfaudiotl.training.batches import BatchPlan
 from tfaudiotl.training.devices import Device, find_device, several_hosts, strategy
 from tfaudiotl.training.fine_tune import fine_tune
@@ -26,7 +26,7 @@ import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from pathlib import Path
-from tests.training.test_fine_tune import Steps, clips, classifier
+from tests.helpers.training import Steps, clips, classifier
 from tfaudiotl.training.devices import strategy
 from tfaudiotl.training.fine_tune import fine_tune
 names = sys.argv[2].split(",")
@@ -46,7 +46,7 @@ from tfaudiotl.training.devices import several_hosts
 address, number, stand_in, out = sys.argv[1:]
 several_hosts(address, hosts=2, number=int(number))
 import keras, numpy as np, tensorflow as tf
-from tests.sounds import KINDS, sound
+from tests.helpers.sounds import KINDS, sound
 from tfaudiotl.models.builder import build_classifier
 rng = np.random.default_rng(0)
 x = np.stack([sound(kind, rng, seconds=0.975) for kind in KINDS * 8])

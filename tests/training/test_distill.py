@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.sounds import KINDS, sound
+from tests.helpers.sounds import KINDS, sound
 from tfaudiotl._threads import ignore
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.weights import npz_bytes

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tfaudiotl as tl
-from tests.audio.sounds import tone, write
+from tests.helpers.sounds import tone, write
 from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.training.activation_cache import whole_model
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import tfaudiotl as tl
-from tests.sounds import KINDS, sound
+from tests.helpers.sounds import KINDS, sound
+from tests.helpers.training import QUICK, Steps, classifier, clips
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.mixup_specaugment import MixUp
 from tfaudiotl.backbones.registry import get_backbone
@@ -26,31 +27,6 @@ from tfaudiotl.training.batches import checked_augment
 from tfaudiotl.training.fine_tune import FineTuned, fine_tune
 from tfaudiotl.training.optimizers import BlockAdam, block_factors, cosine
 from tfaudiotl.training.options import FineTuneOptions, loss_of
-
-QUICK: dict[str, Any] = {"blocks": 1, "head_epochs": 2, "epochs": 2, "batch_size": 6, "verbose": False}
-
-
-def clips(per_class: int = 6, seed: int = 0, *, seconds: tuple[float, float] = (0.5, 1.6)) -> Clips:
-    rng = np.random.default_rng(seed)
-    labels = [kind for kind in KINDS for _ in range(per_class)]
-    waveforms = [sound(kind, rng, seconds=rng.uniform(*seconds)) for kind in labels]
-    return Clips.from_arrays(waveforms, labels, sample_rate=16_000)
-
-
-def classifier(stand_in: Path, **options: Any) -> keras.Model:
-    options = {"embedding": "layer3", "hidden": (8,), "seed": 1, **options}
-    return build_classifier("yamnet", classes=sorted(KINDS), weights=str(stand_in), **options)
-
-
-class Steps(keras.callbacks.Callback):
-    """The mean loss of the epoch so far, after every step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.losses: list[float] = []
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.losses.append((logs or {})["loss"])
 
 
 def test_head_then_blocks_and_an_ordinary_model_again(stand_in: Path, tmp_path: Path) -> None:
@@ -415,7 +391,7 @@ KILL_DRIVER = """
 import sys, json
 from pathlib import Path
 import numpy as np
-from tests.training.test_fine_tune import QUICK, classifier, clips
+from tests.helpers.training import QUICK, classifier, clips
 from tfaudiotl.training.fine_tune import fine_tune
 import keras, os, signal
 work, stand_in, kill = sys.argv[1:]

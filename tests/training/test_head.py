@@ -12,26 +12,11 @@ import keras
 import numpy as np
 import pytest
 
+from tests.helpers.training import examples, head
 from tfaudiotl.models.heads import dense_head, sequence_head
 from tfaudiotl.training.checkpoint import first_as_good
 from tfaudiotl.training.head import Examples, clip_scores, fit_head, new_head
 from tfaudiotl.training.options import FitOptions, balanced_loss, balanced_weights
-
-
-def examples(clips: int = 60, *, seed: int = 0, spread: float = 1.0) -> Examples:
-    """Three classes of vectors around three centres; clips of one to four patches."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(clips) % 3
-    counts = rng.integers(1, 5, clips)
-    centres = np.random.default_rng(99).normal(size=(3, 8)) * [1, 1, 1, 1, 100, 100, 0.01, 0.01]
-    noise = rng.normal(size=(counts.sum(), 8)) * [1, 1, 1, 1, 100, 100, 0.01, 0.01] * spread
-    vectors = centres[np.repeat(labels, counts)] + noise
-    return Examples(vectors.astype(np.float32), counts, np.eye(3, dtype=np.float32)[labels], np.ones(clips, np.float32))
-
-
-def head(*, multi_label: bool = False, hidden: tuple[int, ...] = (16,), seed: int = 0) -> keras.Model:
-    inputs = keras.Input((8,))
-    return keras.Model(inputs, dense_head(inputs, ["a", "b", "c"], hidden=hidden, multi_label=multi_label, seed=seed))
 
 
 def rare_first_class(data: Examples) -> Examples:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.sounds import write_folder
+from tests.helpers.sounds import write_folder
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.training.distill import Mixer, MixOptions, coloured_noise, load_folders, synthetic
 

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from tests.training.test_head import examples, head
+from tests.helpers.training import examples, head
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.convnet import ConvNet
 from tfaudiotl.embeddings.extract import embed

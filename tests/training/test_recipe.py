@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.audio.sounds import make_folder
-from tests.sounds import sound, write_folder
+from tests.helpers.sounds import make_folder, sound, write_folder
 from tfaudiotl._threads import Progress
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import write_audio

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.sounds import sound
+from tests.helpers.sounds import sound
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.waveform import FAINTEST, cut, own_window
 from tfaudiotl.audio.windows import means_by_clip, patch_windows

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.test_fine_tune import clips
+from tests.helpers.training import clips
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.training import tune as tune_module
 from tfaudiotl.training.tune import SearchSpace, tune

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.training.test_fine_tune import clips
+from tests.helpers.training import clips
 from tfaudiotl.audio.waveforms import RandomGain
 from tfaudiotl.training.variants import changed_waveforms
 

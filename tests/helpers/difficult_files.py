@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from tests.audio.sounds import tone, write
+from tests.helpers.sounds import tone, write
 
 SECONDS = 0.3
 # Largest step between a sample and its stored value, of full scale; None is a lossy codec, whose reference is a decode.

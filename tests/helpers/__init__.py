@@ -1,0 +1,1 @@
+"""Stand-ins for published networks, sounds, servers and small models: what several test modules use."""
