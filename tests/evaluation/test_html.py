@@ -85,7 +85,21 @@ def test_figures_of_little_data() -> None:
 
     reliability_figure(calibration(evaluation(3)))
     for samples in (1, 100, 16_000):
-        spectrogram_figure(np.zeros(samples, np.float32), 16_000)
+        (axes,) = spectrogram_figure(np.zeros(samples, np.float32), 16_000).axes
+        assert axes.images[0].get_clim() == (-220, -140)  # silence lies under the scale
+
+
+def test_spectrograms_are_drawn_from_their_loudest_point_down() -> None:
+    tone = np.sin(2 * np.pi * 2_000 * np.arange(16_000) / 16_000)
+    for loudness in (1.0, 1e-3):
+        (axes,) = spectrogram_figure(loudness * tone, 16_000).axes
+        low, high = axes.images[0].get_clim()
+        assert high - low == pytest.approx(80)
+        picture = np.asarray(axes.images[0].get_array())
+        assert picture.max() == pytest.approx(high)
+        bottom, top = axes.images[0].get_extent()[2:]
+        hertz = np.linspace(top, bottom, len(picture))  # the first row of the array is at the top
+        assert hertz[picture.max(axis=1).argmax()] == pytest.approx(2_000, abs=32)
 
 
 @pytest.mark.slow

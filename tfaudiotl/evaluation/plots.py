@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from tfaudiotl._files import show_name, write_atomic
@@ -29,6 +30,7 @@ DPI = 150
 _MAX_ANNOTATED = 30  # classes up to which a cell has room for its count
 _MAX_BARS = 60  # classes in per_class_figure: about as tall a picture as one scrolls through
 _LABEL_LENGTH = 32  # characters of a class name
+_FFT, _DEPTH, _LOUDEST = 512, 80.0, -30.0  # of spectrograms: samples of a frame, dB, dB per Hz
 _LETTER = 0.6 / 72  # inches that a letter takes, per point of the font's size
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart
@@ -207,6 +209,26 @@ def _draw_bars(axes: Axes, metrics: Sequence[ClassMetrics]) -> None:
         axes.barh(np.arange(len(metrics)) + offset, values, height, label=label, color=colour)
 
 
+def draw_spectrogram(axes: Axes, waveform: np.ndarray, sample_rate: int, *, loudest: float | None = None) -> AxesImage:
+    """Draws a spectrogram, 80 dB deep; every spectrogram of this package is drawn here.
+
+    Args:
+        axes: where; it gets seconds to the right and Hz upwards, and no labels.
+        waveform: ``(samples,)``, about [-1, 1]; at least one sample.
+        sample_rate: Hz.
+        loudest: top of the colours, dB per Hz, to compare several sounds; None is the loudest point of this one.
+
+    Returns:
+        The image, for a colour bar in dB per Hz.
+    """
+    padded = np.pad(waveform, (0, max(0, 3 * _FFT // 2 - len(waveform))))  # two frames
+    with np.errstate(divide="ignore"):  # silence is at minus infinity, under the scale
+        spectrum, *_, image = axes.specgram(padded, NFFT=_FFT, Fs=sample_rate, noverlap=_FFT // 2, cmap="magma")
+    top = 10 * math.log10(max(float(spectrum.max()), 1e-14)) if loudest is None else loudest
+    image.set_clim(top - _DEPTH, top)
+    return image
+
+
 def spectrograms_figure(waveforms: Sequence[np.ndarray], names: Sequence[str], sample_rate: int) -> Figure:
     """Spectrograms side by side, on one scale of decibels.
 
@@ -218,7 +240,7 @@ def spectrograms_figure(waveforms: Sequence[np.ndarray], names: Sequence[str], s
     figure = _figure(3.2 * len(waveforms) + 0.8, 3.2)
     axes = figure.subplots(1, len(waveforms), sharey=True, squeeze=False)[0]
     for place, waveform, name in zip(axes, waveforms, names, strict=True):
-        *_, image = place.specgram(waveform, NFFT=512, Fs=sample_rate, noverlap=256, vmin=-120, vmax=-30)
+        image = draw_spectrogram(place, waveform, sample_rate, loudest=_LOUDEST)
         place.set_title(show_name(name), parse_math=False)
         place.set_xlabel("Seconds")
     axes[0].set_ylabel("Hz")
@@ -254,7 +276,7 @@ def reliability_figure(found: Calibration) -> Figure:
 
 
 def spectrogram_figure(waveform: np.ndarray, rate: int) -> Figure:
-    """A small spectrogram of a sound, 80 dB deep.
+    """A small spectrogram of a sound.
 
     Args:
         waveform: (samples,).
@@ -262,18 +284,9 @@ def spectrogram_figure(waveform: np.ndarray, rate: int) -> Figure:
     """
     figure = _figure(4.0, 2.0)
     axes = figure.add_subplot()
-    window, hop = min(512, max(2, len(waveform))), 128
-    padded = np.pad(waveform, (0, max(0, window - len(waveform))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop] * np.hanning(window)
-    power = np.abs(np.fft.rfft(frames, axis=1)).T ** 2
-    level = 10 * np.log10(np.maximum(power, 1e-10))
-    top = float(level.max())
-    axes.imshow(
-        level, origin="lower", aspect="auto", cmap="magma", vmin=top - 80, vmax=top,
-        extent=(0, len(padded) / rate, 0, rate / 2000),
-    )  # fmt: skip
+    draw_spectrogram(axes, waveform, rate)
     axes.set_xlabel("Seconds", fontsize=8)
-    axes.set_ylabel("kHz", fontsize=8)
+    axes.set_ylabel("Hz", fontsize=8)
     axes.tick_params(labelsize=8)
     return figure
 

@@ -28,7 +28,7 @@ def plot_prediction(prediction: Prediction, path: str | Path, *, classes: int = 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from tfaudiotl.evaluation.plots import save_figure
+    from tfaudiotl.evaluation.plots import draw_spectrogram, save_figure
 
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -39,9 +39,7 @@ def plot_prediction(prediction: Prediction, path: str | Path, *, classes: int = 
     times = np.arange(len(blocks)) * step / rate
     wave.fill_between(times, blocks.min(axis=1), blocks.max(axis=1), linewidth=0.5)
     wave.set(ylabel="Waveform", ylim=(-1, 1))
-    padded = np.pad(x, (0, max(0, 512 - len(x))))
-    with np.errstate(divide="ignore"):  # silence is at minus infinity, under the scale
-        spectrum.specgram(padded, NFFT=512, Fs=rate, noverlap=256, vmin=-140, vmax=-20)
+    draw_spectrogram(spectrum, x, rate)
     spectrum.set(ylabel="Hz")
     columns = np.argsort(-prediction.scores.max(axis=0), kind="stable")[:classes]
     hop = prediction.starts[1] - prediction.starts[0] if len(prediction.starts) > 1 else prediction.window_seconds
