@@ -39,8 +39,7 @@ from tfaudiotl.embeddings.extract import Extractor, embed
 from tfaudiotl.embeddings.store import StoreError
 from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.training import fine_tune as fine_tune_module
-from tfaudiotl.training import recipe
+from tfaudiotl.training import fine_tune as fine_tune_module, recipe
 from tfaudiotl.training.activation_cache import PrefixCache, Sounds, cut
 from tfaudiotl.training.checkpoint import restore
 from tfaudiotl.training.fine_tune import fine_tune

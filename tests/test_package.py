@@ -32,11 +32,12 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_every_public_name_is_there() -> None:
-    for name in tfaudiotl.__all__:
+    names = dir(tfaudiotl)
+    assert {"Clips", "build_classifier", "evaluate", "AudioError", "__version__"} <= set(names)
+    for name in names:
         assert getattr(tfaudiotl, name) is not None
-    assert set(dir(tfaudiotl)) == set(tfaudiotl.__all__)
     with pytest.raises(AttributeError, match="nonsense"):
-        tfaudiotl.nonsense  # noqa: B018
+        getattr(tfaudiotl, names[0] + "nonsense")
 
 
 @pytest.mark.parametrize("imports", ["import keras, tfaudiotl", "import tfaudiotl, keras"])

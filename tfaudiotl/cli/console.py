@@ -283,8 +283,7 @@ def downloads_shown() -> Iterator[None]:
 
 
 def _bars(console: Any) -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bars, TextColumn, TimeRemainingColumn
     from rich.table import Column
 
     # Columns that do not wrap keep their width, so that the bar gives way first: one line at any width.

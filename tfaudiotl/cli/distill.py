@@ -76,8 +76,7 @@ def distill(
     say(f"Reading {len(sound_files(folders)):,} recordings")
     load_tensorflow()
     from tfaudiotl.export.load import load_model
-    from tfaudiotl.training.distill import DistillOptions, load_folders
-    from tfaudiotl.training.distill import distill as run
+    from tfaudiotl.training.distill import DistillOptions, distill as run, load_folders
     from tfaudiotl.workflow import save_student
 
     options = DistillOptions(

@@ -1,0 +1,91 @@
+"""The public names, once: ``__init__.py`` loads each on first use, and type checkers read them here."""
+
+from ._version import __version__ as __version__
+from .audio.chain import augment_dataset as augment_dataset, mild_augmentation as mild_augmentation
+from .audio.clips import Clips as Clips
+from .audio.files import audio_info as audio_info, load_audio as load_audio, write_audio as write_audio
+from .audio.mixup_specaugment import MixUp as MixUp, SpecAugment as SpecAugment
+from .audio.tfrecords import read_records as read_records, write_records as write_records
+from .audio.waveform import check_waveform as check_waveform, resample as resample
+from .audio.waveforms import (
+    RandomCrop as RandomCrop,
+    RandomEqualizer as RandomEqualizer,
+    RandomGain as RandomGain,
+    RandomNoise as RandomNoise,
+    RandomReverb as RandomReverb,
+    RandomShift as RandomShift,
+    RandomSpeed as RandomSpeed,
+)
+from .backbones.convnet import ConvNet as ConvNet
+from .backbones.pca import vggish_postprocess as vggish_postprocess
+from .backbones.rawnet2 import RawNet2 as RawNet2
+from .backbones.registry import list_backbones as list_backbones
+from .backbones.scores import (
+    class_names_of as class_names_of,
+    set_background as set_background,
+    set_thresholds as set_thresholds,
+)
+from .backbones.vggish import VGGish as VGGish
+from .backbones.yamnet import YAMNet as YAMNet, decode_predictions as decode_predictions
+from .backbones.yamnet_mini import YAMNetMini as YAMNetMini
+from .embeddings.extract import (
+    EngineOptions as EngineOptions,
+    Extractor as Extractor,
+    embed as embed,
+    embed_to_store as embed_to_store,
+)
+from .embeddings.probe import ProbeTable as ProbeTable, probe_layers as probe_layers
+from .embeddings.store import EmbeddingStore as EmbeddingStore, StoreError as StoreError
+from .embeddings.transformer import AudioEmbedding as AudioEmbedding
+from .errors import (
+    AudioError as AudioError,
+    AudioErrors as AudioErrors,
+    ExportError as ExportError,
+    WeightsError as WeightsError,
+)
+from .evaluation.bootstrap import Interval as Interval, bootstrap_interval as bootstrap_interval
+from .evaluation.calibration import Calibration as Calibration, calibration as calibration
+from .evaluation.metrics import Evaluation as Evaluation, evaluate_scores as evaluate_scores
+from .evaluation.ranking import (
+    EqualErrorRate as EqualErrorRate,
+    averages as averages,
+    equal_error_rate as equal_error_rate,
+    roc_auc as roc_auc,
+    top_k_accuracy as top_k_accuracy,
+)
+from .evaluation.thresholds import (
+    Threshold as Threshold,
+    choose_threshold as choose_threshold,
+    choose_thresholds as choose_thresholds,
+    with_thresholds as with_thresholds,
+)
+from .export.load import load_model as load_model
+from .export.metadata import Metadata as Metadata
+from .export.savedmodel import export_saved_model as export_saved_model
+from .export.tflite import export_tflite as export_tflite
+from .models.builder import build_classifier as build_classifier, embedding_model as embedding_model
+from .models.fold import fold_batch_norm as fold_batch_norm
+from .models.freeze import freeze as freeze
+from .models.info import LayerInfo as LayerInfo, embedding_layers as embedding_layers
+from .models.linear import classifier_from_sklearn as classifier_from_sklearn
+from .models.replace import replace_head as replace_head
+from .runtime.classify import classify_sound as classify_sound
+from .runtime.evaluate import evaluate as evaluate
+from .runtime.events import Event as Event
+from .runtime.predictor import Predictor as Predictor
+from .runtime.stream import StreamingClassifier as StreamingClassifier
+from .training.advise import Advice as Advice, advise as advise
+from .training.compare import Comparison as Comparison, Strategy as Strategy, compare_strategies as compare_strategies
+from .training.devices import set_precision as set_precision, several_hosts as several_hosts, strategy as strategy
+from .training.distill import (
+    Distilled as Distilled,
+    DistillOptions as DistillOptions,
+    MixOptions as MixOptions,
+    distill as distill,
+)
+from .training.fine_tune import fine_tune as fine_tune
+from .training.head import embedded as embedded, head_model as head_model
+from .training.options import FineTuneOptions as FineTuneOptions, FitOptions as FitOptions
+from .training.recipe import train_classifier as train_classifier
+from .training.tune import SearchSpace as SearchSpace, tune as tune
+from .workflow import save_student as save_student, train_folder as train_folder
