@@ -23,8 +23,8 @@ from benchmarks import memory
 from tfaudiotl.audio.waveform import pieces_of
 from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.evaluation.writing import markdown_table
+from tfaudiotl.export.litert import measure_latency
 from tfaudiotl.export.load import open_artifact
-from tfaudiotl.export.proof import measure_latency
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.runtime.stream import StreamingClassifier

@@ -14,12 +14,12 @@ from tfaudiotl.errors import ExportError
 from tfaudiotl.export import tflite
 from tfaudiotl.export.graph import Graph
 from tfaudiotl.export.load import open_artifact
-from tfaudiotl.export.prepare import float_content, frontend_spec
+from tfaudiotl.export.prepare import Input, float_graph, frontend_spec
 
 
 @cache
-def floats(name: str, input: str) -> bytes:
-    return float_content(network(name), input=input, samples=None)
+def floats(name: str, input: Input) -> bytes:
+    return float_graph(network(name), input=input).content
 
 
 @pytest.mark.parametrize("quantize", tflite.QUANTIZE)
@@ -30,7 +30,7 @@ def test_a_file_that_works_or_what_this_network_takes(
     name: str, quantize: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     input = "patches" if quantize == "int8_io" else "waveform"
-    monkeypatch.setattr(tflite, "float_content", lambda model, *, input, **_: floats(name, input))
+    monkeypatch.setattr(tflite, "float_graph", lambda model, *, input, **_: Graph(floats(name, input)))
     model, clips, path = network(name), sounds(name), tmp_path / "m.tflite"
 
     def export() -> Path:
@@ -70,15 +70,20 @@ def test_operators_without_an_integer_form_are_named_before_calibration(
         )
 
 
-def test_dynamic_quantisation_reads_the_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tfaudiotl.export import plan
+@pytest.mark.parametrize("quantize", tflite.QUANTIZE)
+def test_an_export_unpacks_a_file_few_times(
+    quantize: tflite.Quantize | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The float file, a copy to change, the quantised one, and what was written: however many trials there are."""
+    name, unpacked = "yamnet_mini", []
+    input: Input = "patches" if quantize == "int8_io" else "waveform"
+    monkeypatch.setattr(tflite, "float_graph", lambda model, *, input, **_: Graph(floats(name, input)))
+    plain = Graph.__init__
 
-    parsed = []
+    def unpack(graph: Graph, content: bytes) -> None:
+        unpacked.append(content)
+        plain(graph, content)
 
-    def parse(content: bytes) -> Graph:
-        parsed.append(content)
-        return Graph(content)
-
-    monkeypatch.setattr(plan, "Graph", parse)
-    plan.quantize_dynamic(floats("yamnet_mini", "waveform"))
-    assert len(parsed) == 1
+    monkeypatch.setattr(Graph, "__init__", unpack)
+    tflite.export_tflite(network(name), tmp_path / "m.tflite", quantize=quantize, input=input, calibrate=sounds(name))
+    assert 2 <= len(unpacked) <= 4

@@ -15,7 +15,7 @@ from tfaudiotl.backbones.scores import ClassScores, class_names_of
 from tfaudiotl.backbones.yamnet import YAMNet
 from tfaudiotl.errors import ExportError, WeightsError
 from tfaudiotl.export.load import Artifact, load_model, open_artifact
-from tfaudiotl.export.prepare import float_content
+from tfaudiotl.export.prepare import float_graph
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.export.verify import Reference, checks_table, verify_export
@@ -211,7 +211,7 @@ def test_what_cannot_be_opened_says_why(tmp_path: Path, model: keras.Model) -> N
         open_artifact(tmp_path / "empty")
     export_tflite(model, tmp_path / "model.tflite")
     assert open_artifact(tmp_path / "model.tflite").class_names == tuple(CLASSES)  # from its metadata
-    (tmp_path / "model.tflite").write_bytes(float_content(model, input="waveform", samples=None))
+    (tmp_path / "model.tflite").write_bytes(float_graph(model).content)
     with pytest.raises(WeightsError, match=r"no class names: looked for .*model.txt, .*labels.txt"):
         open_artifact(tmp_path / "model.tflite")
     with pytest.raises(WeightsError, match="2 class names for 3 outputs"):

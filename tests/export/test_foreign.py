@@ -14,6 +14,7 @@ from tests.helpers.sounds import KINDS, sound
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import load_audio
 from tfaudiotl.errors import WeightsError
+from tfaudiotl.export.graph import Graph
 from tfaudiotl.export.metadata import Metadata, write_metadata
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.runtime.evaluate import evaluate
@@ -89,14 +90,14 @@ def test_a_tflite_file_of_any_length_is_never_run_on_one_sample(shape: tuple[int
 
     content = tf.lite.TFLiteConverter.from_concrete_functions([scores.get_concrete_function()]).convert()
     path = tmp_path / "any.tflite"
-    path.write_bytes(write_metadata(content, Metadata(labels=("quiet", "loud"))))
+    path.write_bytes(write_metadata(Graph(content), Metadata(labels=("quiet", "loud"))))
     predictor = Predictor(path)
     assert predictor.artifact.samples is None
     assert predictor.window == 15_600
     wave = np.tile(np.array([0.9, -0.1], np.float32), 12_000)
     np.testing.assert_allclose(predictor.scores(wave, sample_rate=16_000), [0.5, 0.5], atol=1e-4)
     assert Predictor(path, window_seconds=0.5).timeline(wave)[1].shape == (5, 2)
-    path.write_bytes(write_metadata(content, Metadata(labels=("quiet", "loud"), settings={"window": 4_000})))
+    path.write_bytes(write_metadata(Graph(content), Metadata(labels=("quiet", "loud"), settings={"window": 4_000})))
     assert Predictor(path).window == 4_000
 
 

@@ -14,8 +14,11 @@ from tests.helpers.sounds import KINDS, sound
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.errors import ExportError, WeightsError
 from tfaudiotl.export.audit import audit_tflite
+from tfaudiotl.export.graph import Graph
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.metadata import Metadata, read_metadata, write_metadata
+from tfaudiotl.export.prepare import float_graph
+from tfaudiotl.export.quantize import Quantized, quantize_dynamic
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.builder import build_classifier, embedding_model
 from tfaudiotl.runtime.predictor import Predictor
@@ -162,13 +165,13 @@ def test_too_little_agreement_names_the_worst_clips_and_leaves_the_old_file_whol
 ) -> None:
     path = export_tflite(model, tmp_path / "m.tflite")
     before = path.read_bytes()
-    from tfaudiotl.export import plan, tflite
+    from tfaudiotl.export import tflite
 
-    def ruin(content: bytes) -> plan.Quantized:
-        graph = plan.Graph(content)
-        last = [op for op in graph.operators() if op.kind == "FULLY_CONNECTED"][-1]
+    def ruin(plain: Graph) -> Quantized:
+        graph = Graph(plain.content)
+        last = [op for op in graph.operators if op.kind == "FULLY_CONNECTED"][-1]
         graph.set_constant(last.inputs[1], -graph.constant(last.inputs[1]))
-        return plan.quantize_dynamic(graph.pack())
+        return quantize_dynamic(graph)
 
     monkeypatch.setattr(tflite, "quantize_dynamic", ruin)
     with pytest.raises(ExportError, match=r"agreement .* less than min_agreement=0.97; clips that differ most: array"):
@@ -181,9 +184,9 @@ def test_too_little_agreement_names_the_worst_clips_and_leaves_the_old_file_whol
 def test_a_float_file_is_not_called_int8(
     model: keras.Model, clips: Clips, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from tfaudiotl.export import plan, tflite
+    from tfaudiotl.export import tflite
 
-    monkeypatch.setattr(tflite, "quantize_static", lambda content, windows: plan.Quantized(content, {}))
+    monkeypatch.setattr(tflite, "quantize_static", lambda graph, windows: Quantized(graph, {}))
     with pytest.raises(ExportError, match="no int8 file"):
         export_tflite(model, tmp_path / "m.tflite", quantize="int8", calibrate=clips)
     assert not list(tmp_path.iterdir())
@@ -236,7 +239,7 @@ def test_metadata_survives_and_labels_must_fit(model: keras.Model, tmp_path: Pat
     assert (found.sample_rate, found.channels, found.score_threshold) == (16_000, 1, 0.25)
     assert found.settings["note"] == "x"
     assert Predictor(path).threshold == 0.25  # the file's own, and the labels from inside it
-    again = write_metadata(path.read_bytes(), Metadata("New", labels=KINDS, locales={"de": ("a", "ö", "c")}))
+    again = write_metadata(Graph(path.read_bytes()), Metadata("New", labels=KINDS, locales={"de": ("a", "ö", "c")}))
     renewed = read_metadata(again)
     assert renewed is not None
     assert (renewed.name, dict(renewed.locales), renewed.score_threshold) == ("New", {"de": ("a", "ö", "c")}, None)
@@ -247,10 +250,8 @@ def test_metadata_survives_and_labels_must_fit(model: keras.Model, tmp_path: Pat
 
 
 def test_a_file_without_metadata_or_labels_says_what_is_missing(model: keras.Model, tmp_path: Path) -> None:
-    from tfaudiotl.export.prepare import float_content
-
     path = tmp_path / "bare.tflite"
-    path.write_bytes(float_content(model, input="waveform", samples=None))
+    path.write_bytes(float_graph(model).content)
     with pytest.raises(WeightsError, match="no class names"):
         Predictor(path)
     assert Predictor(path, class_names=KINDS).class_names == KINDS

@@ -24,7 +24,7 @@ def bench(
     load_tensorflow()
     from tfaudiotl.evaluation.writing import markdown_table
     from tfaudiotl.export.audit import audit_tflite
-    from tfaudiotl.export.proof import measure_latency, peak_memory
+    from tfaudiotl.export.litert import measure_latency, peak_memory
 
     rows = []
     with progress_shown() as progress:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from queue import SimpleQueue
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from tfaudiotl.errors import ExportError
+from tfaudiotl.export.graph import Graph
+from tfaudiotl.export.litert import Interpreters, convert
+from tfaudiotl.export.quantize import quantize_dynamic
 
 RUNTIMES = ("auto", "litert", "keras")
 QUANTIZE = (None, "int8")
@@ -62,25 +66,17 @@ class LiteRTRunner:
     """
 
     def __init__(self, content: bytes, workers: int):
-        from ai_edge_litert.interpreter import Interpreter
-
-        self._free: SimpleQueue[Any] = SimpleQueue()
-        for _ in range(workers):
-            interpreter = Interpreter(model_content=content, num_threads=1)
-            interpreter.allocate_tensors()
-            self._free.put(interpreter)
-        self._input = interpreter.get_input_details()[0]["index"]
-        details = interpreter.get_signature_runner("serving_default").get_output_details()
+        self._interpreters = Interpreters(content, count=workers)
+        with self._interpreters.free_one() as interpreter:
+            self._input = interpreter.get_input_details()[0]["index"]
+            details = interpreter.get_signature_runner("serving_default").get_output_details()
         self._outputs = [details[f"output_{number:02d}"]["index"] for number in range(len(details))]
 
     def __call__(self, batch: np.ndarray) -> list[np.ndarray]:
-        interpreter = self._free.get()
-        try:
+        with self._interpreters.free_one() as interpreter:
             interpreter.set_tensor(self._input, batch)
             interpreter.invoke()
             return [interpreter.get_tensor(index) for index in self._outputs]
-        finally:
-            self._free.put(interpreter)
 
 
 def to_litert(network: keras.Model, batch_size: int, quantize: str | None = None) -> bytes:
@@ -89,59 +85,26 @@ def to_litert(network: keras.Model, batch_size: int, quantize: str | None = None
     Args:
         network: from patches to the outputs.
         batch_size: rows of every batch.
-        quantize: None for float32; "int8": the weights of pointwise convolutions in 8 bits and their
-            inputs quantised as they come (dynamic range), all else in float32: what holds YAMNet's
-            accuracy. A network without pointwise convolutions has its other convolutions and dense
-            layers treated so.
+        quantize: None for float32; "int8": the weights of pointwise convolutions and dense layers in 8 bits and
+            their inputs quantised as they come (``quantize_dynamic``), all else in float32: what holds YAMNet's
+            accuracy.
 
     Raises:
         ValueError: the network has no form in built-in operators, or the quantizer is missing.
     """
-    variables = tf.Module()
-    variables.list = [variable.value for variable in network.variables]  # else the converter loses them
     spec = tf.TensorSpec((batch_size, *network.inputs[0].shape[1:]), tf.float32, name="patches")
-    function = tf.function(
-        lambda x: {f"output_{n:02d}": y for n, y in enumerate(keras.tree.flatten(network(x, training=False)))},
-        autograph=False,
-    ).get_concrete_function(spec)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], variables)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    try:
-        content: bytes = converter.convert()
-    except Exception as error:  # the converter's own errors have no common public class
-        raise ValueError(f"runtime='litert': the network has no form in built-in operators: {error}") from error
-    return content if quantize is None else _quantized(content, network)
 
+    def outputs(batch: Any) -> dict[str, Any]:
+        found = keras.tree.flatten(network(batch, training=False))
+        return {f"output_{number:02d}": output for number, output in enumerate(found)}
 
-def _quantized(content: bytes, network: keras.Model) -> bytes:
     try:
-        from ai_edge_quantizer import qtyping, quantizer, recipe_manager
+        content = convert(outputs, spec, network.variables, name=network.name)
+        return content if quantize is None else quantize_dynamic(Graph(content)).graph.content
+    except ExportError as error:
+        raise ValueError(f"runtime='litert': {error}") from error
     except ImportError as error:
         raise ValueError(f"quantize='int8' needs the package ai-edge-quantizer: {error}") from error
-    pointwise = any(layer.name.endswith("pointwise_conv") for layer in network.layers)
-    names = qtyping.TFLOperationName
-    recipe = recipe_manager.RecipeManager()
-    for operation in (names.CONV_2D,) if pointwise else (names.CONV_2D, names.FULLY_CONNECTED):
-        recipe.add_quantization_config(
-            regex=".*pointwise_conv.*" if pointwise else ".*",
-            operation_name=operation,
-            op_config=qtyping.OpQuantizationConfig(
-                weight_tensor_config=qtyping.TensorQuantizationConfig(
-                    num_bits=8, symmetric=True, granularity=qtyping.QuantGranularity.CHANNELWISE
-                ),
-                compute_precision=qtyping.ComputePrecision.INTEGER,
-            ),
-        )
-    from absl import logging as absl_logging
-
-    level = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    try:
-        tool = quantizer.Quantizer(bytearray(content))
-        tool.load_quantization_recipe(recipe.get_quantization_recipe())
-        return bytes(tool.quantize().quantized_model)
-    finally:
-        absl_logging.set_verbosity(level)
 
 
 def cosines(found: np.ndarray, expected: np.ndarray) -> np.ndarray:

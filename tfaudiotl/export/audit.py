@@ -116,15 +116,14 @@ class Audit:
 
 def audit_tflite(path: str | Path) -> Audit:
     """Reads back the file at ``path``."""
-    return audit_content(Path(path).read_bytes(), Path(path).name)
+    return audit_graph(Graph(Path(path).read_bytes()), Path(path).name)
 
 
-def audit_content(content: bytes, name: str) -> Audit:
-    """Reads back a file's bytes; ``name`` is what errors call it."""
-    graph = Graph(content)
+def audit_graph(graph: Graph, name: str) -> Audit:
+    """Looks through a file that was read already; ``name`` is what errors call it."""
     operators, part = [], "front-end"
     stored = stored_constants(graph)
-    for op in graph.operators():
+    for op in graph.operators:
         if op.outputs[0] in stored:
             continue
         part = part_of(op, part)
@@ -134,7 +133,7 @@ def audit_content(content: bytes, name: str) -> Audit:
         operators.append(Audited(op.kind, part, _scheme(graph, op, stored), size, weights, is_heavy(graph, op)))
     return Audit(
         name,
-        len(content),
+        len(graph.content),
         tuple(operators),
         tuple(_described(graph, tensor) for tensor in graph.inputs),
         tuple(_described(graph, tensor) for tensor in graph.outputs),
@@ -213,7 +212,7 @@ def stored_constants(graph: Graph) -> dict[int, int]:
     """Constants that an operator widens or fills in as the file is loaded, and the tensors that hold them."""
     kinds = ("DEQUANTIZE", "DENSIFY")
     return {
-        op.outputs[0]: op.inputs[0] for op in graph.operators() if op.kind in kinds and graph.is_constant(op.inputs[0])
+        op.outputs[0]: op.inputs[0] for op in graph.operators if op.kind in kinds and graph.is_constant(op.inputs[0])
     }
 
 
@@ -241,7 +240,7 @@ def _described(graph: Graph, tensor: int) -> str:
 
 def _peak_activations(graph: Graph) -> int:
     """The largest sum of computed tensors that are alive at one operator."""
-    operators = list(graph.operators())
+    operators = graph.operators
     last = {tensor: op.index for op in operators for tensor in op.inputs if tensor >= 0}
     last |= dict.fromkeys(graph.outputs, len(operators))
     alive = set(graph.inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,15 @@ class Graph:
             raise ExportError(f"the file holds {len(self.model.subgraphs)} graphs; allowed is one")
         self._graph = self.model.subgraphs[0]
         self.model.buffers = [_Buffer(buffer, content) for buffer in self.model.buffers]
+        self._content: bytes | None = content  # None once something was changed
+        self._operators: list[Operator] | None = None  # likewise
+
+    @property
+    def content(self) -> bytes:
+        """The file's bytes, with all changes; what no tensor uses any more is left out of a changed file."""
+        if self._content is None:
+            self._content = self._packed()
+        return self._content
 
     @property
     def inputs(self) -> list[int]:
@@ -67,8 +77,14 @@ class Graph:
         """Tensor numbers of the outputs."""
         return [int(tensor) for tensor in self._graph.outputs]
 
-    def operators(self) -> Iterator[Operator]:
+    @property
+    def operators(self) -> list[Operator]:
         """In the order of execution."""
+        if self._operators is None:
+            self._operators = list(self._read_operators())
+        return self._operators
+
+    def _read_operators(self) -> Iterator[Operator]:
         for index, op in enumerate(self._graph.operators):
             code = self.model.operatorCodes[op.opcodeIndex]
             kind = _OPERATOR_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
@@ -84,6 +100,9 @@ class Graph:
                 outputs,
                 "" if options is None else _ACTIVATIONS[options],
             )
+
+    def _changed(self) -> None:
+        self._content = self._operators = None
 
     def options(self, op: Operator) -> Any:
         """The operator's settings (strides, padding ...), as the schema's generated class has them."""
@@ -136,10 +155,20 @@ class Graph:
 
     def add_buffer(self, data: bytes) -> int:
         """Adds bytes to the file; gives their buffer's number."""
+        self._changed()
         buffer = _Buffer(schema.BufferT(), b"")
         buffer.data = np.frombuffer(data, np.uint8)
         self.model.buffers.append(buffer)
         return len(self.model.buffers) - 1
+
+    def description(self, tensor: int) -> Any:
+        """A copy of what the file says of the tensor, a ``schema.TensorT``."""
+        return copy.copy(self._graph.tensors[tensor])
+
+    @property
+    def tensors(self) -> range:
+        """All tensor numbers."""
+        return range(len(self._graph.tensors))
 
     def compress_constant(self, tensor: int, compressed: Any, values: np.ndarray, operator: int, version: int) -> None:
         """Stores a constant in another form, which an operator brings back as the file is loaded.
@@ -158,6 +187,21 @@ class Graph:
         op.inputs, op.outputs = np.array([len(self._graph.tensors) - 1], np.int32), np.array([tensor], np.int32)
         self._graph.operators = [op, *self._graph.operators]
 
+    def shorten(self, tensor: int, name: str) -> None:
+        """Gives the tensor another name, "" for none, and drops a description of codes that it does not have."""
+        self._changed()
+        found = self._graph.tensors[tensor]
+        found.name = name.encode() or None
+        if found.quantization is not None and found.quantization.scale is None:
+            found.quantization = None
+
+    def set_metadata(self, name: bytes, data: bytes, *, description: str) -> None:
+        """Puts ``data`` into the file under ``name``, in place of what was there, and describes the model."""
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name, self.add_buffer(data)
+        self.model.metadata = [*(other for other in self.model.metadata or [] if other.name != name), entry]
+        self.model.description = description.encode()
+
     def _operator_code(self, kind: int, version: int) -> int:
         for number, code in enumerate(self.model.operatorCodes):
             if max(code.builtinCode, code.deprecatedBuiltinCode) == kind and code.version >= version:
@@ -170,10 +214,9 @@ class Graph:
 
     def consumers(self, tensor: int) -> list[Operator]:
         """The operators that read the tensor."""
-        return [op for op in self.operators() if tensor in op.inputs]
+        return [op for op in self.operators if tensor in op.inputs]
 
-    def pack(self) -> bytes:
-        """The file's bytes, without buffers that no tensor uses any more."""
+    def _packed(self) -> bytes:
         tensors = [tensor for graph in self.model.subgraphs for tensor in graph.tensors]
         used = {0, *(tensor.buffer for tensor in tensors), *(entry.buffer for entry in self.model.metadata or [])}
         for number, buffer in enumerate(self.model.buffers):

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import keras
@@ -24,10 +23,10 @@ from tfaudiotl.backbones.scores import (
     decisions_of,
     scores_layer,
 )
-from tfaudiotl.errors import WeightsError
+from tfaudiotl.errors import ExportError, WeightsError
+from tfaudiotl.export.litert import Interpreters, decode, encode
 from tfaudiotl.export.metadata import Metadata, label_lines, read_metadata
 from tfaudiotl.export.prepare import known_frontend, takes_patches, timeline_window
-from tfaudiotl.export.quantize import decode, encode
 from tfaudiotl.models import layers as _layers  # noqa: F401 - registers them with Keras
 
 FRONTEND_ASSET = "frontend.json"  # of a SavedModel: its front-end's numbers, its window, thresholds and background
@@ -301,8 +300,8 @@ def _from_tflite(path: Path, class_names: Sequence[str] | None, num_threads: int
         raise WeightsError(f"model={str(path)!r}: no such file")
     content = path.read_bytes()
     try:
-        interpreters = _Interpreters(str(path), content, num_threads or os.cpu_count() or 1)
-    except (ValueError, RuntimeError) as error:
+        interpreters = _Runner(str(path), content, num_threads or os.cpu_count() or 1)
+    except ExportError as error:
         raise WeightsError(f"model={str(path)!r}: cannot be loaded as a .tflite file: {error}") from error
     taken, given = interpreters.taken, interpreters.given
     metadata = read_metadata(content) or Metadata()
@@ -332,8 +331,8 @@ def _from_tflite(path: Path, class_names: Sequence[str] | None, num_threads: int
     return _with_decisions(form, decided, metadata.labels or names)
 
 
-class _Interpreters:
-    """A .tflite file's interpreters: one for each thread that scores at the same time, kept for the next.
+class _Runner:
+    """A .tflite file, run by as many threads at the same time as call it.
 
     Attributes:
         taken, given: what the interpreter says of the input and of the first output.
@@ -341,11 +340,11 @@ class _Interpreters:
     """
 
     def __init__(self, path: str, content: bytes, num_threads: int):
-        self._path, self._content, self._num_threads = path, content, num_threads
-        self._free: SimpleQueue[Any] = SimpleQueue()
-        interpreter = self._new()
-        inputs = interpreter.get_input_details()
-        self.taken, self.given = inputs[0], interpreter.get_output_details()[0]
+        self._path = path
+        self._interpreters = Interpreters(content, num_threads=num_threads, grow=True)
+        with self._interpreters.free_one() as interpreter:
+            inputs = interpreter.get_input_details()
+            self.taken, self.given = inputs[0], interpreter.get_output_details()[0]
         coded = np.issubdtype(self.taken["dtype"], np.integer) and self.taken["quantization"][0] > 0
         if len(inputs) != 1 or not (self.taken["dtype"] == np.float32 or coded):
             found = {each["name"]: f"{each['dtype'].__name__} {each['shape'].tolist()}" for each in inputs}
@@ -353,33 +352,19 @@ class _Interpreters:
                 f"model={path!r}: takes {found}; expected is one waveform, or patches, in float32 or int8"
             )
         self.any_length = bool(self.taken["shape_signature"][-1] == -1) and len(self.taken["shape"]) <= 2
-        self._free.put(interpreter)
-
-    def _new(self) -> Any:
-        from ai_edge_litert.interpreter import Interpreter
-
-        interpreter = Interpreter(model_content=self._content, num_threads=self._num_threads)
-        interpreter.allocate_tensors()
-        return interpreter
 
     def scores(self, windows: np.ndarray) -> np.ndarray:
         """Scores ``(batch, classes)`` of windows ``(batch, ...)``; the mean where the file gives rows of them."""
         windows = np.asarray(windows, np.float32)
-        try:
-            interpreter = self._free.get_nowait()
-        except Empty:
-            interpreter = self._new()
-        try:
+        rows = []
+        with self._interpreters.free_one() as interpreter:
             shape = self._fit(interpreter, windows.shape[1])
-            rows = []
             for window in windows:
                 interpreter.set_tensor(self.taken["index"], encode(window.reshape(shape), self.taken))
                 interpreter.invoke()
                 found = decode(interpreter.get_tensor(self.given["index"]), self.given)
                 rows.append(found.reshape(-1, found.shape[-1]).mean(axis=0))
-            return np.stack(rows)
-        finally:
-            self._free.put(interpreter)
+        return np.stack(rows)
 
     def _fit(self, interpreter: Any, samples: int) -> tuple[int, ...]:
         """Makes the input as long as a window, where the file leaves it open; gives its shape."""

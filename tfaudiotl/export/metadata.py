@@ -89,26 +89,21 @@ class Metadata:
         return {**self.settings, **own}
 
 
-def write_metadata(content: bytes, metadata: Metadata) -> bytes:
-    """The file with ``metadata`` in it, in place of what it had.
+def write_metadata(graph: Graph, metadata: Metadata) -> bytes:
+    """The file's bytes with ``metadata`` in it, in place of what it had.
 
     Args:
-        content: a .tflite file with one input and one output.
+        graph: a file with one input and one output; its metadata is changed.
         metadata: what to write.
 
     Raises:
         ExportError: as many labels as outputs are needed, or none.
     """
-    graph = Graph(content)
     outputs = graph.shape(graph.outputs[0])[-1]
     if metadata.labels and len(metadata.labels) != outputs:
         raise ExportError(f"{len(metadata.labels)} labels for a file with {outputs} outputs")
-    entry = schema.MetadataT()
-    entry.name, entry.buffer = _ENTRY, graph.add_buffer(_packed(metadata, graph))
-    others = [other for other in graph.model.metadata or [] if other.name != _ENTRY]
-    graph.model.metadata = [*others, entry]
-    graph.model.description = metadata.name.encode()
-    return _with_files(graph.pack(), metadata)
+    graph.set_metadata(_ENTRY, _packed(metadata, graph), description=metadata.name)
+    return _with_files(graph.content, metadata)
 
 
 def _with_files(content: bytes, metadata: Metadata) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tfaudiotl._files import write_atomic
-from tfaudiotl.export.audit import MICRO_OPERATORS, Audit, audit_content
+from tfaudiotl.export.audit import MICRO_OPERATORS, Audit, audit_graph
 from tfaudiotl.export.graph import Graph
 from tfaudiotl.export.metadata import Metadata, read_metadata
 
@@ -72,11 +72,11 @@ def write_c_array(path: str | Path) -> tuple[Path, Path]:
     path = Path(path)
     header, source = c_paths(path)
     content = path.read_bytes()
-    audit, metadata = audit_content(content, path.name), read_metadata(content)
+    graph, metadata = Graph(content), read_metadata(content)
     name = c_name(path)
     labels = metadata.labels if metadata else ()
-    texts = _header(name, audit, _macros(name, Graph(content), metadata)), _source(name, header.name, content, labels)
-    return write_atomic(header, texts[0]), write_atomic(source, texts[1])
+    text = _header(name, audit_graph(graph, path.name), _macros(name, graph, metadata))
+    return write_atomic(header, text), write_atomic(source, _source(name, header.name, content, labels))
 
 
 def _header(name: str, audit: Audit, macros: list[str]) -> str:

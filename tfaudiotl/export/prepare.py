@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -15,25 +15,17 @@ from tfaudiotl.backbones.hub import HubEmbedding, layer_from
 from tfaudiotl.backbones.registry import get_backbone, list_backbones
 from tfaudiotl.backbones.scores import ClassScores
 from tfaudiotl.errors import ExportError
+from tfaudiotl.export.graph import Graph
+from tfaudiotl.export.litert import convert
 from tfaudiotl.models.heads import hears_clips, is_sequence_head
 
-INPUTS = ("waveform", "patches")
-FRONTENDS = ("fft", "matmul")
+Input = Literal["waveform", "patches"]
+Frontend = Literal["fft", "matmul"]
 
 
-def convert(function: Any, variables: list[Any], *, name: str) -> bytes:
-    """A concrete function in built-in operators; ExportError if it has no such form."""
-    module = tf.Module()
-    module.list = [variable.value for variable in variables]  # else the converter loses them
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    try:
-        return bytes(converter.convert())
-    except Exception as error:  # the converter's own errors have no common public class
-        raise ExportError(f"model {name!r} has no form in built-in TFLite operators: {error}") from error
-
-
-def float_content(model: keras.Model, *, input: str, samples: int | None, frontend: str = "fft") -> bytes:
+def float_graph(
+    model: keras.Model, *, input: Input = "waveform", samples: int | None = None, frontend: Frontend = "fft"
+) -> Graph:
     """The model as a .tflite file in float32.
 
     Args:
@@ -63,8 +55,8 @@ def float_content(model: keras.Model, *, input: str, samples: int | None, fronte
     def run(x: Any) -> dict[str, Any]:
         return {output: over_patches(function(x), x, grid_of_model(model))}
 
-    traced = tf.function(run, autograph=False).get_concrete_function(tf.TensorSpec((1, *shape), tf.float32, name=name))
-    return convert(traced, model.variables, name=model.name)
+    spec = tf.TensorSpec((1, *shape), tf.float32, name=name)
+    return Graph(convert(run, spec, model.variables, name=model.name))
 
 
 def over_patches(rows: Any, waveforms: Any, grid: LogMelSpec | WindowSpec | None) -> Any:
@@ -79,10 +71,8 @@ def in_single_precision(model: keras.Model) -> keras.Model:
     return _changed(model, lambda layer: {"dtype": "float32"})
 
 
-def with_frontend(model: keras.Model, method: str) -> keras.Model:
+def with_frontend(model: keras.Model, method: Frontend) -> keras.Model:
     """The same model, its Fourier transform computed by ``method``; weights are copied."""
-    if method not in FRONTENDS:
-        raise ValueError(f"frontend={method!r}: allowed are {', '.join(FRONTENDS)}")
     fronts = [layer for layer in model.layers if isinstance(layer, LogMel)]
     if all(layer.method == method for layer in fronts):
         return model

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from time import perf_counter
-from typing import Any
 
 import keras
 import numpy as np
 
 from tfaudiotl._files import write_atomic
-from tfaudiotl._seeds import stream
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.errors import ExportError
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.writing import escape_markdown, json_text, markdown_table
 from tfaudiotl.export.audit import Audit
 from tfaudiotl.export.check import Agreement, Pieces, bytes_of, compare
+from tfaudiotl.export.litert import Latency, measure_latency, peak_memory
 from tfaudiotl.export.load import Artifact, open_artifact
-from tfaudiotl.export.quantize import encode
 from tfaudiotl.export.sound import Sound, waveforms_of
 
-RUNS = 60  # timed runs of each file
 WORST = 5  # clips named
 
 
@@ -52,22 +46,6 @@ class Compared:
     accuracy: float | None = None
     macro_f1: float | None = None
     cosine: float | None = None
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds of one window: median and 95th percentile, of the file and of its float twin in turns."""
-
-    threads: int
-    median: float
-    p95: float
-    float_median: float
-    float_p95: float
-
-    @property
-    def ratio(self) -> float:
-        """Of the medians."""
-        return self.median / self.float_median
 
 
 @dataclass(frozen=True)
@@ -245,60 +223,3 @@ def _judge(path: Path, found: Compared, worst: Sequence[tuple[str, float]], leas
             f"{path.name}: {measure} with the Keras model is {value:.4f}, less than min_agreement={least}; "
             f"clips that differ most: {named}"
         )
-
-
-def measure_latency(path: Path, twin: Path, *, threads: int, runs: int = RUNS) -> Latency:
-    """Times two files in turns, so that whatever else the machine does falls on both."""
-    steps = [_stepper(file, threads) for file in (path, twin)]
-    times: list[list[float]] = [[], []]
-    for _ in range(5):
-        for step in steps:
-            step()
-    for _ in range(runs):
-        for step, kept in zip(steps, times, strict=True):
-            start = perf_counter()
-            step()
-            kept.append(1e3 * (perf_counter() - start))
-    (a, a95), (b, b95) = ((float(np.median(t)), float(np.percentile(t, 95))) for t in times)
-    return Latency(threads, a, a95, b, b95)
-
-
-def _stepper(path: Path, threads: int) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=str(path), num_threads=threads)
-    interpreter.allocate_tensors()
-    (taken,) = interpreter.get_input_details()
-    window = stream("network check", 0, "window").uniform(-0.5, 0.5, taken["shape"])
-    interpreter.set_tensor(taken["index"], encode(window, taken))
-    return interpreter.invoke
-
-
-_MEMORY = """
-import sys
-import numpy as np
-from ai_edge_litert.interpreter import Interpreter
-
-def kilobytes(field):
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith(field))
-
-before = kilobytes("VmRSS")
-interpreter = Interpreter(model_path=sys.argv[1], num_threads=1)
-interpreter.allocate_tensors()
-(taken,) = interpreter.get_input_details()
-interpreter.set_tensor(taken["index"], np.zeros(taken["shape"], taken["dtype"]))
-interpreter.invoke()
-print(kilobytes("VmHWM") - before)
-"""
-
-
-def peak_memory(path: Path) -> int | None:
-    """Bytes that loading and running the file adds to a process of its own; None where /proc is missing."""
-    try:
-        run = subprocess.run(
-            [sys.executable, "-c", _MEMORY, str(path)], capture_output=True, text=True, timeout=120, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return int(run.stdout.split()[-1]) * 1024

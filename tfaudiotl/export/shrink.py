@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -15,17 +13,17 @@ LEAST_ZEROS = 0.75  # share of zeros from which a matrix is stored without them:
 _HALF_MAX = float(np.finfo(np.float16).max)
 
 
-def halve_constants(content: bytes) -> bytes:
+def halve_constants(graph: Graph) -> None:
     """The network's filters, matrices and biases in half precision, widened again as the file is loaded.
 
     The front-end stays in float32: a window or Fourier matrix in half precision leaks loud tones into empty mel
     bands, where the log shows it, and the scores of a pure tone then move by 0.7.
 
     Args:
-        content: a .tflite file in float32.
+        graph: a file in float32, which is changed.
     """
-    graph, part = Graph(content), "front-end"
-    for op in list(graph.operators()):
+    part = "front-end"
+    for op in graph.operators:
         part = part_of(op, part)
         for tensor in op.inputs[1:] if op.kind in LAYERS and part != "front-end" else ():
             if graph.type(tensor) == "FLOAT32" and graph.constant_bytes(tensor) >= LEAST_HALVED:
@@ -35,29 +33,23 @@ def halve_constants(content: bytes) -> bytes:
                     half.type = schema.TensorType.FLOAT16
                     widen = schema.BuiltinOperator.DEQUANTIZE
                     graph.compress_constant(tensor, half, values.astype(np.float16), widen, version=3)
-    return graph.pack()
 
 
-def drop_fill(content: bytes) -> bytes:
-    """The same file without what fills it: zeros of sparse matrices (the mel filters), and long names.
+def drop_fill(graph: Graph) -> None:
+    """Takes out of a file what only fills it: zeros of sparse matrices (the mel filters), and long names.
 
     The converter writes into a tensor's name all that it has fused, up to 350 characters; computed tensors keep the
     layer's name, constants none. No runtime reads either.
     """
-    graph = Graph(content)
-    for op in list(graph.operators()):
+    for op in graph.operators:
         if op.kind == "FULLY_CONNECTED" and graph.type(op.inputs[1]) == "FLOAT32" and graph.is_constant(op.inputs[1]):
             _drop_zeros(graph, op.inputs[1])
     constants = {number for pair in stored_constants(graph).items() for number in pair}
-    constants |= {tensor for op in graph.operators() for tensor in op.inputs if graph.is_constant(tensor)}
-    for number, tensor in enumerate(graph.model.subgraphs[0].tensors):
-        if number in constants:
-            tensor.name = None
-        elif number not in (*graph.inputs, *graph.outputs):
-            tensor.name = short_name(graph.name(number)).encode()
-        if tensor.quantization is not None and tensor.quantization.scale is None:
-            tensor.quantization = None
-    return graph.pack()
+    constants |= {tensor for op in graph.operators for tensor in op.inputs if graph.is_constant(tensor)}
+    for tensor in graph.tensors:
+        name = graph.name(tensor)
+        kept = name if tensor in (*graph.inputs, *graph.outputs) else short_name(name)
+        graph.shorten(tensor, "" if tensor in constants else kept)
 
 
 def _drop_zeros(graph: Graph, tensor: int) -> None:
@@ -81,6 +73,6 @@ def _drop_zeros(graph: Graph, tensor: int) -> None:
 
 
 def _like(graph: Graph, tensor: int, ending: bytes) -> schema.TensorT:
-    like = copy.copy(graph.model.subgraphs[0].tensors[tensor])
+    like: schema.TensorT = graph.description(tensor)
     like.name += ending
     return like

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -17,16 +17,15 @@ from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.backbones.scores import class_names_of, decisions_of
 from tfaudiotl.errors import ExportError
-from tfaudiotl.export.audit import audit_content, check_audit
+from tfaudiotl.export.audit import audit_graph, check_audit
 from tfaudiotl.export.graph import Graph
 from tfaudiotl.export.load import clip_grid
 from tfaudiotl.export.metadata import Metadata, write_metadata
 from tfaudiotl.export.micro import c_paths, write_c_array
-from tfaudiotl.export.plan import Quantized, quantize_dynamic, quantize_static, quantize_throughout
 from tfaudiotl.export.prepare import (
-    FRONTENDS,
-    INPUTS,
-    float_content,
+    Frontend,
+    Input,
+    float_graph,
     frontend_spec,
     has_patches,
     is_classifier,
@@ -34,11 +33,18 @@ from tfaudiotl.export.prepare import (
     window_shape,
 )
 from tfaudiotl.export.proof import prove, report_paths
-from tfaudiotl.export.quantize import without_integers
+from tfaudiotl.export.quantize import (
+    Quantized,
+    quantize_dynamic,
+    quantize_static,
+    quantize_throughout,
+    without_integers,
+)
 from tfaudiotl.export.shrink import drop_fill, halve_constants
 from tfaudiotl.export.sound import calibration_windows, check_calibration, patches_of, same_sounds
 
-QUANTIZE = (None, "float16", "dynamic", "int8", "int8_io")
+Quantize = Literal["float16", "dynamic", "int8", "int8_io"]
+QUANTIZE: tuple[Quantize | None, ...] = (None, *get_args(Quantize))
 CALIBRATED = ("int8", "int8_io")
 
 Sound = Clips | Sequence[np.ndarray]
@@ -48,12 +54,12 @@ def export_tflite(
     model: keras.Model,
     path: str | Path,
     *,
-    quantize: str | None = None,
-    input: str = "waveform",
+    quantize: Quantize | None = None,
+    input: Input = "waveform",
     calibrate: Sound | None = None,
     verify: Sound | None = None,
     min_agreement: float = 0.97,
-    frontend: str = "fft",
+    frontend: Frontend = "fft",
     samples: int | None = None,
     metadata: Metadata | None = None,
     thresholds: Mapping[str, Any] | Sequence[Any] | None = None,
@@ -110,12 +116,13 @@ def export_tflite(
     facts = _filled(metadata, model, input)
     if thresholds is not None:
         facts = replace(facts, thresholds=thresholds)
-    plain = float_content(model, input=input, samples=samples, frontend=frontend)
+    plain = float_graph(model, input=input, samples=samples, frontend=frontend)
     _check_operators(model, plain, quantize)
     done = _quantized(model, plain, quantize, input, calibrate, samples)
-    slim = plain if quantize is None else drop_fill(done.content)
-    content = write_metadata(slim, facts)
-    audit = audit_content(content, Path(path).name)
+    if quantize is not None:
+        drop_fill(done.graph)
+    content = write_metadata(done.graph, facts)
+    audit = audit_graph(Graph(content), Path(path).name)  # read back, as it will lie on the disk
     check_audit(audit, quantize=quantize, patches=input == "patches")
     path = Path(path)
     try:
@@ -123,7 +130,7 @@ def export_tflite(
             target = work / path.name
             target.write_bytes(content)
             if verify is not None:
-                float_file = write_metadata(plain, facts)
+                float_file = content if quantize is None else write_metadata(plain, facts)
                 proof = prove(model, target, float_file, verify, audit=audit, min_agreement=min_agreement)
                 calibrated = same_sounds(calibrate, verify) if quantize in CALIBRATED else 0
                 replace(proof, sensitivity=done.sensitivity, calibrated=calibrated).save(target)
@@ -151,10 +158,10 @@ def _check(
 ) -> None:
     if quantize not in QUANTIZE:
         raise ValueError(f"quantize={quantize!r}: allowed are {', '.join(map(repr, QUANTIZE))}")
-    if input not in INPUTS:
-        raise ValueError(f"input={input!r}: allowed are {', '.join(INPUTS)}")
-    if frontend not in FRONTENDS:
-        raise ValueError(f"frontend={frontend!r}: allowed are {', '.join(FRONTENDS)}")
+    if input not in get_args(Input):
+        raise ValueError(f"input={input!r}: allowed are {', '.join(get_args(Input))}")
+    if frontend not in get_args(Frontend):
+        raise ValueError(f"frontend={frontend!r}: allowed are {', '.join(get_args(Frontend))}")
     if not 0 <= min_agreement <= 1:
         raise ValueError(f"min_agreement={min_agreement!r}: allowed is 0 to 1")
     if quantize == "int8_io" and not has_patches(model):
@@ -178,9 +185,9 @@ def _check_sound(model: keras.Model, calibrate: Sound | None, verify: Sound | No
         check_calibration(calibrate, class_names_of(model))
 
 
-def _check_operators(model: keras.Model, plain: bytes, quantize: str | None) -> None:
+def _check_operators(model: keras.Model, plain: Graph, quantize: str | None) -> None:
     """Before any calibration: has every operator an integer form, where all must have one?"""
-    if quantize == "int8_io" and (missing := without_integers(Graph(plain))):
+    if quantize == "int8_io" and (missing := without_integers(plain)):
         raise _refused(model, f"there is no integer form of {', '.join(missing)}")
 
 
@@ -191,7 +198,7 @@ def _refused(model: keras.Model, reason: str) -> ExportError:
 
 def _quantized(
     model: keras.Model,
-    plain: bytes,
+    plain: Graph,
     quantize: str | None,
     input: str,
     calibrate: Sound | None,
@@ -200,7 +207,9 @@ def _quantized(
     if quantize is None:
         return Quantized(plain, {})
     if quantize == "float16":
-        return Quantized(halve_constants(plain), {})
+        halved = Graph(plain.content)
+        halve_constants(halved)
+        return Quantized(halved, {})
     if quantize == "dynamic":
         return quantize_dynamic(plain)
     assert calibrate is not None  # _check
