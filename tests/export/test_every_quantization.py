@@ -27,9 +27,9 @@ def floats(name: str, input: Input) -> bytes:
     "name", [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in NAMES]
 )
 def test_a_file_that_works_or_what_this_network_takes(
-    name: str, quantize: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, quantize: tflite.Quantize | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    input = "patches" if quantize == "int8_io" else "waveform"
+    input: Input = "patches" if quantize == "int8_io" else "waveform"
     monkeypatch.setattr(tflite, "float_graph", lambda model, *, input, **_: Graph(floats(name, input)))
     model, clips, path = network(name), sounds(name), tmp_path / "m.tflite"
 

@@ -17,7 +17,7 @@ from tfaudiotl.errors import ExportError, WeightsError
 from tfaudiotl.export.load import Artifact, load_model, open_artifact
 from tfaudiotl.export.prepare import float_graph
 from tfaudiotl.export.savedmodel import export_saved_model
-from tfaudiotl.export.tflite import export_tflite
+from tfaudiotl.export.tflite import Quantize, export_tflite
 from tfaudiotl.export.verify import Reference, checks_table, verify_export
 from tfaudiotl.models.builder import build_classifier, clip_embedding_model
 
@@ -88,7 +88,7 @@ def test_saved_model_embeds(model: keras.Model, waveforms: np.ndarray, tmp_path:
 
 @pytest.mark.parametrize(("quantize", "atol"), [(None, 1e-4), ("float16", 0.1)])
 def test_tflite_runs_without_this_package_and_tensorflow(
-    quantize: str | None, atol: float, model: keras.Model, waveforms: np.ndarray, tmp_path: Path
+    quantize: Quantize | None, atol: float, model: keras.Model, waveforms: np.ndarray, tmp_path: Path
 ) -> None:
     path = export_tflite(model, tmp_path / "model.tflite", quantize=quantize)
     found = run_bare(RUN_TFLITE.format(path=str(path)), '"tensorflow", "keras"', waveforms, tmp_path)
@@ -102,7 +102,8 @@ def test_tflite_of_the_real_network_on_real_sound(shared: Path, hub_yamnet: str,
     clips = [*(np.sin(2 * np.pi * pitch * time) for pitch in (100, 440, 3_000)), *map(load_audio, paths)]
     waveforms = np.stack([clip[:WINDOW] for clip in clips]).astype(np.float32)
     expected = model(waveforms)
-    for quantize, atol in ((None, 1e-4), ("float16", 5e-2)):
+    schemes: dict[Quantize | None, float] = {None: 1e-4, "float16": 5e-2}
+    for quantize, atol in schemes.items():
         path = export_tflite(model, tmp_path / "model.tflite", quantize=quantize, overwrite=True)
         exported = open_artifact(path, class_names=class_names_of(model))
         scores = exported.scores(waveforms)
@@ -137,7 +138,7 @@ def test_tflite_windows_are_the_models_or_as_asked(stand_in: Path, tmp_path: Pat
     with pytest.raises(ValueError, match="samples=-1"):
         export_tflite(loose, tmp_path / "x.tflite", samples=-1)
     with pytest.raises(ValueError, match="quantize='int4'"):
-        export_tflite(loose, tmp_path / "x.tflite", quantize="int4")
+        export_tflite(loose, tmp_path / "x.tflite", quantize="int4")  # type: ignore[arg-type]
 
 
 def test_every_file_opens_again_as_the_same_classifier(

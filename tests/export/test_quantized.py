@@ -17,9 +17,9 @@ from tfaudiotl.export.audit import audit_tflite
 from tfaudiotl.export.graph import Graph
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.metadata import Metadata, read_metadata, write_metadata
-from tfaudiotl.export.prepare import float_graph
+from tfaudiotl.export.prepare import Frontend, float_graph
 from tfaudiotl.export.quantize import Quantized, quantize_dynamic
-from tfaudiotl.export.tflite import export_tflite
+from tfaudiotl.export.tflite import Quantize, export_tflite
 from tfaudiotl.models.builder import build_classifier, embedding_model
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.training.recipe import train_classifier
@@ -74,8 +74,8 @@ def test_waveform_files_are_small_agree_and_are_what_they_are_called(
     held_out: Clips,
     float_bytes: int,
     tmp_path: Path,
-    quantize: str | None,
-    frontend: str,
+    quantize: Quantize | None,
+    frontend: Frontend,
     at_most: float,
     share: float,
 ) -> None:

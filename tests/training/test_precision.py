@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tfaudiotl.export.load import open_artifact
+from tfaudiotl.export.prepare import Input
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.training import devices as precision_module
@@ -44,7 +45,7 @@ def test_bad_precision_is_named() -> None:
 
 @pytest.mark.parametrize("policy", HALF)
 @pytest.mark.parametrize("input", ["waveform", "patches"])
-def test_files_compute_in_single_precision(policy: str, input: str, stand_in: Path, tmp_path: Path) -> None:
+def test_files_compute_in_single_precision(policy: str, input: Input, stand_in: Path, tmp_path: Path) -> None:
     keras.config.set_dtype_policy(policy)
     model = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in), hidden=(8,))
     path = export_tflite(model, tmp_path / "model.tflite", input=input)
