@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import tfaudiotl as tl
-from tfaudiotl.audio.sources import sound_files
+from tfaudiotl.audio.folders import sound_files
 from tfaudiotl.backbones.frontend import LogMel
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.embeddings.logmel import FastLogMel

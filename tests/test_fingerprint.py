@@ -20,18 +20,10 @@ import soundfile
 
 from tests.helpers.training import examples, head
 from tfaudiotl import _fingerprint
-from tfaudiotl._fingerprint import (
-    check_unchanged,
-    clips_parts,
-    file_state,
-    fingerprint,
-    layers_parts,
-    model_parts,
-    plain,
-    versions,
-)
+from tfaudiotl._fingerprint import check_unchanged, file_state, fingerprint, layers_parts, model_parts, plain, versions
 from tfaudiotl.audio.chain import Chain, as_augmentation
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.table import clips_parts
 from tfaudiotl.audio.waveforms import RandomGain, RandomNoise
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.embeddings import extract
@@ -715,7 +707,7 @@ def test_no_cache_takes_a_file_that_changes_while_it_is_read(
     kind: str, base: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips = table(tmp_path / "s")
-    target = extract if kind == "store" else __import__("tfaudiotl.audio.clips", fromlist=["clips"])
+    target = extract if kind == "store" else __import__("tfaudiotl.audio.table", fromlist=["table"])
     original = target.load_audio
 
     def load(path: Any, **options: Any) -> np.ndarray:

@@ -1,7 +1,8 @@
 """What a result was made from: whatever is taken up again from disk carries it, and is left where it differs.
 
-One definition for every cache, store, checkpoint and search. ``clips_parts``, ``model_parts`` and ``versions`` say what
-there is to know of a table, a network and this installation; ``fingerprint`` makes one text of them and of any options.
+One definition for every cache, store, checkpoint and search. ``model_parts`` and ``versions`` say what there is to know
+of a network and this installation, ``clips_parts`` (beside the table) of clips; ``fingerprint`` makes one text of them
+and of any options.
 """
 
 from __future__ import annotations
@@ -13,16 +14,13 @@ from dataclasses import fields, is_dataclass
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tfaudiotl import _files
 from tfaudiotl._version import __version__
 from tfaudiotl.errors import AudioError
-
-if TYPE_CHECKING:
-    from tfaudiotl.audio.clips import Clips
 
 _EDGE = 1 << 16  # bytes at a file's beginning and end that are looked at
 _PACKAGES = ("tensorflow", "keras", "numpy", "soundfile", "soxr", "ai-edge-litert")
@@ -79,11 +77,6 @@ def file_state(path: str | os.PathLike[str]) -> State:
     return stat.st_size, stat.st_mtime_ns, _files.sha256(edges)
 
 
-def file_states(clips: Clips) -> dict[str, State]:
-    """The state of each of a table's files; of sound in memory nothing."""
-    return {} if clips._waveforms is not None else {path: file_state(path) for path in dict.fromkeys(clips.paths)}
-
-
 def check_unchanged(path: str, state: State) -> None:
     """AudioError for a file that is no longer what it was when its state was taken."""
     try:
@@ -99,37 +92,6 @@ def unchanged(job: Callable[[], np.ndarray], path: str, state: State) -> np.ndar
     waveform = job()
     check_unchanged(path, state)
     return waveform
-
-
-def clips_parts(clips: Clips, states: Mapping[str, State] | None = None) -> dict[str, str]:
-    """Digests of all that a table says, by column.
-
-    Args:
-        clips: the table.
-        states: of its files, if they are known already.
-    """
-    return {
-        **sound_parts(clips, states),
-        "class_names": fingerprint(names=clips.class_names, multi_label=clips.multi_label),
-        "labels": fingerprint(labels=clips.labels),
-        "weights": fingerprint(weights=clips.weights),
-        "groups": fingerprint(group=clips.group),
-        "folds": fingerprint(fold=clips.fold),
-        "parts": fingerprint(part=clips.part),
-        "background": fingerprint(name=clips.background),
-    }
-
-
-def sound_parts(clips: Clips, states: Mapping[str, State] | None = None) -> dict[str, str]:
-    """Digests of what a table's rows sound like: files or samples, spans, channels."""
-    states = file_states(clips) if states is None else states
-    held = clips._waveforms or {}
-    sounds = {path: plain(held[path]) if path in held else states[path] for path in dict.fromkeys(clips.paths)}
-    return {
-        "sounds": fingerprint(paths=clips.paths, sounds=sounds),
-        "spans": fingerprint(starts=clips.starts, ends=clips.ends, durations=clips.durations),
-        "channels": fingerprint(channel=clips.channel),
-    }
 
 
 # Networks

@@ -18,10 +18,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl._files import new_files, sha256, write_atomic
-from tfaudiotl._fingerprint import changed_parts, clips_parts, versions
+from tfaudiotl._fingerprint import changed_parts, versions
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl._version import __version__
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.table import clips_parts
 from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.weights import npz_bytes

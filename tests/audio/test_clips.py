@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.helpers.sounds import make_folder, tone, write
-from tfaudiotl.audio.clips import Clips, window_spans
+from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.table import window_spans
 from tfaudiotl.errors import AudioError, AudioErrors
 
 
@@ -182,7 +183,7 @@ def test_from_csv(tmp_path: Path) -> None:
     write(tmp_path / "sub" / "a.wav", tone(2.0, 16_000))
     table = tmp_path / "table.csv"
     table.write_text('path,label,fold,from,to,w\nsub/a.wav,"dog, cat",1,0.5,1,2\nsub/a.wav,,2,,,\n', "utf-8-sig")
-    clips = Clips.from_csv(table, fold="fold", start="from", end="to", weight="w", label_separator=",")
+    clips = Clips.from_table(table, fold="fold", start="from", end="to", weight="w", label_separator=",")
     assert clips.labels == (("dog", "cat"), ())
     assert clips.durations.tolist() == [0.5, 2.0]
     assert clips.weights.tolist() == [2.0, 1.0]
@@ -190,7 +191,7 @@ def test_from_csv(tmp_path: Path) -> None:
     assert clips.fold.tolist() == ["1", "2"]
     tabs = tmp_path / "table.tsv"
     tabs.write_text("filename\tcategory\tsite\na.wav\tdog\tx\na.wav\train\ty\n")
-    clips = Clips.from_csv(tabs, path="filename", label="category", group="site", root=tmp_path / "sub")
+    clips = Clips.from_table(tabs, path="filename", label="category", group="site", root=tmp_path / "sub")
     assert clips.counts() == {"dog": 1, "rain": 1}
     assert not clips.multi_label
 
@@ -210,9 +211,9 @@ def test_tables_that_cannot_be_read(tmp_path: Path, content: str, message: str) 
     table = tmp_path / "table.csv"
     table.write_text(content)
     with pytest.raises(ValueError, match=message):
-        Clips.from_csv(table, start="start" if "start" in content else None)
+        Clips.from_table(table, start="start" if "start" in content else None)
     with pytest.raises(ValueError, match="cannot be read: No such file"):
-        Clips.from_csv(tmp_path / "none.csv")
+        Clips.from_table(tmp_path / "none.csv")
 
 
 def test_from_arrays() -> None:

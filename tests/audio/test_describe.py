@@ -9,7 +9,7 @@ import soundfile
 
 from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.describe import Description
+from tfaudiotl.audio.inspection import Description
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.sounds import tone, write
+from tfaudiotl.audio.annotations import Mark, gaps, read_marks
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.marks import Mark, gaps, read_marks
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.runtime.events import Event
 from tfaudiotl.runtime.writers import events_audacity, events_raven

@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.sounds import make_folder, tone, write
 from tfaudiotl.audio import table as module
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.content import content_keys
+from tfaudiotl.audio.table import content_keys
 
 NAMES = ["train", "Training", "train", "train", "val", "valid", "test", "eval"]
 PARTS = ["train"] * 4 + ["val"] * 2 + ["test"] * 2

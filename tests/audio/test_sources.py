@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.sources import sound_files
+from tfaudiotl.audio.folders import sound_files
 from tfaudiotl.cli import options
 
 

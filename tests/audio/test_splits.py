@@ -9,8 +9,8 @@ from hypothesis import given, settings, strategies as st
 
 from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.content import content_keys
 from tfaudiotl.audio.splits import balanced_draw, connected, natural_order, rarest_class
+from tfaudiotl.audio.table import content_keys
 
 
 def make(labels: list[str] | list[list[str]], *, contents: list[int] | None = None, **columns: list[object]) -> Clips:

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from tests.helpers.sounds import sound, write_folder
-from tfaudiotl.audio.sources import sound_files
+from tfaudiotl.audio.folders import sound_files
 from tfaudiotl.embeddings import hear
 from tfaudiotl.embeddings.extract import EngineOptions, embed
 from tfaudiotl.embeddings.transformer import AudioEmbedding

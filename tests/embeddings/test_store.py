@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from tests.helpers.sounds import sound, write_folder
-from tfaudiotl.audio.sources import sound_files
+from tfaudiotl.audio.folders import sound_files
 from tfaudiotl.embeddings import extract
 from tfaudiotl.embeddings.extract import EngineOptions, Extractor, embed, embed_to_store
 from tfaudiotl.embeddings.store import EmbeddingStore, StoreError, Unit, _index_sum

@@ -17,8 +17,8 @@ from matplotlib.text import Text
 from tests.helpers.reports import history
 from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.inspection import spectrogram_page
 from tfaudiotl.embeddings.probe import ProbeRow, ProbeTable
-from tfaudiotl.evaluation.description import spectrogram_page
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.plots import save_figure, spectrograms_figure
 from tfaudiotl.evaluation.report import write_report

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from tfaudiotl._fingerprint import State, check_unchanged, clips_parts, file_states, fingerprint, versions
+from tfaudiotl._fingerprint import State, check_unchanged, fingerprint, versions
 from tfaudiotl._seeds import derived_seed
 from tfaudiotl.audio.chain import augment_dataset
-from tfaudiotl.audio.clips import Clips, OnError
 from tfaudiotl.audio.layer import Augmentation
 from tfaudiotl.audio.splits import rarest_class
+from tfaudiotl.audio.table import OnError, Table, clips_parts, file_states
 from tfaudiotl.audio.tfio import GraphDecoder, in_graph
 from tfaudiotl.audio.waveform import SAMPLE_RATE, check_rate
 from tfaudiotl.errors import AudioError
@@ -34,7 +34,7 @@ MAX_WINDOW_SECONDS = 10.0  # the length of AudioSet's clips, which YAMNet was tr
 
 
 def make_dataset(
-    clips: Clips,
+    clips: Table,
     *,
     batch_size: int = 32,
     window_seconds: float | None = None,
@@ -137,7 +137,7 @@ def make_dataset(
     return dataset.with_options(options).prefetch(2)
 
 
-def row_order(rows: Clips, shuffle: bool, seed: int, balance: bool = False, repeat: bool = False) -> tf.data.Dataset:
+def row_order(rows: Table, shuffle: bool, seed: int, balance: bool = False, repeat: bool = False) -> tf.data.Dataset:
     """Numbers of rows, epoch after epoch."""
     count = len(rows)
     if balance:
@@ -206,7 +206,7 @@ def _cache_file(path: str | os.PathLike[str], reader: _Reader) -> str:
     return f"{os.fspath(path)}-{key[:16]}"
 
 
-def _shard(rows: Clips, shard: tuple[int, int]) -> Clips:
+def _shard(rows: Table, shard: tuple[int, int]) -> Table:
     number, count = shard
     if not 0 <= number < count:
         raise ValueError(f"shard={shard!r}: expected (number, count) with 0 <= number < count")
@@ -236,7 +236,7 @@ class _Reader:
     """Decodes rows of a table inside a tf.data graph."""
 
     def __init__(
-        self, rows: Clips, samples: int, sample_rate: int, on_error: OnError, log: list[AudioError] | None
+        self, rows: Table, samples: int, sample_rate: int, on_error: OnError, log: list[AudioError] | None
     ) -> None:
         self.rows, self.samples, self.sample_rate = rows, samples, sample_rate
         self.skip, self.log = on_error == "skip", log
@@ -292,8 +292,8 @@ class _Reader:
 
 
 def check_rows(
-    clips: Clips, batch_size: Any, window_seconds: float | None, on_error: str, sample_rate: int
-) -> tuple[Clips, int]:
+    clips: Table, batch_size: Any, window_seconds: float | None, on_error: str, sample_rate: int
+) -> tuple[Table, int]:
     """The rows that clips become in a dataset, and the samples of each; ValueError for arguments out of range."""
     if len(clips) == 0:
         raise ValueError("clips is empty: there is nothing to make batches of")

@@ -14,14 +14,16 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from tfaudiotl._seeds import stream
-from tfaudiotl.audio.sources import is_missing, listed
+from tfaudiotl.audio.columns import is_missing, listed
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
-    from tfaudiotl.audio.clips import Clips
+    from tfaudiotl.audio.table import Table
 
 Groups = Literal["group", "source"] | Sequence[Hashable] | np.ndarray | None
 
@@ -31,7 +33,7 @@ SHARE_OFF = 0.1  # of all clips, from which a split that is not the one asked fo
 _ATTEMPTS = 20  # orders tried until every class is on every side; nearly always the first will do
 
 
-def split_mask(clips: Clips, *, val: float, stratify: bool, groups: Groups, seed: int) -> NDArray[np.bool_]:
+def split_mask(clips: Table, *, val: float, stratify: bool, groups: Groups, seed: int) -> NDArray[np.bool_]:
     """Bool (rows,): which rows are held out; ``Clips.split`` says how."""
     if isinstance(val, bool) or not isinstance(val, (int, float, np.number)) or not 0 < val < 1:
         raise ValueError(f"val={val!r}: expected a share of the clips over 0 and under 1, such as 0.2")
@@ -58,13 +60,13 @@ def split_mask(clips: Clips, *, val: float, stratify: bool, groups: Groups, seed
     return held_out
 
 
-def check_parts(clips: Clips) -> None:
+def check_parts(clips: Table) -> None:
     """ValueError where a file or group of ``clips`` lies in two of their own parts; a warning where a copy does."""
     if clips.part is not None:
         _check_torn(clips, None, "part", clips.part.tolist())
 
 
-def fold_numbers(clips: Clips, k: int | None, *, groups: Groups, seed: int) -> tuple[list[str], NDArray[np.int64]]:
+def fold_numbers(clips: Table, k: int | None, *, groups: Groups, seed: int) -> tuple[list[str], NDArray[np.int64]]:
     """Names of the folds, and int64 (rows,) which one each row is tested in; see ``Clips.folds``."""
     targets = clips.targets
     if k is None:
@@ -76,10 +78,8 @@ def fold_numbers(clips: Clips, k: int | None, *, groups: Groups, seed: int) -> t
         _check_spread(clips, targets, together, k, f"k={k} folds", "use fewer folds or record more")
         if len(np.unique(together)) < k:
             raise ValueError(f"k={k}: there are only {len(np.unique(together))} groups (or files) to share out")
-        names, fold = (
-            [str(number + 1) for number in range(k)],
-            assign(targets, together, [1 / k] * k, purpose="folds", seed=seed),
-        )
+        names = [str(number + 1) for number in range(k)]
+        fold = assign(targets, together, [1 / k] * k, purpose="folds", seed=seed)
     for number, name in enumerate(names):
         lost = targets.any(axis=0) & ~targets[fold != number].any(axis=0)
         if lost.any():
@@ -88,11 +88,11 @@ def fold_numbers(clips: Clips, k: int | None, *, groups: Groups, seed: int) -> t
     return names, fold
 
 
-def _given_folds(clips: Clips, groups: Groups) -> tuple[list[str], NDArray[np.int64]]:
+def _given_folds(clips: Table, groups: Groups) -> tuple[list[str], NDArray[np.int64]]:
     if clips.fold is None:
         raise ValueError(
             "no folds were given: pass k=, or build the clips with fold_pattern= (from_directory), "
-            "folds= (from_files) or fold= (from_csv)"
+            "folds= (from_files) or fold= (from_table)"
         )
     names = natural_order(clips.fold.tolist())
     if len(names) < 2:
@@ -102,7 +102,7 @@ def _given_folds(clips: Clips, groups: Groups) -> tuple[list[str], NDArray[np.in
     return names, fold
 
 
-def _check_torn(clips: Clips, groups: Groups, what: str, sides: Sequence[str]) -> None:
+def _check_torn(clips: Table, groups: Groups, what: str, sides: Sequence[str]) -> None:
     """ValueError where a file or group lies in two folds or parts; a warning where a copy does."""
     side = np.array(sides)
     for together, certain in ((units(clips, groups, copies=False), True), (units(clips, groups), False)):
@@ -113,15 +113,15 @@ def _check_torn(clips: Clips, groups: Groups, what: str, sides: Sequence[str]) -
             row, other = torn[0], first[together[torn[0]]]
             message = (
                 f"{clips.paths[row]} is in {what} {sides[row]!r}, but {clips.paths[other]}, of the same "
-                f"{'file or group' if certain else 'content'}, in {what} {sides[other]!r}: training would hear "
-                "what is tested"
+                f"{'file or group' if certain else 'content'}, in {what} {sides[other]!r}: clips that are "
+                "tested would be trained on"
             )
             if certain:
                 raise ValueError(message)
             logger.warning("%d clips have copies in other %ss: %s", len(torn), what, message)
 
 
-def units(clips: Clips, groups: Groups, *, copies: bool = True) -> NDArray[np.int64]:
+def units(clips: Table, groups: Groups, *, copies: bool = True) -> NDArray[np.int64]:
     """Numbers the rows so that what must stay together has one number: files, their copies, and ``groups``.
 
     Args:
@@ -148,14 +148,14 @@ def units(clips: Clips, groups: Groups, *, copies: bool = True) -> NDArray[np.in
     return connected(*files, column)
 
 
-def shared_units(clips: Clips) -> list[int] | None:
+def shared_units(clips: Table) -> list[int] | None:
     """The number of each row's recording or group, or None where no two rows share one."""
     together = units(clips, None, copies=False)
     return together.tolist() if together.max() + 1 < len(together) else None
 
 
 def _check_spread(
-    clips: Clips, targets: NDArray[Any], together: NDArray[np.int64], least: int, purpose: str, advice: str
+    clips: Table, targets: NDArray[Any], together: NDArray[np.int64], least: int, purpose: str, advice: str
 ) -> None:
     """Raises ValueError naming the classes that lie in fewer than ``least`` groups."""
     few = []
@@ -174,7 +174,7 @@ def file_keys(paths: Sequence[str]) -> list[str]:
     return [keys[path] for path in paths]
 
 
-def connected(*columns: Iterable[Hashable]) -> NDArray[np.int64]:
+def connected(*columns: Sequence[Hashable]) -> NDArray[np.int64]:
     """Numbers the rows so that rows sharing a value in any column share a number.
 
     Args:
@@ -183,23 +183,17 @@ def connected(*columns: Iterable[Hashable]) -> NDArray[np.int64]:
     Returns:
         int64 (rows,), numbered from 0 in order of first appearance.
     """
-    rows = [list(column) for column in columns]
-    parent = list(range(len(rows[0])))
-
-    def root(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = parent[parent[row]]
-            row = parent[row]
-        return row
-
-    for column in rows:
-        first: dict[Hashable, int] = {}
+    count, rows, first = len(columns[0]), list[int](), list[int]()
+    for column in columns:
+        seen: dict[Hashable, int] = {}
         for row, value in enumerate(column):
-            if is_missing(value):
-                continue
-            parent[root(row)] = root(first.setdefault(value, row))
-    number: dict[int, int] = {}
-    return np.array([number.setdefault(root(row), len(number)) for row in range(len(parent))], np.int64)
+            if not is_missing(value):
+                rows.append(row)
+                first.append(seen.setdefault(value, row))
+    links = coo_array((np.ones(len(rows), bool), (rows, first)), shape=(count, count))
+    numbers = connected_components(links, directed=False)[1]
+    _, begin, place = np.unique(numbers, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(begin))[place]
 
 
 def assign(
@@ -272,14 +266,6 @@ def _iterate(
     for group in order[sides[order] < 0]:  # rows without any class
         place(int(group), None)
     return sides
-
-
-def balanced_weights(label_ids: ArrayLike, classes: int) -> dict[int, float]:
-    """``rows / (classes * rows of the class)``, as scikit-learn's ``class_weight="balanced"``."""
-    from sklearn.utils.class_weight import compute_class_weight
-
-    weights = compute_class_weight("balanced", classes=np.arange(classes), y=np.asarray(label_ids))
-    return {label: float(weight) for label, weight in enumerate(weights)}
 
 
 def rarest_class(targets: NDArray[Any]) -> NDArray[np.int64]:

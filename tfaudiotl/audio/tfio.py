@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from tfaudiotl.audio.columns import listed
 from tfaudiotl.audio.containers import layout
 from tfaudiotl.audio.files import AudioInfo, audio_info, span_frames
-from tfaudiotl.audio.sources import listed
 from tfaudiotl.audio.waveform import resampled_length
 from tfaudiotl.errors import AudioError
 
 if TYPE_CHECKING:
-    from tfaudiotl.audio.clips import Clips
+    from tfaudiotl.audio.table import Table
 
 # (container, sample format) as libsndfile names them -> tensorflow-io's operation, what it is told of the samples, and
 # their full scale. Its IOTensor, which could read a part of a file, is not used: calls that run at the same time share
@@ -103,7 +103,7 @@ class GraphDecoder:
         ValueError: tensorflow-io cannot be used, or not for these files; the message says why.
     """
 
-    def __init__(self, rows: Clips, samples: int, sample_rate: int):
+    def __init__(self, rows: Table, samples: int, sample_rate: int):
         reason = why_not(rows, sample_rate)
         if reason:
             raise ValueError(f"decoder='tfio': {reason}")
@@ -141,7 +141,7 @@ class GraphDecoder:
         return waveform if resampler is None else resampler(waveform)
 
 
-def why_not(rows: Clips, sample_rate: int) -> str:
+def why_not(rows: Table, sample_rate: int) -> str:
     """Why these rows cannot be decoded in the graph; "" where they can."""
     if rows._waveforms is not None:
         return "these sounds are in memory"
@@ -189,14 +189,14 @@ def _span(info: AudioInfo, start: float, end: float, to_rate: int) -> _Span:
     return _Span(first - lead, stop, lead * to_rate // rate, resampled_length(last - first, rate, to_rate))
 
 
-def in_graph(decoder: str, rows: Clips, sample_rate: int) -> bool:
+def in_graph(decoder: str, rows: Table, sample_rate: int) -> bool:
     """Whether to decode in the graph: as asked ("tfio", "python"), or for "auto" where that is the faster way."""
     if decoder not in ("auto", "tfio", "python"):
         raise ValueError(f"decoder={decoder!r}: allowed are 'auto', 'tfio' and 'python'")
     return decoder == "tfio" or (decoder == "auto" and not why_not(rows, sample_rate) and _quicker(rows, sample_rate))
 
 
-def _quicker(rows: Clips, sample_rate: int) -> bool:
+def _quicker(rows: Table, sample_rate: int) -> bool:
     """Whole files that need neither decompression nor another rate; all else Python threads do 2 to 10 times as fast.
 
     Of a part of a file tensorflow-io would read the whole.

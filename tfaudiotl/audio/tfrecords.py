@@ -21,9 +21,9 @@ import tensorflow as tf
 from tfaudiotl._seeds import derived_seed
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.chain import augment_dataset
-from tfaudiotl.audio.clips import Clips, OnError
 from tfaudiotl.audio.dataset import make_dataset
 from tfaudiotl.audio.layer import Augmentation
+from tfaudiotl.audio.table import OnError, Table
 from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.errors import AudioError
 
@@ -65,7 +65,7 @@ class RecordsInfo:
 
 
 def write_records(
-    clips: Clips,
+    clips: Table,
     folder: str | os.PathLike[str],
     *,
     shards: int | None = None,

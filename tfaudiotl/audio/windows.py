@@ -13,8 +13,6 @@ from tfaudiotl.audio.waveform import SAMPLE_RATE, Grid, Piece, cut, mark_end, ow
 from tfaudiotl.errors import AudioError
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from numpy.typing import NDArray
 
 
@@ -38,9 +36,6 @@ class PatchWindows(Clips):
         """As ``Clips.load``; silence at the end of a window that its clip goes on after is marked as sound."""
         waveform = super().load(row, sample_rate=sample_rate)
         return mark_end(waveform[: self.inner[row]]) if self.inner[row] else waveform
-
-    def _take(self, rows: NDArray[np.int64]) -> Self:
-        return replace(super()._take(rows), patches=self.patches[rows], inner=self.inner[rows])
 
 
 def patch_windows(clips: Clips, grid: Grid, window_seconds: float) -> PatchWindows:
@@ -79,7 +74,7 @@ def patch_windows(clips: Clips, grid: Grid, window_seconds: float) -> PatchWindo
     stop = np.minimum(begin + (window - _HALF) / rate, clips.durations[source])
     stop = np.where(inner, np.array([piece.stop - _HALF for piece in flat]) / rate, stop)
     ends = np.where(stop < clips.durations[source], clips.starts[source] + stop, clips.ends[source])
-    rows = Clips._take(clips, source)
+    rows = clips[source]
     columns = {name: getattr(rows, name) for name in Clips.__dataclass_fields__}
     columns |= {"starts": rows.starts + begin, "ends": ends, "durations": stop - begin, "source": source}
     patches = np.array([piece.patches for piece in flat], np.int64)

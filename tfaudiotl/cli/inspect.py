@@ -72,7 +72,7 @@ def inspect(
     typer.echo(text)
     if output:
         say("Drawing spectrograms")
-        from tfaudiotl.evaluation.description import spectrogram_page
+        from tfaudiotl.audio.inspection import spectrogram_page
         from tfaudiotl.evaluation.plots import save_figure
 
         output.mkdir(parents=True, exist_ok=True)

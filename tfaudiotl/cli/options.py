@@ -177,7 +177,7 @@ def load_clips(
 ) -> Clips:
     """Reads a folder of classes, and says what was found."""
     from tfaudiotl.audio.clips import Clips
-    from tfaudiotl.audio.sources import from_names
+    from tfaudiotl.audio.folders import from_names
 
     with suppress(ValueError):  # which says less of a wrong folder than what follows
         say(f"Reading {len(sound_files([folder])):,} recordings in {folder}")
@@ -205,7 +205,7 @@ def load_clips(
 
 def sound_files(paths: Sequence[Path]) -> list[Path]:
     """The files given, and those in the folders given, at any depth."""
-    from tfaudiotl.audio.sources import sound_files as files_of
+    from tfaudiotl.audio.folders import sound_files as files_of
 
     missing = [path for path in paths if not path.exists()]
     if missing:

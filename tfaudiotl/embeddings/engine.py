@@ -20,7 +20,7 @@ import numpy as np
 
 from tfaudiotl._seeds import stream
 from tfaudiotl._threads import OnProgress, Progress, ignore, one_blas_thread
-from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.table import Table
 from tfaudiotl.audio.waveform import trim_padding
 from tfaudiotl.embeddings.logmel import fast_frontend
 from tfaudiotl.embeddings.runners import KerasRunner, Runner, check_runtime, cores, make_runner
@@ -270,7 +270,7 @@ def finite(result: Result, path: str) -> Result:
 
 def embed_clips(
     network: PatchNetwork,
-    clips: Clips,
+    clips: Table,
     *,
     on_error: str = "raise",
     check: Callable[[int, str, np.ndarray], None] | None = None,

@@ -20,9 +20,10 @@ import numpy as np
 from keras import tree
 
 from tfaudiotl._files import claim, write_atomic
-from tfaudiotl._fingerprint import file_states, fingerprint, model_parts, sound_parts, unchanged, versions
+from tfaudiotl._fingerprint import fingerprint, model_parts, unchanged, versions
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio.table import file_states, sound_parts
 from tfaudiotl.backbones.frontend import PatchSequence, ValidPatches
 from tfaudiotl.embeddings.engine import PatchNetwork, finite
 from tfaudiotl.errors import AudioError

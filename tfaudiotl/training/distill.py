@@ -28,7 +28,7 @@ from scipy import special
 from tfaudiotl._seeds import derived_seed, stream
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.files import load_audio
-from tfaudiotl.audio.sources import sound_files
+from tfaudiotl.audio.folders import sound_files
 from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec

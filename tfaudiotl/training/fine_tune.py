@@ -18,10 +18,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl._files import write_atomic
-from tfaudiotl._fingerprint import changed_parts, clips_parts, fingerprint, model_parts, versions
+from tfaudiotl._fingerprint import changed_parts, fingerprint, model_parts, versions
 from tfaudiotl._threads import OnProgress, ignore
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.layer import Augmentation
+from tfaudiotl.audio.table import clips_parts
 from tfaudiotl.audio.windows import patch_windows
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec

@@ -27,6 +27,7 @@ from tfaudiotl._threads import OnProgress, ignore
 from tfaudiotl.audio.clips import Clips, OnError
 from tfaudiotl.audio.dataset import check_rows, row_order
 from tfaudiotl.audio.splits import balanced_draw
+from tfaudiotl.audio.table import Table
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips, trim_padding
@@ -436,7 +437,7 @@ def embedded(
 
 
 def _embedded_batches(
-    columns: list[tf.Tensor], rows: Clips, batch_size: int, shuffle: bool, seed: int, drop_remainder: bool
+    columns: list[tf.Tensor], rows: Table, batch_size: int, shuffle: bool, seed: int, drop_remainder: bool
 ) -> tf.data.Dataset:
     def pick(numbers: tf.Tensor) -> tuple[Any, ...]:
         vectors, valid, *labels = (tf.gather(column, numbers) for column in columns)

@@ -17,20 +17,14 @@ import keras
 import numpy as np
 
 from tfaudiotl._files import write_atomic
-from tfaudiotl._fingerprint import (
-    check_unchanged,
-    file_states,
-    fingerprint,
-    model_parts,
-    sound_parts,
-    versions,
-)
+from tfaudiotl._fingerprint import check_unchanged, fingerprint, model_parts, versions
 from tfaudiotl._seeds import derived_seed, stream
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.chain import as_augmentation
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.layer import Augmentation
 from tfaudiotl.audio.splits import shared_units, units
+from tfaudiotl.audio.table import file_states, sound_parts
 from tfaudiotl.audio.waveform import is_silent
 from tfaudiotl.audio.windows import means_by_clip, patch_windows
 from tfaudiotl.backbones.assembly import grid_of_model

@@ -13,11 +13,12 @@ import keras
 import numpy as np
 
 from tfaudiotl._files import write_atomic
-from tfaudiotl._fingerprint import clips_parts, fingerprint, model_parts, versions
+from tfaudiotl._fingerprint import fingerprint, model_parts, versions
 from tfaudiotl._seeds import derived_seed
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.layer import Augmentation
+from tfaudiotl.audio.table import clips_parts
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.writing import markdown_table

@@ -7,24 +7,14 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Formatter
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
-from tfaudiotl.audio.sources import Rows, as_text, is_missing, listed, part_of
+from tfaudiotl.audio.columns import Columns, as_number, as_text, is_missing, listed, part_of
 
-COLUMNS = (
-    "path",
-    "label",
-    "fold",
-    "group",
-    "start",
-    "end",
-    "weight",
-    "part",
-    "channel",
-)  # what a table may tell of a clip
+DataSet = Literal["esc50", "esc10", "urbansound8k", "fsd50k", "fsd50k_eval"]
 Cells = dict[str, list[Any]]
 
 
@@ -56,7 +46,7 @@ class Layout:
 # From the data sets' own tables: github.com/karolpiczak/ESC-50, urbansounddataset.weebly.com,
 # zenodo.org/records/4060432 (FSD50K).
 _ESC = Layout("meta/esc50.csv", "audio/{filename}", "category", fold="fold", group="src_file")
-LAYOUTS = {
+LAYOUTS: dict[DataSet, Layout] = {
     "esc50": _ESC,
     "esc10": Layout(_ESC.table, _ESC.path, _ESC.label, fold=_ESC.fold, group=_ESC.group, only=("esc10", "True")),
     "urbansound8k": Layout(
@@ -67,7 +57,7 @@ LAYOUTS = {
 }
 
 
-def read_layout(name: str, root: str | os.PathLike[str]) -> Rows:
+def read_data_set(name: DataSet, root: str | os.PathLike[str]) -> Columns:
     """The rows of a data set in one of ``LAYOUTS``.
 
     Raises:
@@ -93,7 +83,7 @@ def read_table(
     root: str | os.PathLike[str] | None = None,
     merge_repeats: bool = False,
     only: tuple[str, str] | None = None,
-) -> Rows:
+) -> Columns:
     """Reads labelled spans from a table.
 
     CSV is read as RFC 4180 has it; in tab-separated files a quotation mark is a sign like others, unless it is around a
@@ -101,8 +91,8 @@ def read_table(
 
     Args:
         table: A CSV file, a TSV file (.tsv, .tab), a Parquet file (.parquet), a data frame, or columns by name.
-        columns: One of ``COLUMNS`` -> name of the table's column, or None; the path may be a pattern with
-            several columns in braces.
+        columns: "path", "label", "fold", "group", "start", "end", "weight", "part" and "channel" -> the name of the
+            table's column, or None; the path may be a pattern with several columns in braces.
         label_separator: Splits a cell into several labels.
         root: What relative paths are relative to; None is the table's folder.
         merge_repeats: Make rows of the same span one row with all their labels.
@@ -150,14 +140,14 @@ def read_table(
         ]  # fmt: skip
     except (ValueError, LookupError, AttributeError) as error:
         raise ValueError(f"path={pattern!r} is no pattern of columns in braces: {error}") from None
-    rows = Rows(
+    rows = Columns(
         paths=[str(base / path) for path in paths],
         labels=column("label", labels) or [],
         folds=column("fold", _filled),
         groups=column("group", as_text),
-        starts=column("start", lambda value: float(as_text(value) or 0)),
-        ends=column("end", lambda value: float(as_text(value) or "nan")),
-        weights=column("weight", lambda value: float(as_text(value) or 1)),
+        starts=column("start", lambda value: as_number(value, 0)),
+        ends=column("end", lambda value: as_number(value, math.nan)),
+        weights=column("weight", lambda value: as_number(value, 1)),
         parts=column("part", part_of),
         channels=column("channel", _channel),
     )
@@ -298,7 +288,7 @@ def _filled(value: Any) -> str:
     return text
 
 
-def _merged(rows: Rows) -> Rows:
+def _merged(rows: Columns) -> Columns:
     """Rows of the same file and span as one, with the labels of all; the other columns must agree."""
     first: dict[tuple[Any, ...], int] = {}
     starts, ends = rows.starts or [0.0] * len(rows.paths), rows.ends or [math.nan] * len(rows.paths)
@@ -318,18 +308,4 @@ def _merged(rows: Rows) -> Rows:
             if column is not None and column[row] != column[kept[place]]:
                 told = listed([repr(column[kept[place]]), repr(column[row])])
                 raise ValueError(f"{path}: its repeated rows have different {name}: {told}")
-
-    def take(column: list[Any] | None) -> list[Any] | None:
-        return None if column is None else [column[row] for row in kept]
-
-    return Rows(
-        paths=[rows.paths[row] for row in kept],
-        labels=labels,
-        folds=take(rows.folds),
-        groups=take(rows.groups),
-        starts=take(rows.starts),
-        ends=take(rows.ends),
-        weights=take(rows.weights),
-        parts=take(rows.parts),
-        channels=take(rows.channels),
-    )
+    return replace(rows.take(kept), labels=labels)

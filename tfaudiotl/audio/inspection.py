@@ -1,4 +1,4 @@
-"""What is in a table of clips, and what may be wrong with it: every sound decoded once."""
+"""What is in a table of clips, and what may be wrong with it: figures, Markdown, and a page of spectrograms."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfaudiotl._files import show_name
+from tfaudiotl._seeds import stream
 from tfaudiotl._threads import OnProgress, Progress, ignore
+from tfaudiotl.audio.columns import is_missing, listed
 from tfaudiotl.audio.files import audio_info, load_audio
-from tfaudiotl.audio.sources import is_missing
 from tfaudiotl.audio.splits import file_keys
 from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.errors import AudioError
+from tfaudiotl.evaluation.writing import escape_markdown, markdown_table
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from tfaudiotl.audio.edit import ClipEdits
+    from tfaudiotl.audio.table import Table
 
 QUIET = 1e-3  # of full scale, -60 dB: what stays below is counted as silence
 CLIPPED_RUN = 3  # neighbouring samples at one extreme value: a wave's flat top
@@ -31,6 +36,9 @@ CLIPPED_SHARE = 1e-4  # of the samples, from which a file is reported
 OFFSET = 0.05  # of full scale, mean of all samples
 _FRAME = 0.025  # s: silence is counted in such frames
 _PIECE = 60.0  # s decoded at a time, so that long recordings need little memory
+_LONGEST = 10.0  # s of a clip that are shown
+_FFT, _STEP = 512, 160  # samples at 16 kHz: 32 ms every 10 ms
+_RANGE = 80.0  # dB below the loudest
 
 
 @dataclass(frozen=True)
@@ -89,9 +97,27 @@ class Description:
 
     def to_markdown(self) -> str:
         """The tables and the problems, to read."""
-        from tfaudiotl.evaluation.description import description_markdown  # the writing of tables is there
-
-        return description_markdown(self)
+        shortest, median, longest = self.seconds
+        facts = [
+            ("Clips", f"{self.clips:,} in {self.files:,} files"),
+            ("Hours", f"{self.hours:.3g}"),
+            ("Seconds", f"{shortest:.3g} to {longest:.3g}, median {median:.3g}"),
+            ("Formats", _counts(self.formats)),
+            ("Rates", _counts(self.rates, " Hz")),
+            ("Channels", _counts(self.channels)),
+            ("Silence", f"{100 * self.silence:.1f} % of the time below -60 dB"),
+        ]
+        classes = [(escape_markdown(c.name), f"{c.clips:,}", f"{c.hours:.3g}") for c in self.classes]
+        parts = [markdown_table(["", "What"], facts), markdown_table(["Class", "Clips", "Hours"], classes)]
+        if self.problems:
+            rows = []
+            for problem in self.problems:
+                names = escape_markdown(listed(problem.names))
+                rows.append((problem.kind, names, escape_markdown(problem.detail)))
+            parts.append(f"{len(rows)} problems\n\n" + markdown_table(["Problem", "Where", "What"], rows))
+        else:
+            parts.append("No problems found.\n")
+        return "\n".join(parts)
 
 
 @dataclass(frozen=True)
@@ -109,7 +135,7 @@ class _Measured:
     digest: bytes
 
 
-def describe(clips: ClipEdits, *, against: Sequence[ClipEdits] = (), progress: OnProgress = ignore) -> Description:
+def describe(clips: Table, *, against: Sequence[Table] = (), progress: OnProgress = ignore) -> Description:
     """Decodes every file of a table once, and says what is in it.
 
     Args:
@@ -121,12 +147,9 @@ def describe(clips: ClipEdits, *, against: Sequence[ClipEdits] = (), progress: O
 
     def measure(path: str) -> _Measured | AudioError:
         try:
-            found: _Measured | AudioError = _measure_file(path) if clips._waveforms is None else _measure_array(
-                clips._waveforms[path]
-            )  # fmt: skip
+            return _measure_file(path) if clips._waveforms is None else _measure_array(clips._waveforms[path])
         except AudioError as error:
-            found = error
-        return found
+            return error
 
     results: dict[str, _Measured | AudioError] = {}
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -142,7 +165,7 @@ def describe(clips: ClipEdits, *, against: Sequence[ClipEdits] = (), progress: O
         for n, name in enumerate(clips.class_names)
     )
     problems = [Problem("unreadable", (error.path,), error.reason) for error in bad]
-    problems += [problem for path, found in good.items() for problem in _heard(path, found)]
+    problems += [problem for path, found in good.items() for problem in _sound_problems(path, found)]
     problems += _copies(good)
     problems += list(_fold_leaks(clips))
     problems += [problem for other in against for problem in _leaks(clips, other)]
@@ -227,7 +250,7 @@ class _Meter:
         )
 
 
-def _heard(path: str, found: _Measured) -> Iterable[Problem]:
+def _sound_problems(path: str, found: _Measured) -> Iterable[Problem]:
     if found.peak == 0:
         yield Problem("silent", (path,), "every sample is zero")
     elif found.peak < QUIET:
@@ -246,7 +269,7 @@ def _copies(good: dict[str, _Measured]) -> list[Problem]:
     return [Problem("copies", tuple(paths), "the same samples") for paths in same.values() if len(paths) > 1]
 
 
-def _fold_leaks(clips: ClipEdits) -> Iterable[Problem]:
+def _fold_leaks(clips: Table) -> Iterable[Problem]:
     if clips.fold is None:
         return
     for what, keys in _identities(clips).items():
@@ -261,7 +284,7 @@ def _fold_leaks(clips: ClipEdits) -> Iterable[Problem]:
                 yield Problem("leak", names, f"one {what} in folds {', '.join(where)}")
 
 
-def _leaks(clips: ClipEdits, other: ClipEdits) -> Iterable[Problem]:
+def _leaks(clips: Table, other: Table) -> Iterable[Problem]:
     theirs = _identities(other)
     for what, keys in _identities(clips).items():
         shared = {key for key in set(keys) & set(theirs.get(what, [])) if not is_missing(key)}
@@ -270,9 +293,66 @@ def _leaks(clips: ClipEdits, other: ClipEdits) -> Iterable[Problem]:
             yield Problem("leak", (name,), f"one {what} on both sides of the split")
 
 
-def _identities(clips: ClipEdits) -> dict[str, list[Hashable]]:
+def _identities(clips: Table) -> dict[str, list[Hashable]]:
     """What must not be on two sides, by kind."""
     kinds: dict[str, list[Hashable]] = {"file": list(file_keys(clips.paths)), "content": list(clips.content_keys())}
     if clips.group is not None:
         kinds["group"] = list(clips.group.tolist())
     return kinds
+
+
+# Written and drawn
+
+
+def _counts(counts: dict[str, int] | dict[int, int], unit: str = "") -> str:
+    return ", ".join(f"{name}{unit} ({count:,})" for name, count in counts.items())
+
+
+def spectrogram_page(clips: Table, *, per_class: int = 3, classes: int = 12, seed: int = 0) -> Figure:
+    """Spectrograms of a few clips of each class, drawn at random.
+
+    Args:
+        clips: The table.
+        per_class: Clips of each class.
+        classes: Classes shown at most, the first ones.
+        seed: Of the choice.
+
+    Returns:
+        A figure, one row per class; what cannot be read is named in its place.
+    """
+    from matplotlib.figure import Figure  # takes a while to import, and a description needs none
+
+    names = clips.class_names[:classes]
+    rng, targets = stream("shown clips", seed), clips.targets > 0
+    figure = Figure(figsize=(3.4 * per_class, 1.7 * len(names) + 0.6), layout="constrained")
+    grid = figure.subplots(len(names), per_class, squeeze=False, sharey=True)
+    for number, name in enumerate(names):
+        rows = rng.permutation(np.flatnonzero(targets[:, number]))[:per_class]
+        for place, axes in enumerate(grid[number]):
+            axes.tick_params(labelsize=6)
+            if place == 0:
+                axes.set_ylabel(f"{show_name(name)[:24]}\nkHz", fontsize=8, parse_math=False)
+            if place >= len(rows):
+                axes.set_axis_off() if place else axes.set_xticks([])
+                continue
+            title = show_name(Path(clips.paths[rows[place]]).name)[-36:]
+            axes.set_title(title, fontsize=6, parse_math=False)
+            try:
+                picture, seconds = _decibels(clips.load(int(rows[place])))
+            except AudioError as error:
+                axes.text(0.02, 0.5, error.reason[:40], fontsize=6, transform=axes.transAxes, parse_math=False)
+                continue
+            extent = (0.0, seconds, 0.0, SAMPLE_RATE / 2_000)
+            axes.imshow(picture, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-_RANGE, vmax=0)
+    for axes in grid[-1]:
+        axes.set_xlabel("s", fontsize=7)
+    return figure
+
+
+def _decibels(waveform: np.ndarray) -> tuple[np.ndarray, float]:
+    """Magnitudes (frequencies, frames) in dB of the loudest, and the seconds shown."""
+    shown = waveform[: int(_LONGEST * SAMPLE_RATE)]
+    padded = np.pad(shown, (0, max(0, _FFT - len(shown))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _FFT)[::_STEP] * np.hanning(_FFT)
+    size = np.abs(np.fft.rfft(frames)).T
+    return 20 * np.log10(np.maximum(size, 1e-9) / max(size.max(), 1e-9)), len(shown) / SAMPLE_RATE

@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfaudiotl.audio.columns import Columns, listed
 from tfaudiotl.audio.files import audio_info
-from tfaudiotl.audio.sources import Rows, files_below, listed
+from tfaudiotl.audio.folders import files_below
 from tfaudiotl.errors import AudioError
 
 # Raven names the column of the label as its user does; these are usual.
@@ -96,7 +97,7 @@ def gaps(marks: Iterable[Mark], duration: float, least: float) -> list[tuple[flo
     return found
 
 
-def scan_annotations(
+def read_annotations(
     directory: str | os.PathLike[str],
     extensions: Collection[str],
     *,
@@ -104,7 +105,7 @@ def scan_annotations(
     background_seconds: float,
     label_separator: str | None,
     label_column: str | None,
-) -> tuple[Rows, list[AudioError]]:
+) -> tuple[Columns, list[AudioError]]:
     """Rows of the marked spans below a folder, and the recordings that have no annotation.
 
     An annotation lies beside its recording ``a.wav`` and is called ``a.txt``, or ``a.`` and anything that ends
@@ -137,22 +138,21 @@ def scan_annotations(
             of[owners[0]].append(text)
     if not any(of.values()):
         raise ValueError(f"directory={str(directory)!r}: no .txt beside a sound file bears its name ({listed(sounds)})")
-    rows, unmarked = Rows(starts=[], ends=[]), []
+    rows: list[tuple[str, str | list[str], float, float]] = []
+    unmarked: list[AudioError] = []
     for sound, found in of.items():
         marks = [mark for text in found for mark in read_marks(text, label_column=label_column)]
-        spans: list[tuple[float, float, str]] = [(mark.start, mark.end, mark.label) for mark in marks]
         if background is not None:
             try:
                 quiet = gaps(marks, audio_info(sound).duration, background_seconds)
             except AudioError as error:
-                unmarked += [] if spans else [error]  # with spans, building the clips says so
+                unmarked += [] if marks else [error]  # with marks, building the clips says so
                 quiet = []
-            spans += [(start, end, background) for start, end in quiet]
+            marks += [Mark(start, end, background) for start, end in quiet]
         elif not found:
             unmarked.append(AudioError(str(sound), "has no annotation beside it; background= makes all of it one"))
-        for start, end, label in spans:
-            rows.paths.append(str(sound))
-            rows.labels.append(label if label_separator is None else [p.strip() for p in label.split(label_separator)])
-            rows.starts.append(start)  # type: ignore[union-attr]
-            rows.ends.append(end)  # type: ignore[union-attr]
-    return rows, unmarked
+        for mark in marks:
+            named = mark.label if label_separator is None else [p.strip() for p in mark.label.split(label_separator)]
+            rows.append((str(sound), named, mark.start, mark.end))
+    paths, labels, starts, ends = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [])
+    return Columns(paths=paths, labels=labels, starts=starts, ends=ends), unmarked
