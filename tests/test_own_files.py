@@ -246,7 +246,7 @@ def test_a_claimed_folder_loses_only_what_is_ours(tmp_path: Path) -> None:
     folder = tmp_path / "cache"
 
     def take(content: str) -> bool:
-        return claim(folder, "cache.json", content, ours=r"shard-\d{5}|unfinished")
+        return claim(folder, "cache.json", {"of": content}, ours=r"shard-\d{5}|unfinished")
 
     assert not take("a")
     for name in ("shard-00000", "shard-00001.bak", "unfinished"):
@@ -261,12 +261,29 @@ def test_a_claimed_folder_loses_only_what_is_ours(tmp_path: Path) -> None:
 def test_a_folder_of_somebody_else_is_not_claimed(tmp_path: Path) -> None:
     (tmp_path / "shard-00000").mkdir()
     with pytest.raises(FileExistsError, match=r"holds shard-00000 and no cache\.json"):
-        claim(tmp_path, "cache.json", "a", ours=r"shard-\d{5}")
+        claim(tmp_path, "cache.json", {"of": "a"}, ours=r"shard-\d{5}")
     assert names(tmp_path) == ["shard-00000"]
 
 
+def test_a_refused_folder_is_left_as_it_is(tmp_path: Path) -> None:
+    def take(**settings: object) -> bool:
+        return claim(tmp_path, "work.json", settings, refuse=lambda changed: ValueError("; ".join(changed)))
+
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert not take(seed=1, rates=(1, 2))
+    assert take(seed=1, rates=[1, 2])
+    before = (tmp_path / "work.json").read_bytes()
+    with pytest.raises(ValueError, match=r"^seed: 1 then, 2 now$"):
+        take(seed=2, rates=[1, 2])
+    assert (tmp_path / "work.json").read_bytes() == before
+    assert names(tmp_path) == ["thesis.txt", "work.json"]
+    (tmp_path / "work.json").write_text("{")
+    with pytest.raises(ValueError, match="content: 'damaged' then, None now"):
+        take(seed=1)
+
+
 def test_a_claim_that_was_cut_short_is_taken_up_as_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    claim(tmp_path, "cache.json", "a", ours=r"shard-\d{5}")
+    claim(tmp_path, "cache.json", {"of": "a"}, ours=r"shard-\d{5}")
     (tmp_path / "shard-00000").mkdir()
 
     def interrupted(*_: object) -> None:
@@ -275,9 +292,9 @@ def test_a_claim_that_was_cut_short_is_taken_up_as_empty(tmp_path: Path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(_files, "remove_ours", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            claim(tmp_path, "cache.json", "b", ours=r"shard-\d{5}")
+            claim(tmp_path, "cache.json", {"of": "b"}, ours=r"shard-\d{5}")
     for content in ("a", "b"):
-        assert not claim(tmp_path, "cache.json", content, ours=r"shard-\d{5}")
+        assert not claim(tmp_path, "cache.json", {"of": content}, ours=r"shard-\d{5}")
     assert names(tmp_path) == ["cache.json"]
 
 

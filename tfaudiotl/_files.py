@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -218,37 +218,74 @@ def replace(new: Path, path: Path, *, aside: Path) -> None:
         raise
 
 
-def claim(folder: str | os.PathLike[str], marker: str, content: str, *, ours: str) -> bool:
-    """Takes a folder for work whose results depend on ``content``; never removes what is not recognised as ours.
+def claim(
+    folder: str | os.PathLike[str],
+    marker: str,
+    settings: Mapping[str, Any],
+    *,
+    ours: str | None = None,
+    refuse: Callable[[list[str]], Exception] | None = None,
+) -> bool:
+    """Takes a folder for work whose results depend on ``settings``; never removes what is not recognised as ours.
 
     Args:
         folder: made if it is not there.
-        marker: name of the file in it that holds ``content`` and says that the folder is ours.
-        content: what everything in the folder depends on, a fingerprint say.
+        marker: name of the file in it that holds ``settings`` and says that the folder is ours.
+        settings: what everything in the folder depends on, as JSON can hold it.
         ours: regular expression that the names of all we put there match in full. Where the marker holds other
-            content, what has such a name is removed, and nothing else.
+            settings, what has such a name is removed, and nothing else; a folder that holds something and no marker
+            is refused. To be given for what can be computed again.
+        refuse: makes the error to raise where the marker holds other settings, from a description of each difference;
+            nothing is removed. One of ``ours`` and ``refuse`` is given.
 
     Returns:
-        Whether the folder already had this content, so that what is in it may be taken up.
+        Whether the folder already had these settings, so that what is in it may be taken up.
 
     Raises:
-        FileExistsError: it is no folder, or holds something and no marker.
+        FileExistsError: it is no folder, or, with ``ours``, holds something and no marker.
         OSError: it cannot be read or written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    label = folder / marker
+    label, wanted = folder / marker, json.loads(json.dumps(settings))
     if label.is_file():
-        if label.read_bytes() == content.encode():
+        changed = changed_parts(_settings(label), wanted)
+        if not changed:
             return True
+        if refuse is not None:
+            raise refuse(changed)
+        assert ours is not None
         write_atomic(label, "")  # so that what a kill leaves of the rest is neither taken up nor foreign
         remove_ours(folder, ours)
-    elif foreign := [entry.name for entry in folder.iterdir() if not _PARTIAL.fullmatch(entry.name)]:
+    elif ours and (foreign := [entry.name for entry in folder.iterdir() if not _PARTIAL.fullmatch(entry.name)]):
         raise FileExistsError(
             f"{folder} holds {_some(foreign)} and no {marker}, so it is no folder of this program; give another one"
         )
-    write_atomic(label, content)
+    write_atomic(label, json.dumps(wanted, indent=2))
     return False
+
+
+def _settings(label: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(label.read_bytes())
+    except ValueError:
+        return {"content": "damaged"}
+    return found if isinstance(found, dict) else {"content": "damaged"}
+
+
+def changed_parts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Which settings differ, for a message: with both values where these are short."""
+    described = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if old != new:
+            shown = f"{old!r} then, {new!r} now"
+            described.append(f"{name}: {shown}" if len(shown) < 100 and not _is_digest(new) else name)
+    return described
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64
 
 
 def _some(names: list[str]) -> str:

@@ -45,21 +45,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def changed_parts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Which parts differ, for a message: with both values where these are short."""
-    told = []
-    for name in sorted({*before, *now}):
-        old, new = before.get(name), now.get(name)
-        if old != new:
-            shown = f"{old!r} then, {new!r} now"
-            told.append(f"{name}: {shown}" if len(shown) < 100 and not _is_digest(new) else name)
-    return told
-
-
-def _is_digest(value: Any) -> bool:
-    return isinstance(value, str) and len(value) == 64
-
-
 # Sounds
 
 

@@ -1,16 +1,51 @@
-"""What work in threads shares: the linear algebra below numpy, and how it says what is done."""
+"""Work in threads: how many, a map that runs ahead, the linear algebra below NumPy, and how progress is reported."""
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 _lock = threading.Lock()
 _blocks: list[threadpool_limits] = []  # one entry for each block that is open
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_ahead(function: Callable[[T], R], items: Iterable[T], *, workers: int = 2, ahead: int = 16) -> Iterator[R]:
+    """``map`` in threads, in order, with a bounded number of results in advance, so that memory stays bounded.
+
+    Args:
+        function: called in threads; what it raises is raised when its result is due.
+        items: read as results are taken, not all at once.
+        workers: threads.
+        ahead: results in advance.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        futures: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                futures.append(pool.submit(function, item))
+                if len(futures) >= ahead:
+                    yield futures.popleft().result()
+            while futures:
+                yield futures.popleft().result()
+        finally:
+            for future in futures:
+                future.cancel()
 
 
 @contextmanager

@@ -17,8 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfaudiotl._files import new_files, sha256, write_atomic
-from tfaudiotl._fingerprint import changed_parts, versions
+from tfaudiotl._files import changed_parts, new_files, sha256, write_atomic
+from tfaudiotl._fingerprint import versions
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl._version import __version__
 from tfaudiotl.audio.clips import Clips

@@ -11,9 +11,10 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from tests.helpers.sounds import write_folder
+from tfaudiotl._threads import map_ahead
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.waveform import trim_padding
-from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips, map_ahead
+from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips
 from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.models.builder import embedding_model
 
@@ -75,7 +76,7 @@ def test_bad_sounds_are_raised_together_or_listed(network: PatchNetwork, clips: 
     np.testing.assert_array_equal(embedded.kept, [0, 2, 3, 5])
     assert [error.path for error in embedded.skipped] == [clips.paths[1], clips.paths[4]]
     with pytest.raises(ValueError, match="on_error='ignore'"):
-        embed_clips(network, clips, on_error="ignore")
+        embed_clips(network, clips, on_error="ignore")  # type: ignore[arg-type]
 
 
 def test_map_ahead_keeps_the_order_and_a_bounded_lead() -> None:

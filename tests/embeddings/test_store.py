@@ -11,10 +11,11 @@ import pytest
 import soundfile
 
 from tests.helpers.sounds import sound, write_folder
+from tfaudiotl._shards import index_sum
 from tfaudiotl.audio.folders import sound_files
 from tfaudiotl.embeddings import extract
 from tfaudiotl.embeddings.extract import EngineOptions, Extractor, embed, embed_to_store
-from tfaudiotl.embeddings.store import EmbeddingStore, StoreError, Unit, _index_sum
+from tfaudiotl.embeddings.store import EmbeddingStore, StoreError, Unit
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.builder import embedding_model
 
@@ -50,7 +51,7 @@ def test_rows_are_the_models_and_know_their_time(
         waveform, _ = soundfile.read(path, dtype="float32")
         np.testing.assert_allclose(rows, np.asarray(model(waveform[None]))[0], rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(times, [[0, 0.96], [0.48, 1.2]])
-    with pytest.raises(StoreError, match=r"layer='layer9' is not in the store, which has \['layer2', 'layer4'\]"):
+    with pytest.raises(StoreError, match=r"embedding='layer9' is not in the store, which has \['layer2', 'layer4'\]"):
         opened.read(files[0], "layer9")
 
 
@@ -189,7 +190,7 @@ def test_a_passing_read_error_costs_nothing(tmp_path: Path, monkeypatch: pytest.
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as broken:
-        broken.setattr("tfaudiotl.embeddings.store.file_digest", fails)
+        broken.setattr("tfaudiotl._shards.file_digest", fails)
         with EmbeddingStore(tmp_path / "store").writing():
             assert not store.has(digests[0], 0, ["layer4"])
         broken.setattr(Path, "read_text", lambda path, **options: fails(path))
@@ -223,7 +224,7 @@ def test_an_index_that_cannot_be_is_damaged(tmp_path: Path, change: dict[str, ob
     path = next((tmp_path / "store" / "shards").iterdir()) / "index.json"
     index = json.loads(path.read_text())
     index["units"][0].update(change)
-    index["sum"] = _index_sum(index["units"], index["arrays"])
+    index["sum"] = index_sum(index["units"], index["arrays"])
     path.write_text(json.dumps(index))
     opened = EmbeddingStore(tmp_path / "store")
     with pytest.raises(StoreError):

@@ -49,9 +49,9 @@ def test_finds_settings_and_goes_on_after_a_kill(
     assert found.best["build_classifier"]["embedding"] in SPACE.embedding
     assert found.best["fine_tune"]["blocks"] in SPACE.blocks
     assert "Accuracy" in found.to_markdown()
-    with pytest.raises(ValueError, match="another search \\(seed differ"):
+    with pytest.raises(ValueError, match=r"another search \(seed: 0 then, 1 now"):
         tune(table, tmp_path, weights=str(stand_in), seed=1, **QUICK)
-    with pytest.raises(ValueError, match=r"another search \(backbone, .*backbone: weights.* differ"):
+    with pytest.raises(ValueError, match=r"another search \(backbone.*backbone: weights"):
         tune(table, tmp_path, backbone="yamnet_mini", **QUICK)
 
 

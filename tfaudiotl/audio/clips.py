@@ -22,9 +22,9 @@ from tfaudiotl.audio.files import AUDIO_EXTENSIONS
 from tfaudiotl.audio.folders import from_names, read_directory
 from tfaudiotl.audio.inspection import Description, describe
 from tfaudiotl.audio.label_tables import DataSet, read_data_set, read_table
-from tfaudiotl.audio.table import SKIP_ADVICE, Clip, OnError, Table
+from tfaudiotl.audio.table import Clip, Table
 from tfaudiotl.audio.waveform import Channels, check_waveform
-from tfaudiotl.errors import AudioErrors
+from tfaudiotl.errors import AudioErrors, OnError
 
 if TYPE_CHECKING:
     from typing import Self
@@ -284,7 +284,7 @@ class Clips(Table):
             label_column=label_column,
         )
         if unmarked and on_error == "raise":
-            raise AudioErrors(unmarked, len(set(rows.paths)) + len(unmarked), SKIP_ADVICE)
+            raise AudioErrors(unmarked, len(set(rows.paths)) + len(unmarked))
         clips = cls.from_columns(rows, class_names=class_names, on_error=on_error, channels=channels)
         return replace(clips, skipped=(*unmarked, *clips.skipped), background=background)
 

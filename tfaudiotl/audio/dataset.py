@@ -18,10 +18,10 @@ from tfaudiotl._seeds import derived_seed
 from tfaudiotl.audio.chain import augment_dataset
 from tfaudiotl.audio.layer import Augmentation
 from tfaudiotl.audio.splits import rarest_class
-from tfaudiotl.audio.table import OnError, Table, clips_parts, file_states
+from tfaudiotl.audio.table import Table, clips_parts, file_states
 from tfaudiotl.audio.tfio import GraphDecoder, in_graph
 from tfaudiotl.audio.waveform import SAMPLE_RATE, check_rate
-from tfaudiotl.errors import AudioError
+from tfaudiotl.errors import AudioError, OnError, check_choice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -292,15 +292,14 @@ class _Reader:
 
 
 def check_rows(
-    clips: Table, batch_size: Any, window_seconds: float | None, on_error: str, sample_rate: int
+    clips: Table, batch_size: Any, window_seconds: float | None, on_error: OnError, sample_rate: int
 ) -> tuple[Table, int]:
     """The rows that clips become in a dataset, and the samples of each; ValueError for arguments out of range."""
     if len(clips) == 0:
         raise ValueError("clips is empty: there is nothing to make batches of")
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"batch_size={batch_size!r}: expected a whole number of at least 1")
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f'on_error={on_error!r}: expected "raise" or "skip"')
+    check_choice("on_error", on_error, OnError)
     if window_seconds is not None and not 0 < window_seconds < math.inf:
         raise ValueError(f"window_seconds={window_seconds!r}: expected a number of seconds over 0, or None")
     window = window_seconds if window_seconds is not None else min(float(clips.durations.max()), MAX_WINDOW_SECONDS)

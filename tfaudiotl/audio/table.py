@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -17,16 +17,14 @@ from tfaudiotl._fingerprint import State, file_state, fingerprint, plain
 from tfaudiotl.audio.columns import Columns, clean_class_names, clean_labels, listed
 from tfaudiotl.audio.files import audio_info, check_channels, check_span, load_audio
 from tfaudiotl.audio.waveform import SAMPLE_RATE, Channels, check_rate, resample
-from tfaudiotl.errors import AudioError, AudioErrors
+from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
 
 if TYPE_CHECKING:
     from typing import Self
 
     from numpy.typing import NDArray
 
-OnError = Literal["raise", "skip"]
 
-SKIP_ADVICE = 'Fix or remove them, or pass on_error="skip" to leave them out.'
 _HEAD = 1 << 16  # bytes of files compared before whole files are
 
 
@@ -136,8 +134,7 @@ class Table:
             ValueError: Columns differ in length, or a value is not what it should be.
             AudioErrors: (a ValueError) Files that cannot be used, with ``on_error="raise"``, or all of them.
         """
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f'on_error={on_error!r}: expected "raise" or "skip"')
+        check_choice("on_error", on_error, OnError)
         check_channels(channels)
         columns.check()
         headers = _read_headers(columns.paths) if held is None else {
@@ -152,7 +149,7 @@ class Table:
         durations = [_duration(headers[path], path, start, end, channel) for path, start, end, channel in spans]
         errors = [found for found in durations if isinstance(found, AudioError)]
         if errors and on_error == "raise":
-            raise AudioErrors(errors, count, SKIP_ADVICE)
+            raise AudioErrors(errors, count)
         if len(errors) == count:
             raise AudioErrors(errors, count, "None is left to work with.")
         everything = cls(

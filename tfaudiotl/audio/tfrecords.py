@@ -23,9 +23,9 @@ from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.chain import augment_dataset
 from tfaudiotl.audio.dataset import make_dataset
 from tfaudiotl.audio.layer import Augmentation
-from tfaudiotl.audio.table import OnError, Table
+from tfaudiotl.audio.table import Table
 from tfaudiotl.audio.waveform import SAMPLE_RATE
-from tfaudiotl.errors import AudioError
+from tfaudiotl.errors import AudioError, OnError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,24 +13,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import TypeVar
 
 import keras
 import numpy as np
 
 from tfaudiotl._seeds import stream
-from tfaudiotl._threads import OnProgress, Progress, ignore, one_blas_thread
+from tfaudiotl._threads import OnProgress, Progress, cores, ignore, one_blas_thread
 from tfaudiotl.audio.table import Table
 from tfaudiotl.audio.waveform import trim_padding
 from tfaudiotl.embeddings.logmel import fast_frontend
-from tfaudiotl.embeddings.runners import KerasRunner, Runner, check_runtime, cores, make_runner
-from tfaudiotl.errors import AudioError, AudioErrors
+from tfaudiotl.embeddings.runners import KerasRunner, Runner, check_runtime, make_runner
+from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
 
 # Converting a network for LiteRT takes some 5 s; Keras needs longer than that for so many patches more.
 WORTH_CONVERTING = 5_000
 
-T = TypeVar("T")
-R = TypeVar("R")
 Job = Callable[[], np.ndarray]  # gives a waveform (samples,) or raises AudioError
 Result = list[np.ndarray] | AudioError
 
@@ -272,7 +269,7 @@ def embed_clips(
     network: PatchNetwork,
     clips: Table,
     *,
-    on_error: str = "raise",
+    on_error: OnError = "raise",
     check: Callable[[int, str, np.ndarray], None] | None = None,
     progress: OnProgress = ignore,
     samples: int | None = None,
@@ -289,8 +286,7 @@ def embed_clips(
         samples: zeros are put behind shorter clips up to this length, and their patches are computed as well; None:
             zeros at a clip's end make no patches.
     """
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
+    check_choice("on_error", on_error, OnError)
 
     def load(row: int) -> np.ndarray:
         waveform = clips.load(row, sample_rate=network.frontend.spec.sample_rate)
@@ -313,11 +309,7 @@ def embed_clips(
             kept.append(row)
             vectors.append(result[0] if len(result) == 1 else np.concatenate(result, axis=1))
     if skipped and on_error == "raise":
-        raise AudioErrors(
-            skipped,
-            len(clips),
-            "Fix or remove them, or pass on_error='skip' to leave them out.",
-        )
+        raise AudioErrors(skipped, len(clips))
     return ClipEmbeddings(
         np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32),
         np.array([len(output) for output in vectors], int),
@@ -325,19 +317,3 @@ def embed_clips(
         skipped,
         {"embed": perf_counter() - start},
     )
-
-
-def map_ahead(function: Callable[[T], R], items: Iterable[T], *, workers: int = 2, ahead: int = 16) -> Iterator[R]:
-    """``map`` in threads, in order, at most ``ahead`` results in advance, so that memory stays bounded."""
-    with ThreadPoolExecutor(workers) as pool:
-        futures: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                futures.append(pool.submit(function, item))
-                if len(futures) >= ahead:
-                    yield futures.popleft().result()
-            while futures:
-                yield futures.popleft().result()
-        finally:
-            for future in futures:
-                future.cancel()

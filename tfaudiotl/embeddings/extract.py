@@ -6,22 +6,22 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from tfaudiotl._files import file_digest
 from tfaudiotl._fingerprint import State, file_state, fingerprint, layers_parts, unchanged, versions
-from tfaudiotl._threads import OnProgress, Progress, ignore
+from tfaudiotl._threads import OnProgress, Progress, ignore, map_ahead
 from tfaudiotl.audio.files import audio_info, load_audio
 from tfaudiotl.audio.waveform import SAMPLE_RATE, check_waveform, resampled_length, trim_padding
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
-from tfaudiotl.embeddings.engine import Job, PatchNetwork, finite, map_ahead
+from tfaudiotl.embeddings.engine import Job, PatchNetwork, finite
 from tfaudiotl.embeddings.requests import Request
 from tfaudiotl.embeddings.store import ONE_PIECE_SECONDS, EmbeddingStore, Unit
-from tfaudiotl.errors import AudioError, AudioErrors
+from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
 from tfaudiotl.models.builder import cut_backbone, layer_names, pooled_layers
 
 # Longer recordings are taken in pieces of so many patches: YAMNet's 240 s. A piece starts on a whole
@@ -29,7 +29,6 @@ from tfaudiotl.models.builder import cut_backbone, layer_names, pooled_layers
 PIECE_SECONDS = ONE_PIECE_SECONDS
 SHARD_BYTES = 32 << 20
 SHARD_SECONDS = 10.0  # a killed run loses no more than this
-ADVICE = "Fix or remove them, or pass on_error='skip' to leave them out."
 
 Sound = str | os.PathLike[str] | np.ndarray
 
@@ -128,7 +127,7 @@ def embed_to_store(
     store: str | os.PathLike[str],
     *,
     trim: bool = False,
-    on_error: str = "raise",
+    on_error: OnError = "raise",
     progress: OnProgress = ignore,
 ) -> EmbedReport:
     """Computes what a store lacks of these recordings; a killed run goes on where it was.
@@ -146,7 +145,7 @@ def embed_to_store(
         StoreError: the folder is another store, or is being written.
         AudioErrors: (a ValueError) unusable files, with "raise".
     """
-    _check_on_error(on_error)
+    check_choice("on_error", on_error, OnError)
     names = [os.fspath(path) for path in paths]
     if not names:
         raise ValueError("paths=[]: no sound files")
@@ -154,7 +153,7 @@ def embed_to_store(
     opened = EmbeddingStore(store, config=extractor.config(trim=trim))
     report = EmbedReport()
     with opened.writing():
-        writer = _Writer(opened, extractor, report)
+        writer = opened.writer(most_bytes=SHARD_BYTES, most_seconds=SHARD_SECONDS)
         units: list[Unit | AudioError] = []  # what was given to the engine, in order
         jobs = _missing(opened, extractor, names, trim, units, report, progress)
         for number, numbers in enumerate(extractor.network.run_jobs(jobs, trim=False)):
@@ -164,12 +163,15 @@ def embed_to_store(
                 report.skipped.append(result)
             else:
                 assert isinstance(unit, Unit)
-                writer.add(unit, result)
+                # Trimmed or counted again: the rows that there are count.
+                writer.add(asdict(unit), dict(zip(extractor.keys, result, strict=True)))
+                report.computed += 1
+                report.patches += len(result[0])
         writer.flush()
         report.damaged = list(dict.fromkeys(opened.damaged))
     report.seconds = perf_counter() - start
     if report.skipped and on_error == "raise":
-        raise AudioErrors(report.skipped, len(names), ADVICE)
+        raise AudioErrors(report.skipped, len(names))
     return report
 
 
@@ -244,32 +246,6 @@ def _fail(error: AudioError) -> np.ndarray:
     raise error
 
 
-class _Writer:
-    """Gathers rows into shards of a bounded size and age."""
-
-    def __init__(self, store: EmbeddingStore, extractor: Extractor, report: EmbedReport):
-        self._store, self._keys, self._report = store, extractor.keys, report
-        self._units: list[Unit] = []
-        self._rows: list[list[np.ndarray]] = []
-        self._bytes, self._since = 0, monotonic()
-
-    def add(self, unit: Unit, outputs: list[np.ndarray]) -> None:
-        # Trimmed or re-counted: the rows that there are count.
-        self._units.append(Unit(**{**asdict(unit), "count": len(outputs[0])}))
-        self._rows.append(outputs)
-        self._bytes += sum(output.nbytes for output in outputs)
-        self._report.computed += 1
-        self._report.patches += len(outputs[0])
-        if self._bytes >= SHARD_BYTES or monotonic() - self._since >= SHARD_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._units:
-            arrays = [np.concatenate(parts) for parts in zip(*self._rows, strict=True)]
-            self._store.write(self._units, dict(zip(self._keys, arrays, strict=True)))
-        self._units, self._rows, self._bytes, self._since = [], [], 0, monotonic()
-
-
 def embed(
     backbone: str,
     sounds: Sequence[Sound],
@@ -280,7 +256,7 @@ def embed(
     sample_rate: int = SAMPLE_RATE,
     store: str | os.PathLike[str] | None = None,
     trim: bool = True,
-    on_error: str = "raise",
+    on_error: OnError = "raise",
     skipped: list[AudioError] | None = None,
     weights: str | None = "audioset",
     engine: EngineOptions | None = None,
@@ -311,7 +287,7 @@ def embed(
         ValueError: an argument outside what is allowed.
         AudioErrors: (a ValueError) sounds that cannot be used.
     """
-    _check_on_error(on_error)
+    check_choice("on_error", on_error, OnError)
     if isinstance(sounds, (str, os.PathLike)):
         raise ValueError(f"sounds={sounds!r}: a list of paths or arrays")
     if len(sounds) == 0:
@@ -342,7 +318,7 @@ def embed(
             joined = result[0] if len(result) == 1 else np.concatenate(result, axis=1)
             rows.append(joined if patch_pooling is None else pool_patches(joined, patch_pooling))
     if errors and on_error == "raise":
-        raise AudioErrors(errors, len(sounds), ADVICE)
+        raise AudioErrors(errors, len(sounds))
     if skipped is not None:
         skipped += errors
     if patch_pooling is None:
@@ -405,8 +381,3 @@ def _run_stored(
         else:
             digest = file_digest(path)
             yield [opened.read_digest(digest, key, name=os.fspath(path))[0] for key in extractor.keys]
-
-
-def _check_on_error(on_error: str) -> None:
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")

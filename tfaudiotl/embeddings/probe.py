@@ -15,13 +15,12 @@ import numpy as np
 
 from tfaudiotl._files import show_name
 from tfaudiotl._seeds import stream
-from tfaudiotl._threads import OnProgress, Progress, ignore, one_blas_thread
+from tfaudiotl._threads import OnProgress, Progress, cores, ignore, one_blas_thread
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.splits import units
 from tfaudiotl.embeddings.engine import finite
-from tfaudiotl.embeddings.extract import ADVICE, EngineOptions, Extractor, pool_patches
-from tfaudiotl.embeddings.runners import cores
-from tfaudiotl.errors import AudioError, AudioErrors
+from tfaudiotl.embeddings.extract import EngineOptions, Extractor, pool_patches
+from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
 from tfaudiotl.models.info import multiply_adds
 
 Split = tuple[np.ndarray, np.ndarray]  # row numbers: train, test
@@ -131,7 +130,7 @@ def probe_layers(
     few_shot: int | None = None,
     repeats: int = 10,
     pooling: str = "avg",
-    on_error: str = "raise",
+    on_error: OnError = "raise",
     seed: int = 0,
     weights: str | None = "audioset",
     engine: EngineOptions | None = None,
@@ -164,6 +163,7 @@ def probe_layers(
     """
     if clips.multi_label:
         raise ValueError("clips: probe_layers takes clips with one label each, these are multi-label")
+    check_choice("on_error", on_error, OnError)
     if few_shot is not None and few_shot < 1:
         raise ValueError(f"few_shot={few_shot!r}: at least 1 clip per class, or None")
     _splits(clips, np.arange(len(clips)), cv, seed)  # a class that is too small is told before anything is decoded
@@ -174,7 +174,7 @@ def probe_layers(
     extractor = Extractor(backbone, every, pooling=pooling, weights=weights, engine=engine)
     vectors, kept, skipped = _clip_vectors(extractor, clips, progress)
     if skipped and on_error == "raise":
-        raise AudioErrors(skipped, len(clips), ADVICE)
+        raise AudioErrors(skipped, len(clips))
     seconds = {"extract": perf_counter() - start}
     start = perf_counter()
     used = clips[kept]

@@ -84,7 +84,7 @@ def _rows(store: EmbeddingStore, path: str | os.PathLike[str], keys: Sequence[st
     digest = file_digest(path)
     for key in keys:
         if not store.is_whole(digest, key):
-            raise StoreError(f"{os.fspath(path)}: layer={key!r} is not in the store")
+            raise StoreError(f"{os.fspath(path)}: embedding={key!r} is not in the store")
         yield store.read_digest(digest, key, name=os.fspath(path))[0]
 
 

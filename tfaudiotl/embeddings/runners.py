@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfaudiotl._threads import cores
 from tfaudiotl.errors import ExportError
 from tfaudiotl.export.graph import Graph
 from tfaudiotl.export.litert import Interpreters, convert
@@ -172,11 +172,6 @@ def check_runtime(runtime: str, quantize: str | None) -> None:
         raise ValueError(f"quantize={quantize!r}: allowed are {', '.join(map(repr, QUANTIZE))}")
     if quantize is not None and runtime == "keras":
         raise ValueError(f"quantize={quantize!r}: needs runtime='litert' or 'auto', not 'keras'")
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _has_accelerator() -> bool:

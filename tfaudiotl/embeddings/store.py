@@ -1,28 +1,23 @@
-"""Embeddings on disk: shards that are there completely or not at all, and know what they hold.
+"""Embeddings on disk, found by the content of a recording.
 
-``store.json`` says how the embeddings were made. Each folder under ``shards/`` holds one array per layer
-and ``index.json``: which pieces of which recordings (by the SHA-256 of the file's bytes) its rows are, and
-the checksum of every array. A shard is written beside its place and moved there in one step, so a killed
-run leaves whole shards and one folder that the next run removes. No pickle anywhere.
+``store.json`` says how the embeddings were made; ``shards/`` holds them, see ``tfaudiotl._shards``: one array per
+layer, whose units are pieces of recordings, known by the SHA-256 of the file's bytes.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import time_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfaudiotl._files import file_digest, sha256, write_atomic
+from tfaudiotl._files import file_digest, write_atomic
+from tfaudiotl._shards import DamagedError, Shard, Shards, ShardWriter
 
 FORMAT = 1
 ONE_PIECE_SECONDS = 240  # recordings up to here are one piece
@@ -30,10 +25,6 @@ ONE_PIECE_SECONDS = 240  # recordings up to here are one piece
 
 class StoreError(ValueError):
     """A store that cannot be read, is being written, or was made in another way."""
-
-
-class DamagedError(StoreError):
-    """A shard whose content is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -60,42 +51,12 @@ class Unit:
             raise ValueError(f"first={self.first!r}, count={self.count!r}: expected whole numbers of at least 0")
 
 
-@dataclass(eq=False)
-class Shard:
-    """One folder of the store, as its index tells."""
+class _Place(NamedTuple):
+    """Where a piece is: in which shard, as which of its units."""
 
-    folder: Path
-    units: list[Unit]
-    sums: dict[str, str]  # layer -> SHA-256 of its file
-    checked: set[str] = field(default_factory=set)
-
-    def check(self, layer: str) -> None:
-        """Compares a layer's file with its sum, once.
-
-        Raises:
-            DamagedError: it is another one, or the file is not there.
-            OSError: the file cannot be read, which says nothing about what is in it.
-        """
-        path = self.folder / f"{layer}.npy"
-        if layer in self.checked:
-            return
-        if not path.is_file() or file_digest(path) != self.sums[layer]:
-            raise DamagedError(f"{path}: damaged; the next run of embed with this store computes it again")
-        try:
-            held = len(self._map(layer))
-        except ValueError as error:
-            raise DamagedError(f"{path}: damaged: {error}") from error
-        if held != (listed := sum(unit.count for unit in self.units)):
-            raise DamagedError(f"{path}: damaged: it has {held} rows, its index lists {listed}")
-        self.checked.add(layer)
-
-    def rows(self, layer: str, first: int, count: int) -> np.ndarray:
-        """Some rows of a layer, in memory: a mapping for each recording would hold a file open for each."""
-        self.check(layer)
-        return np.array(self._map(layer)[first : first + count])
-
-    def _map(self, layer: str) -> np.ndarray:
-        return np.load(self.folder / f"{layer}.npy", mmap_mode="r", allow_pickle=False)
+    shard: Shard
+    number: int
+    unit: Unit
 
 
 class EmbeddingStore:
@@ -113,14 +74,15 @@ class EmbeddingStore:
     def __init__(self, folder: str | os.PathLike[str], *, config: Mapping[str, Any] | None = None):
         self.folder, self._wanted = Path(folder), config
         self.config = self._agree(config)
-        self.damaged: list[str] = []
         # (digest, layer) -> first patch of a piece -> where it is
-        self._found: dict[tuple[str, str], dict[int, tuple[Shard, int, Unit]]] = {}
+        self._found: dict[tuple[str, str], dict[int, _Place]] = {}
         self._writing = False
-        shards = self.folder / "shards"
-        for entry in sorted(shards.iterdir()) if shards.is_dir() else []:
-            if not entry.name.startswith("."):
-                self._add(entry)
+        try:
+            self.shards = Shards(self.folder / "shards", check=lambda unit: Unit(**unit))
+        except OSError as error:  # says nothing about what is in it
+            raise StoreError(f"store={str(folder)!r}: an index cannot be read: {error}") from error
+        for shard in self.shards:
+            self._add(shard)
 
     def _agree(self, config: Mapping[str, Any] | None) -> dict[str, Any]:
         path = self.folder / "store.json"
@@ -143,24 +105,16 @@ class EmbeddingStore:
             )
         return dict(found)
 
-    def _add(self, folder: Path) -> None:
-        try:
-            index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            if index["sum"] != _index_sum(index["units"], index["arrays"]):
-                raise ValueError("its checksum does not fit")
-            if any(Path(layer).name != layer for layer in index["arrays"]):
-                raise ValueError("a layer's name is a path")
-            shard = Shard(folder, [Unit(**unit) for unit in index["units"]], index["arrays"])
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
-            self.damaged.append(folder.name)
-            return
-        except OSError as error:  # says nothing about what is in it
-            raise StoreError(f"{folder / 'index.json'}: cannot be read: {error}") from error
-        row = 0
-        for unit in shard.units:
+    def _add(self, shard: Shard) -> None:
+        for number, content in enumerate(shard.units):
+            unit = Unit(**content)
             for layer in shard.sums:
-                self._found.setdefault((unit.digest, layer), {})[unit.first] = (shard, row, unit)
-            row += unit.count
+                self._found.setdefault((unit.digest, layer), {})[unit.first] = _Place(shard, number, unit)
+
+    @property
+    def damaged(self) -> list[str]:
+        """Names of the shards that were found damaged."""
+        return self.shards.damaged
 
     @property
     def layers(self) -> list[str]:
@@ -182,10 +136,10 @@ class EmbeddingStore:
             if found is None:
                 return False
             try:
-                found[0].check(layer)
+                found.shard.check(layer)
             except DamagedError:
                 if self._writing:
-                    self._drop(found[0])
+                    self._drop(found.shard)
                 return False
             except OSError:
                 return False
@@ -193,12 +147,11 @@ class EmbeddingStore:
 
     def _drop(self, shard: Shard) -> None:
         """Forgets a damaged shard and puts it out of the way."""
-        self.damaged.append(shard.folder.name)
+        self.shards.drop(shard)
         for pieces in self._found.values():
-            for first in [first for first, piece in pieces.items() if piece[0] is shard]:
+            for first in [first for first, place in pieces.items() if place.shard is shard]:
                 del pieces[first]
         self._found = {key: pieces for key, pieces in self._found.items() if pieces}
-        shutil.rmtree(shard.folder, ignore_errors=True)
 
     def is_whole(self, digest: str, layer: str) -> bool:
         """Whether the pieces of a recording that are stored reach to its end.
@@ -210,7 +163,7 @@ class EmbeddingStore:
         if not pieces:
             return False
         last = max(pieces)
-        unit, (patch, hop) = pieces[last][2], (self.config["patch_seconds"], self.config["patch_hop_seconds"])
+        unit, (patch, hop) = pieces[last].unit, (self.config["patch_seconds"], self.config["patch_hop_seconds"])
         reached = (last + unit.count - 1) * hop + patch
         return unit.seconds <= ONE_PIECE_SECONDS or reached > unit.seconds - hop
 
@@ -233,18 +186,24 @@ class EmbeddingStore:
         """As ``read``, by the SHA-256 of the file's bytes."""
         pieces = sorted(self._found.get((digest, layer), {}).items(), key=lambda piece: piece[0])
         patch, hop = self.config["patch_seconds"], self.config["patch_hop_seconds"]
-        rows, firsts, expected = [], [], 0
-        for first, (shard, row, unit) in pieces:
+        rows, expected = [], 0
+        for first, place in pieces:
             if first != expected:
                 break
-            rows.append(shard.rows(layer, row, unit.count))
-            firsts.append(np.arange(first, first + unit.count))
-            expected += unit.count
-        if not pieces or expected < pieces[-1][0] + pieces[-1][1][2].count:
-            raise StoreError(f"{name or digest}: layer={layer!r} is not in the store, which has {self.layers}")
-        starts = np.concatenate(firsts) * hop
-        ends = np.maximum(np.minimum(starts + patch, pieces[0][1][2].seconds), starts)
+            rows.append(self._rows(place, layer))
+            expected += place.unit.count
+        if not pieces or expected < pieces[-1][0] + pieces[-1][1].unit.count:
+            raise StoreError(f"{name or digest}: embedding={layer!r} is not in the store, which has {self.layers}")
+        starts = np.arange(expected) * hop
+        ends = np.maximum(np.minimum(starts + patch, pieces[0][1].unit.seconds), starts)
         return rows[0] if len(rows) == 1 else np.concatenate(rows), np.stack([starts, ends], axis=1)
+
+    @staticmethod
+    def _rows(place: _Place, layer: str) -> np.ndarray:
+        try:
+            return place.shard.read(layer, place.number)
+        except DamagedError as error:
+            raise StoreError(f"{error}; the next run of embed with this store computes it again") from error
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -259,11 +218,7 @@ class EmbeddingStore:
             except OSError:
                 raise StoreError(f"store={str(self.folder)!r}: another process is writing to it") from None
             self._agree(self._wanted)  # again: another one may have made the store at the same moment
-            shards = self.folder / "shards"
-            shards.mkdir(exist_ok=True)
-            for entry in shards.iterdir():
-                if entry.name.startswith(".") or entry.name in self.damaged:
-                    shutil.rmtree(entry, ignore_errors=True)
+            self.shards.clean()
             self._writing = True
             try:
                 yield
@@ -277,19 +232,12 @@ class EmbeddingStore:
             units: the pieces, in the order of the rows.
             arrays: layer -> ``(rows, dim)``.
         """
-        name = f"{time_ns():020d}-{uuid.uuid4().hex[:8]}"
-        work, target = self.folder / "shards" / f".{name}", self.folder / "shards" / name
-        work.mkdir()
-        sums = {}
-        for layer, array in arrays.items():
-            write_atomic(work / f"{layer}.npy", partial(np.save, arr=array, allow_pickle=False))
-            sums[layer] = file_digest(work / f"{layer}.npy")
-        listed = [asdict(unit) for unit in units]
-        index = {"units": listed, "arrays": sums, "sum": _index_sum(listed, sums)}
-        write_atomic(work / "index.json", json.dumps(index).encode())
-        work.rename(target)
-        self._add(target)
+        rows = {layer: [array] for layer, array in arrays.items()}
+        self._add(self.shards.write([asdict(unit) for unit in units], rows))
 
+    def writer(self, *, most_bytes: int, most_seconds: float) -> ShardWriter:
+        """Gathers the fields of ``Unit`` and ``layer -> (rows, dim)`` into shards; to be used within ``writing``.
 
-def _index_sum(units: Sequence[Mapping[str, Any]], arrays: Mapping[str, str]) -> str:
-    return sha256(json.dumps([list(units), dict(arrays)], sort_keys=True))
+        What it adds is found once the store is opened again.
+        """
+        return ShardWriter(self.shards, most_bytes=most_bytes, most_seconds=most_seconds)

@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl._seeds import stream
+from tfaudiotl._threads import map_ahead
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.waveform import is_silent, pieces_of
 from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, Patches, PatchGrid
-from tfaudiotl.embeddings.engine import map_ahead
 
 Sound = Clips | Sequence[np.ndarray]  # labelled clips, or waveforms at the model's rate
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfaudiotl._threads import OnProgress, Progress, ignore
+from tfaudiotl._threads import OnProgress, Progress, ignore, map_ahead
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.splits import shared_units
 from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.backbones.scores import THRESHOLD
-from tfaudiotl.embeddings.engine import map_ahead
-from tfaudiotl.errors import AudioError
+from tfaudiotl.errors import AudioError, OnError, check_choice
 from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
 from tfaudiotl.runtime.predictor import Predictor
 
@@ -24,7 +23,7 @@ def evaluate(
     clips: Clips,
     *,
     class_names: Sequence[str] | None = None,
-    on_error: str = "raise",
+    on_error: OnError = "raise",
     skipped: list[AudioError] | None = None,
     progress: OnProgress = ignore,
 ) -> Evaluation:
@@ -47,8 +46,7 @@ def evaluate(
         ValueError: the clips have classes which the model does not.
         AudioError: a clip cannot be read, with ``on_error="raise"``.
     """
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
+    check_choice("on_error", on_error, OnError)
     if isinstance(model, Predictor) and class_names is not None:
         raise ValueError(f"class_names={list(class_names)!r}: a Predictor has its own; give them to it")
     predictor = model if isinstance(model, Predictor) else Predictor(model, class_names=class_names)

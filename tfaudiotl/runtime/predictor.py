@@ -172,7 +172,7 @@ class Predictor:
 
     def scores_of_files(self, paths: Sequence[str | Path]) -> np.ndarray:
         """Scores of many files, ``(files, classes)``; the next ones are decoded while one is classified."""
-        from tfaudiotl.embeddings.engine import map_ahead
+        from tfaudiotl._threads import map_ahead
 
         rate = self.artifact.sample_rate
         return np.stack(

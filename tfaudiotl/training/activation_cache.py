@@ -236,7 +236,7 @@ class PrefixCache:
         cache = cls(Path(folder), [tuple(tensor.shape[1:]) for tensor in tensors], shard_bytes)
         network = model_parts(keras.Model(model.inputs, list(tensors)))
         content = fingerprint(network=network, key=key, shapes=cache.shapes, versions=versions())
-        claim(cache.folder, "cache.json", content, ours=r"shard-\d{5}|unfinished")
+        claim(cache.folder, "cache.json", {"content": content}, ours=r"shard-\d{5}|unfinished")
         done = cache._reopen()
         if done < len(jobs):
             names = paths or [f"row {row}" for row in range(len(jobs))]

@@ -12,6 +12,7 @@ from tfaudiotl._threads import OnProgress, ignore
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.embeddings.probe import ProbeTable, probe_layers
+from tfaudiotl.errors import OnError
 from tfaudiotl.models.freeze import block_of
 
 # Clips of a class below which fine-tuning learns the clips instead of the class. A rule of thumb, between ESC-10 (32
@@ -72,7 +73,7 @@ def advise(
     cv: int = 5,
     weights: str | None = "audioset",
     seed: int = 0,
-    on_error: str = "raise",
+    on_error: OnError = "raise",
     progress: OnProgress = ignore,
 ) -> Advice:
     """Says how to train on ``clips``: what to train, on which layer, how regularised, and why.

@@ -16,7 +16,7 @@ from tfaudiotl._seeds import derived_seed
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.windows import patch_windows
-from tfaudiotl.errors import AudioErrors
+from tfaudiotl.errors import AudioErrors, OnError
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.replace import replace_head
 from tfaudiotl.training.activation_cache import Job, Sounds
@@ -44,7 +44,7 @@ def train_fine_tuned(
     folds: int | str | None = None,
     val: float = 0.2,
     window_seconds: float = 10.0,
-    on_error: str = "raise",
+    on_error: OnError = "raise",
     allow_silence: bool = False,
     workdir: str | Path,
     progress: OnProgress = ignore,
@@ -96,11 +96,7 @@ def train_fine_tuned(
     try:
         skipped = list(tuner.cache.skipped.values())
         if skipped and on_error == "raise":
-            raise AudioErrors(
-                skipped,
-                len(windows),
-                "Fix or remove them, or pass on_error='skip' to leave them out.",
-            )
+            raise AudioErrors(skipped, len(windows))
         seconds["embed"] = tuner.seconds
         start = perf_counter()
         kept = np.array(sorted(tuner.cache.counts))

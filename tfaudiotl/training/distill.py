@@ -26,7 +26,7 @@ import tensorflow as tf
 from scipy import special
 
 from tfaudiotl._seeds import derived_seed, stream
-from tfaudiotl._threads import OnProgress, Progress, ignore
+from tfaudiotl._threads import OnProgress, Progress, cores, ignore
 from tfaudiotl.audio.files import load_audio
 from tfaudiotl.audio.folders import sound_files
 from tfaudiotl.audio.waveform import SAMPLE_RATE
@@ -36,8 +36,7 @@ from tfaudiotl.backbones.registry import get_backbone, list_backbones
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.embeddings.engine import PatchNetwork
 from tfaudiotl.embeddings.logmel import FastLogMel, FastWindows, fast_frontend
-from tfaudiotl.embeddings.runners import cores
-from tfaudiotl.errors import AudioError, AudioErrors
+from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
 from tfaudiotl.models.builder import build_classifier, cut_backbone, freed_with_its_model, pooled_layers
 from tfaudiotl.models.heads import is_sequence_head
 from tfaudiotl.training.batches import Batch, generated
@@ -472,7 +471,7 @@ def _fit(
 
 
 def load_folders(
-    folders: Sequence[str | os.PathLike[str]], *, exclude: str | None = None, on_error: str = "raise"
+    folders: Sequence[str | os.PathLike[str]], *, exclude: str | None = None, on_error: OnError = "raise"
 ) -> tuple[list[list[np.ndarray]], list[AudioError]]:
     """Decodes every sound file in ``folders`` and below, as int16 (a minute takes 2 MB).
 
@@ -486,8 +485,7 @@ def load_folders(
     """
     if not folders:
         raise ValueError("folders: at least one folder of recordings")
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
+    check_choice("on_error", on_error, OnError)
     sounds: list[list[np.ndarray]] = []
     errors: list[AudioError] = []
     total = 0
@@ -501,7 +499,7 @@ def load_folders(
         if not sounds[-1] and not errors:
             raise ValueError(f"folders: exclude={exclude!r} leaves no sound in {os.fspath(folder)}")
     if errors and (on_error == "raise" or not all(sounds)):
-        raise AudioErrors(errors, total, "Fix or remove them, or pass on_error='skip'.")
+        raise AudioErrors(errors, total)
     return sounds, errors
 
 

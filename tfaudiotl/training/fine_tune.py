@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,8 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfaudiotl._files import write_atomic
-from tfaudiotl._fingerprint import changed_parts, fingerprint, model_parts, versions
+from tfaudiotl._files import claim
+from tfaudiotl._fingerprint import fingerprint, model_parts, versions
 from tfaudiotl._threads import OnProgress, ignore
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.layer import Augmentation
@@ -476,13 +475,12 @@ def _parts(model: keras.Model, windows: Sequence[Clips], options: FineTuneOption
 
 def _claim(folder: Path, parts: dict[str, Any]) -> None:
     """Refuses a folder with the state of another training."""
-    path = folder / "fine_tune.json"
-    if path.is_file():
-        changed = changed_parts(json.loads(path.read_text(encoding="utf-8")), parts)
-        if changed:
-            raise ValueError(
-                f"workdir={str(folder)!r} holds another training ({', '.join(changed)}); give the same, or another "
-                "folder. Weights are the same if the classifier was built with the same seed="
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps(parts))
+    claim(
+        folder,
+        "fine_tune.json",
+        parts,
+        refuse=lambda changed: ValueError(
+            f"workdir={str(folder)!r} holds another training ({', '.join(changed)}); give the same, or another "
+            "folder. Weights are the same if the classifier was built with the same seed="
+        ),
+    )

@@ -29,7 +29,7 @@ from tfaudiotl.audio.waveform import is_silent
 from tfaudiotl.audio.windows import means_by_clip, patch_windows
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.embeddings.engine import ClipEmbeddings, PatchNetwork, embed_clips
-from tfaudiotl.errors import AudioError
+from tfaudiotl.errors import AudioError, OnError
 from tfaudiotl.evaluation.metrics import FEW, Evaluation, evaluate_scores
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.training.head import Examples, Fitted, clip_scores, fit_head, head_of, new_head
@@ -128,7 +128,7 @@ def train_classifier(
     val: float = 0.2,
     window_seconds: float = 10.0,
     fit: FitOptions | None = None,
-    on_error: str = "raise",
+    on_error: OnError = "raise",
     allow_silence: bool = False,
     augment: bool | Augmentation | Sequence[Augmentation] = False,
     copies: int = 4,
@@ -454,7 +454,7 @@ def _embed(
     model: keras.Model,
     windows: Clips,
     allow_silence: bool,
-    on_error: str,
+    on_error: OnError,
     workdir: Path | None,
     progress: OnProgress,
 ) -> ClipEmbeddings:

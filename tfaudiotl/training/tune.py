@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfaudiotl._files import write_atomic
+from tfaudiotl._files import claim
 from tfaudiotl._fingerprint import fingerprint, model_parts, versions
 from tfaudiotl._seeds import derived_seed
 from tfaudiotl._threads import OnProgress, Progress, ignore
@@ -247,16 +247,14 @@ def _check(space: SearchSpace, backbone: str, options: dict[str, Any]) -> None:
 
 def _claim(directory: Path, settings: dict[str, Any]) -> None:
     """Refuses a folder with the trials of another search."""
-    path, wanted = directory / "search.json", json.loads(json.dumps(settings, default=str))
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = sorted(name for name in {*before, *wanted} if before.get(name) != wanted.get(name))
-        if changed:
-            raise ValueError(
-                f"directory={str(directory)!r} holds another search ({', '.join(changed)} differ); give another folder"
-            )
-    directory.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps(wanted))
+    claim(
+        directory,
+        "search.json",
+        json.loads(json.dumps(settings, default=str)),
+        refuse=lambda changed: ValueError(
+            f"directory={str(directory)!r} holds another search ({', '.join(changed)}); give another folder"
+        ),
+    )
 
 
 def _short(value: Any) -> str:
