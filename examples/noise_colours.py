@@ -10,24 +10,17 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import scipy.signal
 
 import tfaudiotl as tl
+from tfaudiotl.audio.noise import Colour, coloured_noise
 
-COLOURS = ("white", "brown", "pink")
+COLOURS: tuple[Colour, ...] = ("white", "brown", "pink")
 CLIPS, TRAINED_ON, SAMPLES = 100, 5, 15_680  # per colour; 0.98 s at 16 kHz
 
 
-def noise(colour: str, rng: np.random.Generator) -> np.ndarray:
-    wave = rng.uniform(-1, 1, SAMPLES)
-    if colour == "brown":
-        wave = scipy.signal.lfilter([1.0], [1.0, -0.999], wave)
-    elif colour == "pink":  # power falls with the frequency: -3 dB per octave
-        spectrum = np.fft.rfft(wave)
-        spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
-        spectrum[0] = 0
-        wave = np.fft.irfft(spectrum, SAMPLES)
-    return (wave if colour == "white" else wave / np.abs(wave).max()).astype(np.float32)
+def noise(colour: Colour, rng: np.random.Generator) -> np.ndarray:
+    wave = coloured_noise(colour, SAMPLES, rng)
+    return wave / np.abs(wave).max()
 
 
 def main(out: str, seed: int = 0) -> None:

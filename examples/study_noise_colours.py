@@ -18,16 +18,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import tfaudiotl as tl
+from tfaudiotl.audio.noise import Colour, coloured_noise
 
-COLOURS = {"white": 0.0, "pink": 0.5, "brown": 1.0}  # amplitude falls with frequency to this power
+COLOURS: tuple[Colour, ...] = ("white", "pink", "brown")
 CLIPS, SAMPLES = 100, 15_680
 
 
-def noise(power: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise of 0.98 s whose spectrum falls as 1 / f ** power, at most 1 in magnitude, of varying loudness."""
-    spectrum = np.fft.rfft(rng.normal(size=SAMPLES)) / np.maximum(np.arange(SAMPLES // 2 + 1), 1) ** power
-    wave = np.fft.irfft(spectrum, SAMPLES)
-    return (rng.uniform(0.1, 1) * wave / np.abs(wave).max()).astype(np.float32)
+def noise(colour: Colour, rng: np.random.Generator) -> np.ndarray:
+    """Noise of 0.98 s, at most 1 in magnitude, of varying loudness."""
+    wave = coloured_noise(colour, SAMPLES, rng)
+    return rng.uniform(0.1, 1) * wave / np.abs(wave).max()
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     labels = np.repeat(list(COLOURS), CLIPS)
-    sounds = [noise(COLOURS[label], rng) for label in labels]
+    sounds = [noise(label, rng) for label in labels]
     layers = options.layers.split(",")
     joined = tl.embed(options.backbone, sounds, layer=layers, weights=weights)
     widths = [layer.width for layer in tl.embedding_layers(options.backbone) if layer.name in layers]

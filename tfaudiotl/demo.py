@@ -8,24 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.signal
 
 from tfaudiotl._seeds import stream
 from tfaudiotl._threads import Progress
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import write_audio
+from tfaudiotl.audio.noise import Colour, coloured_noise
 from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.evaluation.plots import save_figure, spectrograms_figure
 from tfaudiotl.runtime.predictor import Predictor
-from tfaudiotl.training.distill import coloured_noise
 from tfaudiotl.training.options import FitOptions
 from tfaudiotl.workflow import train_folder
 
-COLOURS = ("brown", "pink", "white")
+COLOURS: tuple[Colour, ...] = ("brown", "pink", "white")
 CLIPS = 100  # of each colour
 TRAINED_ON = 5  # of each colour; the others validate
 SAMPLES = int(0.98 * SAMPLE_RATE)
-BROWN_POLE = 0.999  # of the filter 1 / (1 - 0.999 z^-1): a leaky sum, -6 dB per octave above 3 Hz
 
 
 @dataclass(frozen=True)
@@ -45,25 +43,10 @@ class DemoResult:
     metrics: dict[str, Any]
 
 
-def noise(colour: str, rng: np.random.Generator, *, samples: int = SAMPLES) -> np.ndarray:
-    """A clip of noise, float32 ``(samples,)`` in [-1, 1].
-
-    Args:
-        colour: "white": even in [-1, 1]. "brown": white noise through 1 / (1 - 0.999 z^-1), scaled to its
-            peak. "pink": -3 dB per octave, scaled to its peak.
-        rng: where the numbers come from.
-        samples: length at 16 kHz.
-    """
-    if colour not in COLOURS:
-        raise ValueError(f"colour={colour!r}: allowed are {', '.join(COLOURS)}")
-    if colour == "pink":
-        wave = coloured_noise(samples, 1.0, rng)
-    else:
-        wave = rng.uniform(-1, 1, samples)
-        if colour == "white":
-            return wave.astype(np.float32)
-        wave = scipy.signal.lfilter([1.0], [1.0, -BROWN_POLE], wave)
-    return (wave / np.abs(wave).max()).astype(np.float32)
+def noise(colour: Colour, rng: np.random.Generator) -> np.ndarray:
+    """A clip of noise, float32 ``(15680,)``, scaled to its peak."""
+    wave = coloured_noise(colour, SAMPLES, rng)
+    return wave / np.abs(wave).max()
 
 
 def write_noise(folder: Path, *, seed: int = 0, clips: int = CLIPS) -> Path:

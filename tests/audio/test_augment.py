@@ -13,8 +13,8 @@ from tfaudiotl.audio.chain import Chain, as_augmentation, augment_dataset, mild_
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.layer import Augmentation
 from tfaudiotl.audio.mixup_specaugment import MixUp, SpecAugment
+from tfaudiotl.audio.noise import COLOURS
 from tfaudiotl.audio.waveforms import (
-    COLOURS,
     RandomCrop,
     RandomEqualizer,
     RandomGain,
@@ -22,7 +22,6 @@ from tfaudiotl.audio.waveforms import (
     RandomReverb,
     RandomShift,
     RandomSpeed,
-    coloured_noise,
 )
 
 RATE, LENGTH = 16_000, 8_000  # the clips below: half a second of sound, then padding
@@ -114,14 +113,6 @@ def test_noise_has_the_ratio_asked_for(batch: np.ndarray, tmp_path: Path) -> Non
         assert 20 * np.log10(rms(batch[:, :LENGTH]) / rms(noise)) == pytest.approx(np.full(16, 10), abs=1e-3)
     assert np.abs(np.fft.rfft(noise[0])).argmax() == 50  # the file's 100 Hz in half a second
     assert not np.asarray(RandomNoise(seed=1)(np.zeros_like(batch), training=True)).any()
-
-
-@pytest.mark.parametrize("colour", COLOURS)
-def test_colours_of_noise(colour: str) -> None:
-    power = np.abs(np.fft.rfft(coloured_noise(colour, 1 << 16))) ** 2
-    octaves = [power[1 << n : 2 << n].mean() for n in range(8, 15)]
-    slope = np.polyfit(np.arange(7), 10 * np.log10(octaves), 1)[0]
-    assert slope == pytest.approx(10 * np.log10(2) * COLOURS[colour], abs=0.3)
 
 
 def test_the_equalizer_filters() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.sounds import write_folder
 from tfaudiotl.errors import AudioErrors
-from tfaudiotl.training.distill import Mixer, MixOptions, coloured_noise, load_folders, synthetic
+from tfaudiotl.training.distill import Mixer, MixOptions, load_folders, synthetic
 
 PLAIN = {
     "mix": 0.0,
@@ -87,13 +87,6 @@ def test_big_folders_do_not_drown_small_ones() -> None:
     draw = mixer([[tone(500)] * 100, [tone(2_000)] * 4])
     share = np.mean([peak_hertz(draw(number)) > 1_000 for number in range(300)])
     assert share == pytest.approx(2 / 12, abs=0.07)
-
-
-@pytest.mark.parametrize(("slope", "decibels"), [(0.0, 0.0), (1.0, -3.01), (2.0, -6.02)])
-def test_coloured_noise_falls_by_octaves(slope: float, decibels: float, rng: np.random.Generator) -> None:
-    power = np.mean([np.abs(np.fft.rfft(coloured_noise(16_000, slope, rng))) ** 2 for _ in range(20)], axis=0)
-    octaves = 10 * np.log10([power[low : 2 * low].mean() for low in (100, 200, 400, 800, 1_600, 3_200)])
-    assert np.diff(octaves).mean() == pytest.approx(decibels, abs=0.3)
 
 
 def test_synthetic_sounds_are_finite_and_heard(rng: np.random.Generator) -> None:

@@ -13,10 +13,9 @@ from keras import ops
 from tfaudiotl._seeds import stream
 from tfaudiotl.audio.files import load_audio
 from tfaudiotl.audio.layer import Augmentation, Draws, Range, Tensor, check_range, gather, level, sounding
+from tfaudiotl.audio.noise import COLOURS, Colour, coloured_noise
 from tfaudiotl.audio.waveform import SAMPLE_RATE, check_rate
 
-# Power falls or rises with frequency f as f ** exponent: 0, 3, 6 dB per octave.
-COLOURS = {"white": 0.0, "pink": -1.0, "brown": -2.0, "blue": 1.0, "violet": 2.0}
 _BANK_SECONDS = 8.0  # of each synthetic noise; a piece from a random place is used
 _BANK_SEED = 1  # the noises themselves are always the same, which of them and where is drawn
 _ROOMS = 16  # synthetic impulse responses
@@ -122,7 +121,7 @@ class RandomNoise(Augmentation):
         self,
         snr_db: Range = (10.0, 30.0),
         *,
-        colours: Sequence[str] = ("white", "pink", "brown"),
+        colours: Sequence[Colour] = ("white", "pink", "brown"),
         files: Sequence[str | os.PathLike[str]] = (),
         sample_rate: int = SAMPLE_RATE,
         **kwargs: Any,
@@ -139,7 +138,7 @@ class RandomNoise(Augmentation):
         if self._noises is None:  # only training needs the files
             self._noises = _Sounds(
                 [load_audio(file, sample_rate=self.sample_rate) for file in self.files]
-                or [coloured_noise(name, int(_BANK_SECONDS * self.sample_rate)) for name in self.colours]
+                or [self._synthetic(colour) for colour in self.colours]
             )
         count, samples, length = ops.shape(inputs)[0], ops.shape(inputs)[1], sounding(inputs)
         here = ops.arange(samples, dtype="int32")[None]
@@ -147,6 +146,10 @@ class RandomNoise(Augmentation):
         snr = draws.uniform((count, 1), *self.snr_db)
         wanted = level(inputs, length) * ops.power(10.0, -snr / 20.0)
         return inputs + noise * wanted / ops.maximum(level(noise, length), 1e-9)
+
+    def _synthetic(self, colour: Colour) -> np.ndarray:
+        samples = int(_BANK_SECONDS * self.sample_rate)
+        return coloured_noise(colour, samples, stream("noise bank", _BANK_SEED, colour))
 
 
 class _Sounds:
@@ -163,15 +166,6 @@ class _Sounds:
         length, start = (ops.take(ops.convert_to_tensor(part), which, axis=0) for part in (self._lengths, self._starts))
         place = ops.mod(draws.integers((count, 1), length) + here, length)
         return ops.take(ops.convert_to_tensor(self._flat), start + place, axis=0)
-
-
-def coloured_noise(colour: str, samples: int, *, seed: int = _BANK_SEED) -> np.ndarray:
-    """Gaussian noise (samples,) of root mean square 1, its power going with frequency as ``COLOURS`` says."""
-    spectrum = np.fft.rfft(stream("noise bank", seed, colour).standard_normal(samples))
-    frequency = np.fft.rfftfreq(samples)
-    frequency[0] = frequency[1] if len(frequency) > 1 else 1.0
-    noise = np.fft.irfft(spectrum * frequency ** (COLOURS[colour] / 2), samples)
-    return (noise / noise.std()).astype(np.float32)
 
 
 @register

@@ -29,6 +29,7 @@ from tfaudiotl._seeds import derived_seed, stream
 from tfaudiotl._threads import OnProgress, Progress, cores, ignore
 from tfaudiotl.audio.files import load_audio
 from tfaudiotl.audio.folders import sound_files
+from tfaudiotl.audio.noise import coloured_noise
 from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
@@ -539,7 +540,7 @@ class Mixer:
             wave = wave + np.float32(min(level, 100.0)) * other if _rms(wave) > 1e-5 else other
         wave *= np.float32(10 ** (rng.uniform(*options.gain_db) / 20))
         if rng.random() < options.noise:
-            hiss = coloured_noise(self.samples, rng.uniform(0, 2), rng)
+            hiss = coloured_noise(-rng.uniform(0, 2), self.samples, rng)
             wave += np.float32(max(_rms(wave), 1e-4) * 10 ** (-rng.uniform(0, 30) / 20)) * hiss
         if rng.random() < options.narrow:
             spectrum = scipy.fft.rfft(wave)
@@ -577,21 +578,12 @@ def _rms(wave: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(wave))))
 
 
-def coloured_noise(samples: int, slope: float, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian noise with power falling as ``1 / f ** slope`` (0 white, 1 pink, 2 brown), of root mean square 1."""
-    spectrum = scipy.fft.rfft(rng.standard_normal(samples, np.float32))
-    spectrum[0] = 0
-    spectrum[1:] *= np.arange(1, len(spectrum), dtype=np.float32) ** np.float32(-slope / 2)
-    wave = scipy.fft.irfft(spectrum, samples)
-    return (wave / max(_rms(wave), 1e-9)).astype(np.float32)
-
-
 def synthetic(samples: int, rng: np.random.Generator) -> np.ndarray:
     """A made-up sound, float32 ``(samples,)``: coloured noise, a chord, a sweep or clicks."""
     time = np.arange(samples, dtype=np.float32) / SAMPLE_RATE
     kind = rng.integers(4)
     if kind == 0:
-        wave = 0.2 * coloured_noise(samples, rng.uniform(0, 2), rng)
+        wave = 0.2 * coloured_noise(-rng.uniform(0, 2), samples, rng)
     elif kind == 1:
         pitches = np.exp(rng.uniform(np.log(80), np.log(6_000), rng.integers(1, 5)))
         wave = sum(rng.uniform(0.05, 0.3) * np.sin(2 * np.pi * pitch * time) for pitch in pitches)
@@ -603,7 +595,7 @@ def synthetic(samples: int, rng: np.random.Generator) -> np.ndarray:
     else:
         wave = np.zeros(samples, np.float32)
         length = int(rng.uniform(0.001, 0.02) * SAMPLE_RATE)
-        click = coloured_noise(length, rng.uniform(0, 1), rng) * np.hanning(length)
+        click = coloured_noise(-rng.uniform(0, 1), length, rng) * np.hanning(length)
         for start in rng.integers(0, samples - length, rng.integers(1, 12)):
             wave[start : start + length] += rng.uniform(0.05, 0.4) * click
     return np.asarray(wave, np.float32)
