@@ -223,7 +223,7 @@ def test_options_out_of_range() -> None:
         (lambda: RandomGain((3, -3)), r"decibels=\(3, -3\)"),
         (lambda: RandomGain(probability=2), "probability=2"),
         (lambda: RandomShift(1.5), "fraction=1.5"),
-        (lambda: RandomNoise(colours=["grey"]), "grey.*white, pink"),
+        (lambda: RandomNoise(colours=["grey"]), "grey.*white, pink"),  # type: ignore[list-item]
         (lambda: RandomSpeed((0, 1)), "factors"),
         (lambda: RandomCrop(0), "seconds=0"),
         (lambda: MixUp(0), "alpha=0"),
