@@ -46,7 +46,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stand_in_vggish(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SavedModel of TF Hub's VGGish structure with seeded random variables (288 MB)."""
+    """A SavedModel of TF Hub's VGGish structure with seeded random variables and narrower dense layers."""
     from tests.helpers.vggish import write_stand_in
 
     return write_stand_in(tmp_path_factory.mktemp("hub") / "vggish")

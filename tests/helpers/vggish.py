@@ -7,6 +7,7 @@ vggish_input.py and vggish_slim.py of tensorflow/models, research/audioset/vggis
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +17,25 @@ import tensorflow as tf
 # In the order of the checkpoint: names, then kernel shapes.
 SLIM = ["conv1", "conv2", "conv3/conv3_1", "conv3/conv3_2", "conv4/conv4_1", "conv4/conv4_2"]
 SLIM += ["fc1/fc1_1", "fc1/fc1_2", "fc2"]
-SHAPES: list[tuple[int, ...]] = [
-    (3, 3, 1, 64),
-    (3, 3, 64, 128),
-    (3, 3, 128, 256),
-    (3, 3, 256, 256),
-    (3, 3, 256, 512),
-    (3, 3, 512, 512),
-    (6 * 4 * 512, 4096),
-    (4096, 4096),
-    (4096, 128),
-]
+# The width of the two dense layers below the embedding, as published and in tests: nothing that a test shows depends on
+# their 68 million numbers.
+PUBLISHED_UNITS, UNITS = 4096, 64
 POOL_AFTER = {0, 1, 3, 5}
+
+
+def kernel_shapes(units: int = UNITS) -> list[tuple[int, ...]]:
+    """Of the layers in ``SLIM``."""
+    channels = (1, 64, 128, 256, 256, 512, 512)
+    convolutions = [(3, 3, *pair) for pair in pairwise(channels)]
+    return [*convolutions, (6 * 4 * 512, units), (units, units), (units, 128)]
 
 
 def random_variables(seed: int = 11) -> list[np.ndarray]:
     """Weights and biases in turn, scaled so that the activations neither die nor explode."""
     rng = np.random.default_rng(seed)
     values: list[np.ndarray] = []
-    for shape in SHAPES:
+    for shape in kernel_shapes():
         fan_in = int(np.prod(shape[:-1]))
-        # float32 draws: the largest matrix has 50 million numbers
         values.append(rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(1.5 / fan_in)))
         values.append(rng.standard_normal(shape[-1], np.float32) * np.float32(0.05))
     return values
