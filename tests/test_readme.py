@@ -53,7 +53,12 @@ def place(stand_in: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 def test_the_commands_are_in_the_readme_as_ci_runs_them() -> None:
     assert f"pip install . && {DEMO}" in README
-    assert 'pip install ".[test]" && python -m pytest' in README
+    pytest_options = "-m pytest -n auto --dist loadfile"
+    assert f'pip install ".[test]" && python {pytest_options} -m "not slow"' in README
+    assert f"`python {pytest_options} -m slow`" in README
+    checks = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert f"{pytest_options} -q" in checks
+    assert 'pytest "not slow"\n    pytest slow' in checks
 
 
 @pytest.mark.slow
