@@ -1,0 +1,78 @@
+"""Who imports whom, read from the source: imports inside functions and under TYPE_CHECKING count as all others do."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def modules(package: str) -> dict[str, Path]:
+    """Every module of a package beside this file's folder, by its dotted name."""
+    found = {}
+    for path in (ROOT / package).rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported(source: str, importer: str, known: set[str], *, is_package: bool = False) -> set[str]:
+    """Which of ``known`` the source of ``importer`` names; ``from a import b`` is a.b where that is a module."""
+    return {module for module in _named(ast.parse(source), importer, known, is_package) if module in known} - {importer}
+
+
+def _named(tree: ast.AST, importer: str, known: set[str], is_package: bool) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = importer.split(".")[: None if is_package else -1]
+            parents = parents[: len(parents) - node.level + 1] if node.level else []
+            origin = ".".join([*parents, *([node.module] if node.module else [])])
+            for alias in node.names:
+                name = f"{origin}.{alias.name}"
+                yield name if name in known else origin
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield from (str(part.value) for part in node.args if isinstance(part, ast.Constant))
+
+
+def graph(package: str) -> dict[str, set[str]]:
+    """Each module of the package with those of the package that it imports."""
+    found = modules(package)
+    return {
+        name: imported(path.read_text(encoding="utf-8"), name, set(found), is_package=path.name == "__init__.py")
+        for name, path in found.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import p.b",
+        "import p.b as b, os",
+        "from p import b",
+        "from p.b import anything",
+        "from . import b",
+        "from .b import anything",
+        "def f():\n    import p.b",
+        "if TYPE_CHECKING:\n    from p.b import anything",
+        "try:\n    from p.b import anything\nexcept ImportError:\n    pass",
+        "importlib.import_module('p.b')",
+    ],
+)
+def test_every_way_to_import_is_seen(source: str) -> None:
+    assert imported(source, "p.a", {"p", "p.a", "p.b", "p.c"}) == {"p.b"}
+
+
+def test_what_is_no_import_of_the_package_is_not_seen() -> None:
+    assert imported("import os\nfrom q.b import c\nfrom p.a import d\nx = 'p.b'", "p.a", {"p", "p.a", "p.b"}) == set()
+    assert imported("from .c import x", "p.q", {"p", "p.c", "p.q", "p.q.c"}, is_package=True) == {"p.q.c"}
+
+
+def test_tests_share_helpers_and_nothing_else() -> None:
+    for name, used in graph("tests").items():
+        assert not [other for other in used if other.rpartition(".")[2].startswith("test_")], name
