@@ -15,7 +15,8 @@ import tfaudiotl as tl
 
 def main(sounds: str, weights: str, out: str) -> None:
     clips = tl.Clips.from_directory(sounds)
-    train, val = clips.split(val=0.2)
+    train, test = clips.split(test=0.2)  # test is reported, so it must not decide when to stop
+    train, val = train.split(val=0.15)
     model = tl.build_classifier("yamnet", classes=clips.class_names, weights=weights, hidden=(128,), dropout=0.2)
     model.summary(show_trainable=True)
     model.fit(
@@ -25,11 +26,11 @@ def main(sounds: str, weights: str, out: str) -> None:
         epochs=10,
         callbacks=[keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)],
     )
-    print(tl.evaluate(model, val).to_markdown())
+    print(tl.evaluate(model, test).to_markdown())
     model.save(f"{out}.keras")
     tl.export_saved_model(model, f"{out}_saved_model", overwrite=True)
     tl.export_tflite(model, f"{out}.tflite", overwrite=True)
-    for event in tl.Predictor(model).predict_file(val.paths[0]):
+    for event in tl.Predictor(model).predict_file(test.paths[0]):
         print(event)
 
 

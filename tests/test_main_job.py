@@ -93,7 +93,7 @@ def test_exports_are_checked_on_held_out_clips_whatever_their_number(clips: int,
     table = Clips.from_arrays(
         [np.full(16, (n + 1) / clips, np.float32) for n in range(clips)], ["a", "b"] * (clips // 2), sample_rate=16_000
     )
-    _, held_out = table.split(val=0.2, seed=seed)
+    _, held_out = table.split(test=0.2, seed=seed)
     windows = check_windows(held_out.source, np.repeat(np.arange(clips), 2), seed)
     assert len(windows) == min(KEPT_WAVEFORMS, len(held_out))
     assert (windows % 2 == 0).all()  # the first of a clip's two windows

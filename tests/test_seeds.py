@@ -55,7 +55,7 @@ def test_what_is_held_out_is_independent_of_other_draws(seed: int) -> None:
     clips = Clips.from_arrays(
         [np.full(16, (n + 1) / 400, np.float32) for n in range(400)], ["a", "b"] * 200, sample_rate=16_000
     )
-    _, held_out = clips.split(val=0.2, seed=seed)
+    _, held_out = clips.split(test=0.2, seed=seed)
     numbers = np.random.default_rng(seed).permutation(400)[:100]
     held = set(held_out.source.tolist())
     assert 5 <= len(held & set(numbers.tolist())) <= 40  # 20 are expected

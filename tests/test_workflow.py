@@ -128,7 +128,7 @@ def test_clips_that_are_enough_to_test_on() -> None:
 def test_held_out_clips_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels of the held-out clips turned around change no weight and no number of epochs."""
     table = clips(12)
-    _, held_out = table.split(val=0.2, seed=0)
+    _, held_out = table.split(test=0.2, seed=0)
     held = set(held_out.source.tolist())
     turned = [
         KINDS[(KINDS.index(label[0]) + 1) % 3] if row in held else label[0] for row, label in enumerate(table.labels)

@@ -311,7 +311,7 @@ def test_esc10(shared: Path) -> None:
     folds = clips.folds()
     assert [name for name, _, _ in folds] == ["1", "2", "3", "4", "5"]
     assert all(len(test) == 80 for _, _, test in folds)
-    train, val = clips.split(val=0.2)
+    train, val = clips.split(test=0.2)
     assert clips.group is not None
     assert train.group is not None
     assert val.group is not None

@@ -73,7 +73,7 @@ def test_leaks_between_the_sides_of_a_split(folder: Path) -> None:
     leaks = found(train.describe(against=[val]), "leak")
     assert ("1-x2.wav",) in leaks  # the file
     assert ("1",) in leaks  # a group
-    good = clips.split(val=0.4, groups="group")
+    good = clips.split(test=0.4, groups="group")
     assert found(good[0].describe(against=[good[1]]), "leak") == []
 
 

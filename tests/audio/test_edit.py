@@ -61,7 +61,7 @@ def test_balance(clips: Clips) -> None:
     assert clips.balance(4).counts() == {"cat": 4, "dog": 4, "rain": 4}
     assert len(set(clips.balance(4, seed=1).filter(labels=["cat"]).paths)) == 4
     assert clips.balance(seed=3).paths == clips.balance(seed=3).paths
-    train, val = clips.filter(labels=["cat", "dog"]).balance().split(val=0.3)
+    train, val = clips.filter(labels=["cat", "dog"]).balance().split(test=0.3)
     assert not set(train.paths) & set(val.paths)
     with pytest.raises(ValueError, match="per_class='most'"):
         clips.balance("most")

@@ -45,14 +45,14 @@ def test_a_column_of_parts(files: list[str], tmp_path: Path) -> None:
         assert (train.source.tolist(), val.source.tolist()) == ([0, 1, 2, 3], [4, 5])
     train, held = clips[[0, 1, 2, 3, 6, 7]].split()
     assert held.source.tolist() == [6, 7]  # the test part, where there is no val
-    assert [len(part) for part in clips.parts()["train"].split(val=0.5)] == [2, 2]
+    assert [len(part) for part in clips.parts()["train"].split(test=0.5)] == [2, 2]
     assert Clips.from_files(files, ["a", "b"] * 4).parts() == {}
 
 
 def test_parts_are_not_mixed(files: list[str]) -> None:
     clips = Clips.from_table(columns(files), part="split")
-    with pytest.raises(ValueError, match=r"val=0\.2: these clips have their own parts, train, val, test"):
-        clips.split(val=0.2)
+    with pytest.raises(ValueError, match=r"test=0\.2: these clips have their own parts, train, val, test"):
+        clips.split(test=0.2)
     with pytest.raises(ValueError, match="folds would mix the clips' own parts"):
         clips.folds(2)
     with pytest.raises(ValueError, match="none to train on"):
@@ -96,8 +96,8 @@ def test_a_share_that_cannot_be_met_is_told(files: list[str], caplog: pytest.Log
         ends=[0.02, 0.04, 0.06, 0.08] * 2,
     )
     with caplog.at_level(logging.WARNING):
-        clips.split(val=0.2)
-    assert "val=0.2: 4 of 8 clips are held out, 50 %: they come from 2 recordings" in caplog.text
+        clips.split(test=0.2)
+    assert "test=0.2: 4 of 8 clips are held out, 50 %: they come from 2 recordings" in caplog.text
 
 
 def test_channels_come_back(tmp_path: Path) -> None:
@@ -129,8 +129,8 @@ def test_files_are_compared_once(files: list[str], monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(module, "content_keys", counted)
     clips = Clips.from_files(files, ["a", "b"] * 4)
-    train, _ = clips.split(val=0.25)
-    train.split(val=0.5)
+    train, _ = clips.split(test=0.25)
+    train.split(test=0.5)
     clips.folds(2)
     assert asked == files
     first, second = Clips.from_files(files[:2], ["a", "b"])[:1], clips.merge(clips)

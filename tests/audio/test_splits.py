@@ -41,13 +41,13 @@ def tables(draw: st.DrawFn) -> tuple[Clips, np.ndarray]:
 @given(tables(), st.floats(0.05, 0.95), st.integers(0, 5))
 def test_a_split_loses_nothing_and_leaks_nothing(table: tuple[Clips, np.ndarray], val: float, seed: int) -> None:
     clips, groups = table
-    train, held_out = clips.split(val=val, seed=seed)
+    train, held_out = clips.split(test=val, seed=seed)
     assert rows(train) | rows(held_out) == set(range(len(clips)))
     assert not rows(train) & rows(held_out)
     assert not set(groups[train.source]) & set(groups[held_out.source])
     assert all(train.counts().values())
     assert all(held_out.counts().values())
-    again = clips.split(val=val, seed=seed, groups="group")
+    again = clips.split(test=val, seed=seed, groups="group")
     assert [part.paths for part in again] == [train.paths, held_out.paths]
     assert train.class_names == held_out.class_names == clips.class_names
     assert np.all(np.diff(train.source) > 0)
@@ -78,7 +78,7 @@ def test_multi_label_splits_keep_every_class_that_is_there_twice(
 ) -> None:
     extra = [[name] for name in "abcd" for _ in range(2)]
     clips = make(labels + extra)
-    train, held_out = clips.split(val=val, seed=seed)
+    train, held_out = clips.split(test=val, seed=seed)
     assert rows(train) | rows(held_out) == set(range(len(clips)))
     assert not rows(train) & rows(held_out)
     assert all(train.counts().values())
@@ -93,7 +93,7 @@ def test_windows_of_one_file_stay_together(lengths: list[int], seed: int, val: f
     windows = Clips.from_arrays(sounds, labels, sample_rate=16_000).windows(0.02)
     choices: list[Literal["source"] | None] = [None, "source"]
     for groups in choices:
-        train, held_out = windows.split(val=val, seed=seed, groups=groups)
+        train, held_out = windows.split(test=val, seed=seed, groups=groups)
         assert not set(train.paths) & set(held_out.paths)
         assert len(train) + len(held_out) == len(windows)
 
@@ -111,10 +111,10 @@ def test_copies_are_on_one_side(clips_drawn: list[tuple[int, int, int]], val: fl
     spread = [len(set(together[np.array(labels) == label])) for label in set(labels)]
     if min(spread) < 2:  # a class has one place to be
         with pytest.raises(ValueError, match=r"at least two groups|at least 2"):
-            clips.split(val=val, seed=seed)
+            clips.split(test=val, seed=seed)
         return
     try:
-        parts = clips.split(val=val, seed=seed)
+        parts = clips.split(test=val, seed=seed)
     except ValueError as error:
         if "bound to other classes" not in str(error):
             raise
@@ -163,25 +163,26 @@ def test_balanced_draws(rng: np.random.Generator) -> None:
 def test_shares_are_exact_where_they_can_be() -> None:
     clips = make(["a"] * 40 + ["b"] * 20 + ["c"] * 2)
     train, val = clips.split(val=0.2)
+    assert rows(clips.split(test=0.2)[1]) == rows(clips.split()[1]) == rows(val)
     assert val.counts() == {"a": 8, "b": 4, "c": 1}
     assert train.counts() == {"a": 32, "b": 16, "c": 1}
-    assert rows(clips.split(val=0.2, seed=1)[1]) != rows(val)
+    assert rows(clips.split(test=0.2, seed=1)[1]) != rows(val)
     assert [test.counts() for *_, test in make(["a"] * 10 + ["b"] * 5).folds(5)] == [{"a": 2, "b": 1}] * 5
-    plain = clips.split(val=0.5, stratify=False, seed=3)
+    plain = clips.split(test=0.5, stratify=False, seed=3)
     assert [len(part) for part in plain] == [31, 31]
 
 
 def test_speakers_who_say_everything() -> None:
     speakers = [speaker for speaker in "uvwxyz" for _ in range(20)]
     clips = make([f"digit{row % 10}" for row in range(120)], groups=list(speakers))
-    train, val = clips.split(val=0.2)
+    train, val = clips.split(test=0.2)
     assert (len(train), len(val)) == (100, 20)
     assert set(val.counts().values()) == {2}
     for _, train, test in clips.folds(3):
         assert (len(train), len(test)) == (80, 40)
-    by_array, _ = clips.split(val=0.2, groups=np.array(speakers))
+    by_array, _ = clips.split(test=0.2, groups=np.array(speakers))
     assert len(by_array) == 100
-    free, _ = clips.split(val=0.2, groups="source")
+    free, _ = clips.split(test=0.2, groups="source")
     assert set(free.counts().values()) == {10}  # 9.6 of 12
 
 
@@ -189,7 +190,7 @@ def test_a_group_bound_to_two_classes_finds_the_only_way() -> None:
     # a is in groups 0 and 1, b in 1 and 2: group 1 alone on either side is the only good split.
     clips = make(["a", "a", "b", "b"], groups=[0, 1, 1, 2])
     for seed in range(20):
-        train, val = clips.split(val=0.5, seed=seed)
+        train, val = clips.split(test=0.5, seed=seed)
         assert {len(train), len(val)} == {2}
         assert all(train.counts().values())
         assert all(val.counts().values())
@@ -206,8 +207,12 @@ def test_splits_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="'b' has 4 clips in 1 groups"):
         make(["a"] * 4 + ["b"] * 4).split(groups=[0, 0, 1, 1, 2, 2, 2, 2])
     for val in [0, 1, -0.1, 2, float("nan"), "0.2", True]:
-        with pytest.raises(ValueError, match=r"val=.*over 0 and under 1"):
+        with pytest.raises(ValueError, match=r"^val=.*over 0 and under 1"):
             clips.split(val=val)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"^test=.*over 0 and under 1"):
+            clips.split(test=val)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^test=0\.2 and val=0\.2: give one of them"):
+        clips.split(test=0.2, val=0.2)
     with pytest.raises(ValueError, match="in one group cannot be split"):
         make(["a", "b"], groups=[1, 1]).split()
     with pytest.raises(ValueError, match="bound to other classes"):  # no third group to part a from b
@@ -258,6 +263,6 @@ def test_large_tables_are_quick() -> None:
     random = np.random.default_rng(0)
     names = [f"class{number}" for number in range(50)]
     labels = [[names[number] for number in random.integers(0, 50, 2)] for _ in range(3_000)]
-    train, val = make(labels).split(val=0.1)
+    train, val = make(labels).split(test=0.1)
     shares = np.array([val.counts()[name] / (val.counts()[name] + train.counts()[name]) for name in names])
     assert np.abs(shares - 0.1).max() < 0.04

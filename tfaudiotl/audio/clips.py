@@ -370,6 +370,7 @@ class Clips(Table):
     def split(
         self,
         *,
+        test: float | None = None,
         val: float | None = None,
         stratify: bool = True,
         groups: splits.Groups = None,
@@ -380,35 +381,43 @@ class Clips(Table):
         Clips with a division of their own (the column ``part``) keep to it: the result is their part "train", and "val"
         or, where there is none, "test". ``parts`` has all of them.
 
+        Example:
+            >>> train, test = clips.split(test=0.2)  # test is reported
+            >>> train, val = train.split(val=0.15)  # val stops the training
+
         Args:
-            val: Share of the clips for the second part, between 0 and 1 exclusive; met as nearly as
+            test: Share of the clips for the second part, between 0 and 1 exclusive; met as nearly as
                 the groups allow. None is 0.2.
+            val: The same share under the name of clips that stop a training; give one of the two.
             stratify: Whether both parts have the same share of each class, and every class.
             groups: What stays together beside the spans of one file: None or "group" is the group
                 column (None: if there is one), "source" the file alone, or an array (rows,).
             seed: Same seed, same split.
 
         Returns:
-            (train, val), rows in the order of this table.
+            The clips to train on and the others, rows in the order of this table.
 
         Raises:
-            ValueError: ``val`` is out of range, or a class lies in one group only (the message names
-                it with its count) or cannot be brought to both sides. Or ``val`` is given for clips with a division of
+            ValueError: The share is out of range, or a class lies in one group only (the message names
+                it with its count) or cannot be brought to both sides. Or a share is given for clips with a division of
                 their own, or these have no part "train".
         """
+        given = {name: share for name, share in (("test", test), ("val", val)) if share is not None}
+        if len(given) > 1:
+            raise ValueError(f"test={test!r} and val={val!r}: give one of them, and split twice for three parts")
+        name, share = next(iter(given.items()), ("test", 0.2))
         parts = self.parts()
         if len(parts) > 1:
-            if val is not None:
+            if given:
                 raise ValueError(
-                    f"val={val!r}: these clips have their own parts, {', '.join(parts)}, which are not mixed; "
-                    'parts()["train"].split(val=...) divides one of them'
+                    f"{name}={share!r}: these clips have their own parts, {', '.join(parts)}, which are not mixed; "
+                    f'parts()["train"].split({name}=...) divides one of them'
                 )
             if "train" not in parts:
                 raise ValueError(f"the clips have the parts {', '.join(parts)}, and none to train on")
             splits.check_parts(self)
             return parts["train"], parts.get("val", parts.get("test", parts["train"]))
-        val = 0.2 if val is None else val
-        held_out = splits.split_mask(self, val=val, stratify=stratify, groups=groups, seed=seed)
+        held_out = splits.split_mask(self, name, share, stratify=stratify, groups=groups, seed=seed)
         return self[~held_out], self[held_out]
 
     def parts(self) -> dict[str, Clips]:

@@ -33,25 +33,28 @@ SHARE_OFF = 0.1  # of all clips, from which a split that is not the one asked fo
 _ATTEMPTS = 20  # orders tried until every class is on every side; nearly always the first will do
 
 
-def split_mask(clips: Table, *, val: float, stratify: bool, groups: Groups, seed: int) -> NDArray[np.bool_]:
-    """Bool (rows,): which rows are held out; ``Clips.split`` says how."""
-    if isinstance(val, bool) or not isinstance(val, (int, float, np.number)) or not 0 < val < 1:
-        raise ValueError(f"val={val!r}: expected a share of the clips over 0 and under 1, such as 0.2")
+def split_mask(
+    clips: Table, name: str, share: float, *, stratify: bool, groups: Groups, seed: int
+) -> NDArray[np.bool_]:
+    """Bool (rows,): which rows are held out, a share of which messages say the name; ``Clips.split`` says how."""
+    if isinstance(share, bool) or not isinstance(share, (int, float, np.number)) or not 0 < share < 1:
+        raise ValueError(f"{name}={share!r}: expected a share of the clips over 0 and under 1, such as 0.2")
     together = units(clips, groups)
     if len(np.unique(together)) < 2:
         raise ValueError(f"{len(clips)} clips in one group cannot be split: at least two groups (or files) are needed")
     targets = clips.targets if stratify else np.ones((len(clips), 1))
     if stratify:
         _check_spread(clips, targets, together, 2, "a split", "leave it out, record more, or pass stratify=False")
-    held_out: NDArray[np.bool_] = assign(targets, together, [1 - val, val], purpose="held-out part", seed=seed) == 1
+    held_out: NDArray[np.bool_] = assign(targets, together, [1 - share, share], purpose="held-out part", seed=seed) == 1
     missing = np.flatnonzero(targets.any(axis=0) & ~(targets[held_out].any(axis=0) & targets[~held_out].any(axis=0)))
     if len(missing):
         names = listed(repr(clips.class_names[label]) for label in missing)
         raise ValueError(f"no split was found with {names} on both sides: its groups are bound to other classes")
-    if abs(held_out.mean() - val) > SHARE_OFF:
+    if abs(held_out.mean() - share) > SHARE_OFF:
         logger.warning(
-            "val=%g: %d of %d clips are held out, %.0f %%: they come from %d recordings or groups, which stay whole",
-            val,
+            "%s=%g: %d of %d clips are held out, %.0f %%: they come from %d recordings or groups, which stay whole",
+            name,
+            share,
             held_out.sum(),
             len(clips),
             100 * held_out.mean(),
