@@ -234,6 +234,10 @@ def test_options_out_of_range() -> None:
         (lambda: Chain(["gain"]), "at least one"),  # type: ignore[list-item]
         (lambda: as_augmentation("much", sample_rate=16_000), "augment='much'"),
         (lambda: as_augmentation(True, sample_rate=None), "augment=True: needs sample_rate="),
+        (
+            lambda: as_augmentation([RandomGain(), Chain([RandomEqualizer()])], sample_rate=44_100),
+            "augment: RandomEqualizer has sample_rate=16000, the waveforms have 44100 Hz",
+        ),
     ]
     for call, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -8,9 +8,10 @@ import tensorflow as tf
 
 from tests.helpers.sounds import make_folder, tone, write
 from tfaudiotl._threads import OnProgress, Progress
+from tfaudiotl.audio.chain import augment_dataset, mild_augmentation
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.tfrecords import read_info, read_records, write_records
-from tfaudiotl.audio.waveforms import RandomGain
+from tfaudiotl.audio.waveforms import RandomEqualizer, RandomGain
 
 
 def together(dataset: tf.data.Dataset) -> tuple[np.ndarray, ...]:
@@ -73,6 +74,19 @@ def test_order_seed_hosts_and_augmentation(clips: Clips, tmp_path: Path) -> None
     assert len(list(read_records(tmp_path / "r", batch_size=5, repeat=True).take(7))) == 7
     with pytest.raises(ValueError, match="shard="):
         read_records(tmp_path / "r", shard=(0, 5))
+
+
+def test_augmentation_has_the_sample_rate_of_the_records(clips: Clips, tmp_path: Path) -> None:
+    write_records(clips, tmp_path / "r", sample_rate=8_000)
+    found = together(read_records(tmp_path / "r", augment=True, seed=2))[0]
+    plain = read_records(tmp_path / "r", seed=2)
+    same, other = (
+        together(augment_dataset(plain, mild_augmentation(sample_rate=rate), seed=2))[0] for rate in (8_000, 16_000)
+    )
+    np.testing.assert_array_equal(found, same)
+    assert not np.allclose(found, other, atol=1e-3)
+    with pytest.raises(ValueError, match="RandomEqualizer has sample_rate=16000, the waveforms have 8000 Hz"):
+        read_records(tmp_path / "r", augment=[RandomEqualizer()])
 
 
 def test_bad_files_are_left_out_and_listed_or_stop_it(clips: Clips, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def mild_augmentation(*, sample_rate: int = 16_000, seed: int | None = None) -> 
             RandomShift(0.25, probability=0.5),
             RandomGain((-6, 6)),
             RandomEqualizer(4.0, sample_rate=sample_rate, probability=0.5),
-            RandomNoise((15, 40), probability=0.5),
+            RandomNoise((15, 40), sample_rate=sample_rate, probability=0.5),
         ],
         seed=seed,
     )
@@ -94,7 +94,7 @@ def as_augmentation(augment: Any, *, sample_rate: int | None) -> Augmentation | 
         sample_rate: of the waveforms, Hz; None where the caller did not say, which only layers can do without.
 
     Raises:
-        ValueError: ``augment`` is something else, or True without a sample rate.
+        ValueError: ``augment`` is something else, True without a sample rate, or a layer of another sample rate.
     """
     if augment is None or augment is False:
         return None
@@ -102,11 +102,24 @@ def as_augmentation(augment: Any, *, sample_rate: int | None) -> Augmentation | 
         if sample_rate is None:
             raise ValueError("augment=True: needs sample_rate=, the waveforms' in Hz")
         return mild_augmentation(sample_rate=sample_rate)
-    if isinstance(augment, Augmentation):
-        return augment
     if isinstance(augment, (list, tuple)):
-        return Chain(augment)
+        augment = Chain(augment)
+    if isinstance(augment, Augmentation):
+        _check_rates(augment, sample_rate)
+        return augment
     raise ValueError(f"augment={augment!r}: expected True, False, or layers such as tfaudiotl.RandomNoise()")
+
+
+def _check_rates(layer: Augmentation, sample_rate: int | None) -> None:
+    """ValueError for a layer whose frequencies and seconds are those of another sample rate."""
+    for step in layer.steps if isinstance(layer, Chain) else ():
+        _check_rates(step, sample_rate)
+    own = getattr(layer, "sample_rate", sample_rate)
+    if sample_rate is not None and own != sample_rate:
+        raise ValueError(
+            f"augment: {type(layer).__name__} has sample_rate={own}, the waveforms have {sample_rate} Hz; "
+            f"give it sample_rate={sample_rate}"
+        )
 
 
 def augment_dataset(
@@ -121,7 +134,7 @@ def augment_dataset(
     Args:
         dataset: batches (waveforms, targets) or (waveforms, targets, sample weights), as ``Clips.dataset`` gives.
         augment: as for ``Clips.dataset``.
-        sample_rate: of the waveforms, Hz; ``augment=True`` needs it.
+        sample_rate: of the waveforms, Hz; ``augment=True`` needs it, and layers are checked to have it.
         seed: of the random numbers.
 
     Raises:
