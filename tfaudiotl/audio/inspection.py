@@ -37,8 +37,6 @@ OFFSET = 0.05  # of full scale, mean of all samples
 _FRAME = 0.025  # s: silence is counted in such frames
 _PIECE = 60.0  # s decoded at a time, so that long recordings need little memory
 _LONGEST = 10.0  # s of a clip that are shown
-_FFT, _STEP = 512, 160  # samples at 16 kHz: 32 ms every 10 ms
-_RANGE = 80.0  # dB below the loudest
 
 
 @dataclass(frozen=True)
@@ -322,6 +320,8 @@ def spectrogram_page(clips: Table, *, per_class: int = 3, classes: int = 12, see
     """
     from matplotlib.figure import Figure  # takes a while to import, and a description needs none
 
+    from tfaudiotl.evaluation.plots import draw_spectrogram
+
     names = clips.class_names[:classes]
     rng, targets = stream("shown clips", seed), clips.targets > 0
     figure = Figure(figsize=(3.4 * per_class, 1.7 * len(names) + 0.6), layout="constrained")
@@ -331,28 +331,16 @@ def spectrogram_page(clips: Table, *, per_class: int = 3, classes: int = 12, see
         for place, axes in enumerate(grid[number]):
             axes.tick_params(labelsize=6)
             if place == 0:
-                axes.set_ylabel(f"{show_name(name)[:24]}\nkHz", fontsize=8, parse_math=False)
+                axes.set_ylabel(f"{show_name(name)[:24]}\nHz", fontsize=8, parse_math=False)
             if place >= len(rows):
                 axes.set_axis_off() if place else axes.set_xticks([])
                 continue
             title = show_name(Path(clips.paths[rows[place]]).name)[-36:]
             axes.set_title(title, fontsize=6, parse_math=False)
             try:
-                picture, seconds = _decibels(clips.load(int(rows[place])))
+                draw_spectrogram(axes, clips.load(int(rows[place]))[: round(_LONGEST * SAMPLE_RATE)], SAMPLE_RATE)
             except AudioError as error:
                 axes.text(0.02, 0.5, error.reason[:40], fontsize=6, transform=axes.transAxes, parse_math=False)
-                continue
-            extent = (0.0, seconds, 0.0, SAMPLE_RATE / 2_000)
-            axes.imshow(picture, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-_RANGE, vmax=0)
     for axes in grid[-1]:
         axes.set_xlabel("s", fontsize=7)
     return figure
-
-
-def _decibels(waveform: np.ndarray) -> tuple[np.ndarray, float]:
-    """Magnitudes (frequencies, frames) in dB of the loudest, and the seconds shown."""
-    shown = waveform[: int(_LONGEST * SAMPLE_RATE)]
-    padded = np.pad(shown, (0, max(0, _FFT - len(shown))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _FFT)[::_STEP] * np.hanning(_FFT)
-    size = np.abs(np.fft.rfft(frames)).T
-    return 20 * np.log10(np.maximum(size, 1e-9) / max(size.max(), 1e-9)), len(shown) / SAMPLE_RATE
