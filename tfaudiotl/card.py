@@ -13,8 +13,8 @@ from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
 from tfaudiotl.evaluation.report import Section
 from tfaudiotl.evaluation.writing import escape_markdown, markdown_table
+from tfaudiotl.export.check import Check, checks_table
 from tfaudiotl.export.prepare import frontend_spec
-from tfaudiotl.export.verify import Check, checks_table
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.freeze import backbone_layers, block_of
 from tfaudiotl.training.recipe import TrainingResult

@@ -29,10 +29,10 @@ from tfaudiotl.backbones.weights import npz_bytes
 from tfaudiotl.card import model_card
 from tfaudiotl.evaluation.report import Section, write_report
 from tfaudiotl.evaluation.writing import escape_markdown, json_text, markdown_table
+from tfaudiotl.export.check import Check, Reference, checks_table, verify_export
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.export.verify import Check, Reference, checks_table, verify_export
 from tfaudiotl.training.deep_recipe import train_fine_tuned
 from tfaudiotl.training.distill import Distilled
 from tfaudiotl.training.options import FineTuneOptions, FitOptions
@@ -199,9 +199,7 @@ def export_all(result: TrainingResult, output: Path, *, progress: OnProgress = i
         progress(Progress("Exporting", len(files) - 1, len(exports)))
         files.append(export())
     progress(Progress("Exporting", len(exports), len(exports)))
-    reference = Reference(
-        open_artifact(model), result.kept_waveforms, result.kept.targets, multi_label=result.clips.multi_label
-    )
+    reference = Reference(open_artifact(model), result.kept, waveforms=result.kept_waveforms)
     checks: list[Check] = []
     for path in files:
         progress(Progress("Checking the exported files", len(checks), len(files)))

@@ -146,7 +146,7 @@ def check(case: Case, lengths: tuple[float, ...]) -> None:
             if seconds > 11:
                 continue  # what follows takes as long again and is the same code
             pieces = Pieces(form.artifact, [wave])  # what verification compares on
-            checked = pieces.clip_scores(pieces.run(case.forms["keras"].artifact))[0]
+            checked = pieces.clip_scores(pieces.run(case.forms["keras"].artifact.scores)[0])[0]
             np.testing.assert_allclose(checked, wanted, atol=1e-3, err_msg=f"check of {name}, {seconds} s")
             padded = form.scores(np.pad(wave, (0, 3 * case.rate)), sample_rate=case.rate)
             np.testing.assert_allclose(padded, wanted, atol=1e-3, err_msg=f"{name}, {seconds} s and padding")

@@ -14,13 +14,16 @@ from tests.helpers.sounds import KINDS, sound
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.errors import ExportError, WeightsError
 from tfaudiotl.export.audit import audit_tflite
+from tfaudiotl.export.check import Reference, same_sounds, verify_export
 from tfaudiotl.export.graph import Graph
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.metadata import Metadata, read_metadata, write_metadata
 from tfaudiotl.export.prepare import Frontend, float_graph
 from tfaudiotl.export.quantize import Quantized, quantize_dynamic
+from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import Quantize, export_tflite
 from tfaudiotl.models.builder import build_classifier, embedding_model
+from tfaudiotl.runtime.evaluate import evaluate
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.training.recipe import train_classifier
 
@@ -192,6 +195,24 @@ def test_a_float_file_is_not_called_int8(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_report_says_what_trains_metrics_and_evaluate_say(
+    model: keras.Model, clips: Clips, held_out: Clips, tmp_path: Path
+) -> None:
+    """One definition of a clip's scores: of the file, and of every other form in its report."""
+    path = export_tflite(model, tmp_path / "m.tflite", quantize="dynamic", verify=held_out, min_agreement=0)
+    report = json.loads((tmp_path / "m.report.json").read_text())["compared"]
+    reference = Reference(open_artifact(model), held_out)
+    saved = open_artifact(export_saved_model(model, tmp_path / "saved"))
+    found = [verify_export(reference, form, min_agreement=0) for form in (saved, open_artifact(path, num_threads=1))]
+    for wanted, check in zip((report[1], report[3]), found, strict=True):
+        assert (check.windows, check.agreement) == (wanted["windows"], wanted["agreement"])
+        assert (check.accuracy, check.macro_f1) == (wanted["accuracy"], wanted["macro_f1"])
+        assert check.keras_accuracy == wanted["keras_accuracy"]
+        assert check.max_difference == pytest.approx(wanted["max_difference"], abs=1e-5)
+    measured = evaluate(path, held_out)
+    assert (report[3]["accuracy"], report[3]["macro_f1"]) == (measured.accuracy, measured.macro_f1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -297,8 +318,6 @@ def test_mediapipe_embeds_with_embedding_models(stand_in: Path, held_out: Clips,
 def test_calibrating_and_verifying_on_the_same_clips_is_said(
     model: keras.Model, held_out: Clips, tmp_path: Path
 ) -> None:
-    from tfaudiotl.export.sound import same_sounds
-
     with pytest.warns(UserWarning, match="verify: 15 of 15 clips are of recordings in calibrate"):
         path = export_tflite(
             model, tmp_path / "m.tflite", quantize="int8", calibrate=held_out, verify=held_out, min_agreement=0

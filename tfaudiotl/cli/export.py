@@ -54,6 +54,7 @@ def export(
         check_output(beside if written else None, overwrite=overwrite)
     load_tensorflow()
     from tfaudiotl.backbones.scores import class_names_of, set_thresholds
+    from tfaudiotl.export.check import Reference, checks_table, verify_export
     from tfaudiotl.export.load import load_model, open_artifact
     from tfaudiotl.export.savedmodel import export_saved_model
     from tfaudiotl.export.tflite import export_tflite
@@ -84,16 +85,11 @@ def export(
         progress(Progress("Exporting", 1, 1))
     typer.echo(f"Wrote {output}")
     if held is not None:
-        from tfaudiotl.export.verify import Reference, checks_table, verify_export
-
-        say("Comparing the file with the model")
-        artifact = open_artifact(loaded)
-        waveforms = [held.load(row, sample_rate=artifact.sample_rate) for row in range(len(held))]
-        reference = Reference(artifact, waveforms, held.targets, multi_label=held.multi_label)
-        table = checks_table([verify_export(reference, open_artifact(output))])
-        typer.echo(table)
-        if not tflite:  # export_tflite has written more
-            write_atomic(report, f"{table}\n")
+        if not tflite:  # export_tflite has compared already
+            say("Comparing the files with the model")
+            check = verify_export(Reference(open_artifact(loaded), held), open_artifact(output))
+            write_atomic(report, f"{checks_table([check])}\n")
+        typer.echo(report.read_text(encoding="utf-8"))
         typer.echo(f"Report: {report}")
 
 
@@ -102,8 +98,9 @@ def _calibration(folder: Path, names: Sequence[str], sample_rate: int) -> Any:
     if not folder.is_dir() or any((folder / name).is_dir() for name in names):
         return load_clips(folder, on_error=OnError.SKIP, class_names=names)
     from tfaudiotl.audio.clips import Clips
-    from tfaudiotl.export.sound import CLIPS, waveforms_of
+    from tfaudiotl.export.check import waveforms_of
+    from tfaudiotl.export.tflite import CALIBRATION_CLIPS
 
     files = sound_files([folder])
     clips = Clips.from_files(files, [[]] * len(files), on_error="skip")
-    return waveforms_of(clips, sample_rate=sample_rate, limit=CLIPS)
+    return waveforms_of(clips, sample_rate=sample_rate, limit=CALIBRATION_CLIPS)

@@ -1,32 +1,41 @@
-"""Opening a classifier again, whichever way it was saved: .keras, SavedModel or .tflite."""
+"""Opening a classifier again, whichever way it was saved (.keras, SavedModel or .tflite), and scoring clips with it."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfaudiotl.audio.waveform import SAMPLE_RATE, trim_padding
-from tfaudiotl.backbones.assembly import grid_of_model
-from tfaudiotl.backbones.frontend import LogMelSpec, PatchGrid, WindowSpec, spec_from
+from tfaudiotl.audio.waveform import (
+    SAMPLE_RATE,
+    Piece,
+    Sound,
+    cut,
+    own_window,
+    read_piece,
+    sounding,
+    trim_padding,
+)
+from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, Patches, PatchGrid, WindowSpec, spec_from
+from tfaudiotl.backbones.registry import get_backbone, list_backbones
 from tfaudiotl.backbones.scores import (
     check_background,
     class_names_of,
     class_thresholds,
     decisions_of,
-    scores_layer,
 )
+from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.errors import ExportError, WeightsError
 from tfaudiotl.export.litert import Interpreters, decode, encode
 from tfaudiotl.export.metadata import Metadata, label_lines, read_metadata
-from tfaudiotl.export.prepare import known_frontend, takes_patches, timeline_window
 from tfaudiotl.models import layers as _layers  # noqa: F401 - registers them with Keras
 
 FRONTEND_ASSET = "frontend.json"  # of a SavedModel: its front-end's numbers, its window, thresholds and background
@@ -78,6 +87,36 @@ def clip_grid(spec: PatchGrid | None, samples: int | None, sample_rate: int) -> 
     if spec is not None and (samples is None or samples >= spec.min_samples):
         return spec
     return WindowSpec(sample_rate=sample_rate, window=1, hop=1)
+
+
+PATCHES_AT_ONCE = 20  # in a run of pieces of one length: as many as YAMNet has in a piece of 10 s, so no more memory
+
+
+def score_clip(artifact: Artifact, sound: Sound) -> np.ndarray:
+    """Scores ``(classes,)`` of a whole clip at the model's rate, the zeros at its end left off.
+
+    The one definition, for every form of a model. The clip is cut on the model's own grid of patches
+    (``audio.waveform.cut``), each piece is scored, and the clip's score is the mean of the pieces' weighed by their
+    patches. For a head on patches that is the mean over the clip's patches whatever the pieces are; a head on a clip's
+    patches together takes pieces of the model's own window.
+    """
+    pieces = cut(sounding(sound), artifact.grid, artifact.samples)
+    rows = [artifact.scores(batch) for batch in _batches(sound, pieces, artifact)]
+    return weighted_mean(np.concatenate(rows), np.array([piece.patches for piece in pieces]))
+
+
+def weighted_mean(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean ``(classes,)`` of the pieces' scores."""
+    return np.average(rows, axis=0, weights=weights)
+
+
+def _batches(sound: Sound, pieces: Sequence[Piece], artifact: Artifact) -> Iterator[np.ndarray]:
+    """Pieces of one length, one below the other, as many as are run at once."""
+    for length, group in groupby(pieces, key=lambda piece: artifact.samples or piece.stop - piece.start):
+        alike = list(group)
+        size = max(1, PATCHES_AT_ONCE // int(artifact.grid.patches(length)))
+        for first in range(0, len(alike), size):
+            yield np.stack([read_piece(sound, piece, artifact.samples) for piece in alike[first : first + size]])
 
 
 def load_model(path: str | Path) -> keras.Model:
@@ -138,7 +177,7 @@ def _with_decisions(artifact: Artifact, told: Mapping[str, Any], own: Sequence[s
 
 
 def _from_keras(model: keras.Model, path: str, class_names: Sequence[str] | None) -> Artifact:
-    layer = scores_layer(model)
+    layer = parts(model).scores
     names = tuple(class_names) if class_names is not None else class_names_of(model) if layer else ()
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise WeightsError(
@@ -152,11 +191,12 @@ def _from_keras(model: keras.Model, path: str, class_names: Sequence[str] | None
 
 def _keras_form(model: keras.Model, path: str, names: tuple[str, ...]) -> Artifact:
     run = _traced(model)
-    if takes_patches(model):
+    own = parts(model)
+    if own.takes_patches:
         spec = _patch_frontend(path, known_frontend(model))
         scores = _with_frontend(run, spec)
         return Artifact(path, "keras", names, spec.min_samples, spec.sample_rate, scores, grid=spec)
-    grid = grid_of_model(model)
+    grid = own.grid
     if grid is None:
         return Artifact(path, "keras", names, model.input_shape[1], SAMPLE_RATE, run)
     return Artifact(
@@ -206,10 +246,34 @@ def _over_patches(run: Callable[[np.ndarray], np.ndarray], grid: PatchGrid) -> C
 
 def _with_frontend(run: Callable[[np.ndarray], np.ndarray], spec: LogMelSpec) -> Callable[[np.ndarray], np.ndarray]:
     """Waveforms of one patch each, for what takes patches."""
-    from tfaudiotl.export.sound import patch_maker
-
     make = patch_maker(spec)
     return lambda waveforms: run(make(waveforms)[:, 0])
+
+
+def patch_maker(spec: LogMelSpec) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from waveforms ``(batch, samples)`` to patches ``(batch, patches, frames, bands)``."""
+    inputs = keras.Input((None,))
+    frames = LogMel(spec)(inputs)
+    return _traced(keras.Model(inputs, Patches(patch_frames=spec.patch_frames, patch_hop=spec.patch_hop)(frames)))
+
+
+def known_frontend(model: keras.Model) -> LogMelSpec | WindowSpec | None:
+    """The front-end that the model has, or of which it takes patches; None if nothing says.
+
+    Models of patches of earlier versions do not carry its numbers; ``build_classifier`` named them after the backbone.
+    """
+    own = parts(model)
+    backbone = model.name.removesuffix("_classifier")
+    if own.frontend is None and own.takes_patches and model.name != backbone and backbone in list_backbones():
+        return get_backbone(backbone).frontend
+    return own.frontend
+
+
+def timeline_window(model: keras.Model) -> int:
+    """Samples that a model of waveforms takes at a time by itself: a patch, or a clip where its head scores clips."""
+    own = parts(model)
+    assert own.grid is not None  # of a model of waveforms
+    return own_window(own.grid) if own.scores_clips else own.grid.min_samples
 
 
 def _from_saved_model(path: Path, class_names: Sequence[str] | None) -> Artifact:

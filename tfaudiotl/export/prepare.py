@@ -8,16 +8,13 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from tfaudiotl.audio.waveform import own_window
-from tfaudiotl.backbones.assembly import frontend_of_model, grid_of_model
 from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, PatchPooling, ValidPatches, WindowSpec
 from tfaudiotl.backbones.hub import HubEmbedding, layer_from
-from tfaudiotl.backbones.registry import get_backbone, list_backbones
-from tfaudiotl.backbones.scores import ClassScores
+from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.errors import ExportError
 from tfaudiotl.export.graph import Graph
 from tfaudiotl.export.litert import convert
-from tfaudiotl.models.heads import hears_clips, is_sequence_head
+from tfaudiotl.export.load import known_frontend, timeline_window
 
 Input = Literal["waveform", "patches"]
 Frontend = Literal["fft", "matmul"]
@@ -41,7 +38,8 @@ def float_graph(
             "form in .tflite; export a SavedModel, or use a backbone of list_backbones()"
         )
     model = in_single_precision(model)
-    output = "scores" if is_classifier(model) else "embedding"
+    own = parts(model)
+    output = "embedding" if own.scores is None else "scores"
     if input == "patches":
         function, name = patch_function(model), "patches"
         shape: tuple[int, ...] = patch_shape(model)
@@ -53,7 +51,7 @@ def float_graph(
             return model(x, training=False)
 
     def run(x: Any) -> dict[str, Any]:
-        return {output: over_patches(function(x), x, grid_of_model(model))}
+        return {output: over_patches(function(x), x, own.grid)}
 
     spec = tf.TensorSpec((1, *shape), tf.float32, name=name)
     return Graph(convert(run, spec, model.variables, name=model.name))
@@ -103,34 +101,10 @@ def _changed(
     return twin
 
 
-def is_classifier(model: keras.Model) -> bool:
-    """Whether the model ends in class scores."""
-    return any(isinstance(layer, ClassScores) for layer in model.layers)
-
-
-def takes_patches(model: keras.Model) -> bool:
-    """Whether the model's own input is a patch."""
-    return len(model.inputs[0].shape) > 2
-
-
-def known_frontend(model: keras.Model) -> LogMelSpec | WindowSpec | None:
-    """The front-end that the model has, or of which it takes patches; None if nothing says.
-
-    Models of patches of earlier versions do not carry its numbers; ``build_classifier`` named them after the backbone.
-    """
-    spec = frontend_of_model(model)
-    backbone = model.name.removesuffix("_classifier")
-    if spec is None and takes_patches(model) and model.name != backbone and backbone in list_backbones():
-        return get_backbone(backbone).frontend
-    return spec
-
-
 def has_patches(model: keras.Model) -> bool:
     """Whether the model takes patches, or has a front-end of patches that can be left out."""
-    if takes_patches(model):
-        return True
-    found = any(layer.name == "patch_batch" for layer in model.layers)
-    return found and not is_sequence_head(model) and not isinstance(grid_of_model(model), WindowSpec)
+    own = parts(model)
+    return own.takes_patches or (own.rows is not None and not own.sequence_head and isinstance(own.grid, LogMelSpec))
 
 
 def frontend_spec(model: keras.Model) -> LogMelSpec | WindowSpec:
@@ -152,11 +126,11 @@ def window_shape(model: keras.Model, samples: int | None) -> tuple[int, ...]:
         if samples is not None and fixed != (samples,):
             raise ValueError(f"samples={samples}: the model was built for an input of shape {fixed}")
         return fixed
+    grid = parts(model).grid
     if samples is None:
-        if grid_of_model(model) is None:
+        if grid is None:
             raise ValueError("samples=None: this model has no fixed input length; give samples=")
         return (timeline_window(model),)
-    grid = grid_of_model(model)
     least = grid.min_samples if grid else 1
     if not isinstance(samples, int) or samples < least:
         seconds = f" ({least / grid.sample_rate:g} s, what the backbone hears at once)" if grid else ""
@@ -164,15 +138,9 @@ def window_shape(model: keras.Model, samples: int | None) -> tuple[int, ...]:
     return (samples,)
 
 
-def timeline_window(model: keras.Model) -> int:
-    """Samples that a model of waveforms takes at a time by itself: a patch, or a clip where its head hears clips."""
-    spec = frontend_spec(model)
-    return own_window(spec) if hears_clips(model) else spec.min_samples
-
-
 def patch_shape(model: keras.Model) -> tuple[int, ...]:
     """Frames and bands of one patch."""
-    if takes_patches(model):
+    if parts(model).takes_patches:
         return tuple(model.inputs[0].shape[1:3])
     return frontend_spec(model).patch_shape
 
@@ -182,23 +150,19 @@ def patch_function(model: keras.Model) -> Callable[[Any], Any]:
 
     Pooling over a clip's patches is left out: of one patch, it is the patch itself.
     """
-    if takes_patches(model):
+    own = parts(model)
+    if own.takes_patches:
         return lambda x: model(x, training=False)
-    if is_sequence_head(model):
+    if own.sequence_head:
         raise ValueError("input='patches': this model's head takes all patches of a clip in their order")
-    names = {layer.name for layer in model.layers}
     if not has_patches(model):
         raise ValueError(f"input='patches': model {model.name!r} has no front-end of patches to leave out")
-    start = model.get_layer("patch_batch").output
-    shape = tuple(start.shape[1:])
-    scores = [layer for layer in model.layers if isinstance(layer, ClassScores)]
-    middle = model.get_layer("patch_embedding").output if "patch_embedding" in names else None
-    if scores and middle is not None:
-        body = keras.Model(start, middle)
-        head = keras.Model(model.get_layer("head_batch_norm").input, scores[0].output)
+    shape = tuple(own.rows.shape[1:])
+    if own.scores is not None and own.embedding is not None:
+        body, head = keras.Model(own.rows, own.embedding), own.head
         return lambda x: head(body(tf.reshape(x, (-1, *shape)), training=False), training=False)
-    end = scores[0].output if scores else middle
+    end = own.embedding if own.scores is None else own.scores.output
     if end is None:
         end = model.get_layer("patch_sequence").input[0]
-    whole = keras.Model(start, end)
+    whole = keras.Model(own.rows, end)
     return lambda x: whole(tf.reshape(x, (-1, *shape)), training=False)

@@ -13,12 +13,11 @@ import tensorflow as tf
 
 from tfaudiotl._files import SAVED_MODEL, new_path
 from tfaudiotl.audio.waveform import FAINTEST, SAMPLE_RATE, own_window
-from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.hub import HubEmbedding
 from tfaudiotl.backbones.scores import class_names_of, decisions_of
-from tfaudiotl.export.load import FRONTEND_ASSET, RATE_ASSET, clip_grid
-from tfaudiotl.export.prepare import frontend_spec, over_patches, takes_patches, timeline_window
-from tfaudiotl.models.builder import clip_embedding_model
+from tfaudiotl.classifiers.anatomy import parts
+from tfaudiotl.export.load import FRONTEND_ASSET, RATE_ASSET, clip_grid, timeline_window
+from tfaudiotl.export.prepare import frontend_spec, over_patches
 from tfaudiotl.models.fold import fold_batch_norm
 
 
@@ -33,9 +32,10 @@ class _Serving(tf.Module):
         self.frontend = tf.saved_model.Asset(frontend)
         waveform = tf.TensorSpec(model.inputs[0].shape, tf.float32, name=model.inputs[0].name)
         self.functions = {"serving_default": _function(model, waveform, "scores")}
-        if any(layer.name == "patch_embedding" for layer in model.layers):  # a backbone alone has none
-            self.functions["embed"] = _function(clip_embedding_model(model), waveform, "embedding")
-        if len(model.inputs[0].shape) == 2:
+        own = parts(model)
+        if own.embedding is not None:  # a backbone alone has none
+            self.functions["embed"] = _function(own.clip_embedding, waveform, "embedding")
+        if not own.takes_patches:
             self.functions["classify_file_bytes"] = _bytes_function(model)
 
 
@@ -48,9 +48,9 @@ def _function(model: keras.Model, spec: tf.TensorSpec, output: str) -> Any:
 def _bytes_function(model: keras.Model) -> Any:
     """From encoded WAV files to scores, decoded in the graph, so that a server takes files as they are.
 
-    The scores are those of ``export.check.score_clip``, its cutting written as a graph.
+    The scores are those of ``load.score_clip``, its cutting written as a graph.
     """
-    spec, samples = grid_of_model(model), model.inputs[0].shape[1]
+    spec, samples = parts(model).grid, model.inputs[0].shape[1]
     rate = spec.sample_rate if spec else SAMPLE_RATE
     grid = clip_grid(spec, samples, rate)
     window = samples or own_window(grid)
@@ -116,10 +116,11 @@ def export_saved_model(model: keras.Model, path: str | Path, *, overwrite: bool 
     with tempfile.TemporaryDirectory() as scratch, new_path(path, overwrite=overwrite, folder=SAVED_MODEL) as target:
         labels = Path(scratch) / "labels.txt"
         rate = Path(scratch) / RATE_ASSET
-        spec = frontend_spec(model) if takes_patches(model) else grid_of_model(model)
+        own = parts(model)
+        spec = frontend_spec(model) if own.takes_patches else own.grid
         rate.write_text(f"{spec.sample_rate if spec else SAMPLE_RATE}\n", encoding="utf-8")
         numbers: dict[str, Any] = decisions_of(model) | ({"frontend": asdict(spec)} if spec else {})
-        if spec and not takes_patches(model):
+        if spec and not own.takes_patches:
             numbers["window"] = timeline_window(model)
         frontend = Path(scratch) / FRONTEND_ASSET
         frontend.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")

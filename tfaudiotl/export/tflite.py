@@ -11,15 +11,17 @@ import keras
 import numpy as np
 
 from tfaudiotl._files import check_replaceable, new_files
+from tfaudiotl._seeds import stream
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.waveform import SAMPLE_RATE
-from tfaudiotl.backbones.assembly import grid_of_model
-from tfaudiotl.backbones.frontend import LogMelSpec
+from tfaudiotl.audio.waveform import SAMPLE_RATE, is_silent, pieces_of
+from tfaudiotl.backbones.frontend import LogMelSpec, PatchGrid
 from tfaudiotl.backbones.scores import class_names_of, decisions_of
+from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.errors import ExportError
 from tfaudiotl.export.audit import audit_graph, check_audit
+from tfaudiotl.export.check import MIN_AGREEMENT, Sound, prove, report_paths, waveforms_of
 from tfaudiotl.export.graph import Graph
-from tfaudiotl.export.load import clip_grid
+from tfaudiotl.export.load import clip_grid, patch_maker
 from tfaudiotl.export.metadata import Metadata, write_metadata
 from tfaudiotl.export.micro import c_paths, write_c_array
 from tfaudiotl.export.prepare import (
@@ -28,11 +30,8 @@ from tfaudiotl.export.prepare import (
     float_graph,
     frontend_spec,
     has_patches,
-    is_classifier,
-    takes_patches,
     window_shape,
 )
-from tfaudiotl.export.proof import prove, report_paths
 from tfaudiotl.export.quantize import (
     Quantized,
     quantize_dynamic,
@@ -41,13 +40,14 @@ from tfaudiotl.export.quantize import (
     without_integers,
 )
 from tfaudiotl.export.shrink import drop_fill, halve_constants
-from tfaudiotl.export.sound import calibration_windows, check_calibration, patches_of, same_sounds
 
 Quantize = Literal["float16", "dynamic", "int8", "int8_io"]
 QUANTIZE: tuple[Quantize | None, ...] = (None, *get_args(Quantize))
 CALIBRATED = ("int8", "int8_io")
 
-Sound = Clips | Sequence[np.ndarray]
+CALIBRATION_CLIPS = 200  # clips to calibrate on, at most
+CALIBRATION_WINDOWS = 200  # windows of them, at most
+LEAST_WINDOWS = 10  # that say anything about a network's ranges
 
 
 def export_tflite(
@@ -58,7 +58,7 @@ def export_tflite(
     input: Input = "waveform",
     calibrate: Sound | None = None,
     verify: Sound | None = None,
-    min_agreement: float = 0.97,
+    min_agreement: float = MIN_AGREEMENT,
     frontend: Frontend = "fft",
     samples: int | None = None,
     metadata: Metadata | None = None,
@@ -107,7 +107,7 @@ def export_tflite(
             needs more than built-in operators, the file is not what it should be or
             agrees less than ``min_agreement``, or ``path`` cannot be written.
     """
-    input = "patches" if takes_patches(model) else input
+    input = "patches" if parts(model).takes_patches else input
     _check(model, quantize, input, calibrate, frontend, min_agreement)
     _check_sound(model, calibrate if quantize in CALIBRATED else None, verify)
     check_replaceable(path, overwrite=overwrite)
@@ -131,9 +131,16 @@ def export_tflite(
             target.write_bytes(content)
             if verify is not None:
                 float_file = content if quantize is None else write_metadata(plain, facts)
-                proof = prove(model, target, float_file, verify, audit=audit, min_agreement=min_agreement)
-                calibrated = same_sounds(calibrate, verify) if quantize in CALIBRATED else 0
-                replace(proof, sensitivity=done.sensitivity, calibrated=calibrated).save(target)
+                prove(
+                    model,
+                    target,
+                    float_file,
+                    verify,
+                    audit=audit,
+                    min_agreement=min_agreement,
+                    sensitivity=done.sensitivity,
+                    calibrate=calibrate if quantize in CALIBRATED else None,
+                ).save(target)
             if c_array:
                 write_c_array(target)
     except OSError as error:
@@ -173,7 +180,7 @@ def _check(
             f"quantize={quantize!r}: give calibrate=, clips like those that the model will hear; without them "
             "use quantize='dynamic'"
         )
-    if not is_classifier(model) and quantize in CALIBRATED:
+    if parts(model).scores is None and quantize in CALIBRATED:
         raise ValueError(f"quantize={quantize!r}: an embedding model has no classes to judge by; use 'dynamic'")
 
 
@@ -182,7 +189,7 @@ def _check_sound(model: keras.Model, calibrate: Sound | None, verify: Sound | No
     if verify is not None and not len(verify):
         raise ValueError("verify is empty: at least one clip is needed to compare on")
     if calibrate is not None:
-        check_calibration(calibrate, class_names_of(model))
+        _check_calibration(calibrate, class_names_of(model))
 
 
 def _check_operators(model: keras.Model, plain: Graph, quantize: str | None) -> None:
@@ -215,24 +222,59 @@ def _quantized(
     assert calibrate is not None  # _check
     if input == "waveform":
         window = window_shape(model, samples)[0]
-        grid = clip_grid(grid_of_model(model), window, SAMPLE_RATE)
+        grid = clip_grid(parts(model).grid, window, SAMPLE_RATE)
         return quantize_static(plain, calibration_windows(calibrate, window, grid=grid))
     spec = frontend_spec(model)
     assert isinstance(spec, LogMelSpec)  # others have no patches to export
-    calibration = patches_of(calibration_windows(calibrate, spec.min_samples, grid=spec), spec)
+    windows, make = calibration_windows(calibrate, spec.min_samples, grid=spec), patch_maker(spec)
+    calibration = np.concatenate([make(windows[i : i + 64])[:, 0] for i in range(0, len(windows), 64)])
     if quantize == "int8":
         return quantize_static(plain, calibration)
     return quantize_throughout(plain, calibration)
 
 
+def _check_calibration(sound: Sound, class_names: Sequence[str]) -> None:
+    """ValueError where there is no sound, or labels have nothing to do with the model's classes."""
+    if not len(sound):
+        raise ValueError("calibrate is empty: give clips like those that the model will hear")
+    if isinstance(sound, Clips) and class_names:
+        known = {label for labels in sound.labels for label in labels}
+        if not known & set(class_names):
+            raise ValueError(
+                f"calibrate has clips of {sorted(known)[:5]}, and the model's classes are {list(class_names)[:5]}: "
+                "give clips of the model's own classes, or waveforms without labels"
+            )
+
+
+def calibration_windows(sound: Sound, samples: int, *, grid: PatchGrid) -> np.ndarray:
+    """Windows ``(windows, samples)`` to calibrate on; refuses sound that says nothing about ranges.
+
+    Args:
+        sound: clips, or waveforms.
+        samples: per window.
+        grid: where the model's patches lie, for the cutting; waveforms have its rate already.
+
+    Raises:
+        ValueError: nothing but silence.
+    """
+    waveforms = waveforms_of(sound, sample_rate=grid.sample_rate, limit=CALIBRATION_CLIPS)
+    windows = np.array([piece for waveform in waveforms for piece, _ in pieces_of(waveform, grid, samples)])
+    windows = windows[[not is_silent(window) for window in windows]]
+    if len(windows) < min(LEAST_WINDOWS, len(waveforms)) or not len(windows):
+        raise ValueError(f"calibrate has {len(windows)} windows that are not silent: nothing to take ranges from")
+    chosen = stream("calibration", 0).permutation(len(windows))[:CALIBRATION_WINDOWS]
+    return np.ascontiguousarray(windows[np.sort(chosen)])
+
+
 def _filled(metadata: Metadata | None, model: keras.Model, input: str) -> Metadata:
     """What is given, and the model's own facts where nothing is."""
     given = metadata or Metadata()
-    spec = frontend_spec(model) if takes_patches(model) else grid_of_model(model)
+    own = parts(model)
+    spec = frontend_spec(model) if own.takes_patches else own.grid
     labels = given.labels
-    if not labels and is_classifier(model):
-        labels = class_names_of(model)
-    if labels and is_classifier(model) and len(labels) != model.output_shape[-1]:
+    if not labels and own.scores is not None:
+        labels = own.class_names
+    if labels and own.scores is not None and len(labels) != model.output_shape[-1]:
         raise ExportError(f"metadata.labels: {len(labels)} labels for {model.output_shape[-1]} outputs")
     settings = {
         "input": input,

@@ -14,8 +14,7 @@ from tfaudiotl.audio.files import open_samples
 from tfaudiotl.audio.waveform import Sound, check_waveform, frames
 from tfaudiotl.backbones.scores import THRESHOLD, check_background
 from tfaudiotl.errors import AudioError, WeightsError
-from tfaudiotl.export.check import score_clip
-from tfaudiotl.export.load import Artifact, open_artifact
+from tfaudiotl.export.load import Artifact, open_artifact, score_clip
 from tfaudiotl.runtime.events import Event, EventOptions, EventTracker, Kind, in_order, kind_of
 
 __all__ = ["Event", "Prediction", "Predictor", "Summary"]
@@ -163,7 +162,7 @@ class Predictor:
         return self.artifact.class_names
 
     def scores(self, waveform: Any, *, sample_rate: int) -> np.ndarray:
-        """Scores of the whole clip, ``(classes,)``: see ``export.check.score_clip``."""
+        """Scores of the whole clip, ``(classes,)``: see ``score_clip``."""
         return score_clip(self.artifact, self._checked(waveform, sample_rate))
 
     def scores_of_file(self, path: str | Path) -> np.ndarray:
