@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from tests.helpers.commands import call
+from tfaudiotl.cli import app
 
 
 @pytest.mark.parametrize(("style", "beginning"), [("csv", "0.0,1.2,high,"), ("audacity", "0.000000\t1.200000\thigh")])
@@ -20,23 +22,26 @@ def test_events(style: str, beginning: str, trained: tuple[Path, Path]) -> None:
     assert any(line.startswith(beginning) for line in result.stdout.splitlines())
 
 
-def test_listen_hears_what_comes_in(trained: tuple[Path, Path]) -> None:
-    import soundfile
-
+def test_listen_hears_what_comes_in(
+    trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     sounds, out = trained
     samples, _ = soundfile.read(sounds / "high" / "1-high00.wav", dtype="int16")
-    command = [sys.executable, "-m", "tfaudiotl.cli", "listen", str(out / "model.tflite")]
-    done = subprocess.run(command, input=samples.tobytes(), capture_output=True, check=True)
-    assert b"high" in done.stdout
-    whole = call("events", out / "model.tflite", sounds / "high" / "1-high00.wav")
-    assert done.stdout.decode() == whole.stdout
-    done = subprocess.run(command, input=samples[:2].tobytes(), capture_output=True, check=True)
-    assert done.stdout == b""
+
+    def heard(content: bytes) -> str:
+        (tmp_path / "in.raw").write_bytes(content)
+        with (tmp_path / "in.raw").open() as stream, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", stream)
+            app(["listen", str(out / "model.tflite")], standalone_mode=False)
+        return capsys.readouterr().out
+
+    found = heard(samples.tobytes())
+    assert "high" in found
+    assert found == call("events", out / "model.tflite", sounds / "high" / "1-high00.wav").stdout
+    assert heard(samples[:2].tobytes()) == ""
 
 
 def test_ctrl_c_ends_the_events_that_are_open(trained: tuple[Path, Path]) -> None:
-    import soundfile
-
     sounds, out = trained
     samples, _ = soundfile.read(sounds / "high" / "1-high00.wav", dtype="int16")
     command = [sys.executable, "-m", "tfaudiotl.cli", "listen", str(out / "model.tflite")]
