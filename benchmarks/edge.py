@@ -22,7 +22,7 @@ import tfaudiotl as tl
 from benchmarks import memory
 from tfaudiotl.audio.waveform import pieces_of
 from tfaudiotl.backbones.frontend import LogMelSpec
-from tfaudiotl.evaluation.writing import markdown_table
+from tfaudiotl.evaluation.markdown import markdown_table
 from tfaudiotl.export.litert import measure_latency
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.tflite import export_tflite

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 import tfaudiotl as tl
-from tfaudiotl.evaluation.writing import markdown_table
+from tfaudiotl.evaluation.markdown import markdown_table
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.training.distill import DistillOptions, MixOptions, distill
 

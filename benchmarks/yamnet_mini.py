@@ -28,7 +28,7 @@ from tfaudiotl.backbones.frontend import LogMel
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.embeddings.logmel import FastLogMel
 from tfaudiotl.embeddings.runners import LiteRTRunner, to_litert
-from tfaudiotl.evaluation.writing import markdown_table
+from tfaudiotl.evaluation.markdown import markdown_table
 from tfaudiotl.models.info import multiply_adds
 
 Splits = list[tuple[np.ndarray, np.ndarray]]

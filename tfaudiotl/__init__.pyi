@@ -43,22 +43,23 @@ from .errors import (
     ExportError as ExportError,
     WeightsError as WeightsError,
 )
-from .evaluation.bootstrap import Interval as Interval, bootstrap_interval as bootstrap_interval
-from .evaluation.calibration import Calibration as Calibration, calibration as calibration
-from .evaluation.metrics import Evaluation as Evaluation, evaluate_scores as evaluate_scores
-from .evaluation.ranking import (
+from .evaluation.measures import (
+    Calibration as Calibration,
     EqualErrorRate as EqualErrorRate,
+    Interval as Interval,
+    Threshold as Threshold,
     averages as averages,
+    bootstrap_interval as bootstrap_interval,
+    calibration as calibration,
+    choose_threshold as choose_threshold,
+    choose_thresholds as choose_thresholds,
     equal_error_rate as equal_error_rate,
     roc_auc as roc_auc,
     top_k_accuracy as top_k_accuracy,
-)
-from .evaluation.thresholds import (
-    Threshold as Threshold,
-    choose_threshold as choose_threshold,
-    choose_thresholds as choose_thresholds,
     with_thresholds as with_thresholds,
 )
+from .evaluation.metrics import Evaluation as Evaluation, evaluate_scores as evaluate_scores
+from .evaluation.report import Report as Report, write_report as write_report
 from .export.load import load_model as load_model
 from .export.metadata import Metadata as Metadata
 from .export.savedmodel import export_saved_model as export_saved_model

@@ -11,8 +11,7 @@ import numpy as np
 
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
-from tfaudiotl.evaluation.report import Section
-from tfaudiotl.evaluation.writing import escape_markdown, markdown_table
+from tfaudiotl.evaluation.markdown import Section, escape_markdown, markdown_table
 from tfaudiotl.export.check import Check, checks_table
 from tfaudiotl.export.prepare import frontend_spec
 from tfaudiotl.models.builder import build_classifier

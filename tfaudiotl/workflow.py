@@ -27,8 +27,8 @@ from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.weights import npz_bytes
 from tfaudiotl.card import model_card
-from tfaudiotl.evaluation.report import Section, write_report
-from tfaudiotl.evaluation.writing import escape_markdown, json_text, markdown_table
+from tfaudiotl.evaluation.markdown import Section, escape_markdown, json_text, markdown_table
+from tfaudiotl.evaluation.report import write_report
 from tfaudiotl.export.check import Check, Reference, checks_table, verify_export
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.savedmodel import export_saved_model

@@ -47,7 +47,7 @@ def page(tmp_path: Path) -> Path:
     labels = np.arange(12) % 3
     scores = rng.dirichlet(np.ones(3), 12)
     found = evaluate_scores(scores, np.eye(3)[labels], class_names=["low", "<b>noise</b>", "x"], names=paths)
-    write_report(tmp_path / "report", title="A & B", evaluation=found, histories={"train": history(4)})
+    write_report(tmp_path / "report", found, title="A & B", histories={"train": history(4)})
     return tmp_path / "report" / "report.html"
 
 
@@ -71,17 +71,17 @@ def test_everything_is_inside(page: Path) -> None:
 
 def test_sounds_may_come_from_elsewhere_or_be_missing(tmp_path: Path) -> None:
     found = evaluation(3)
-    write_report(tmp_path / "without", title="t", evaluation=found)  # its names are no files
+    write_report(tmp_path / "without", found, title="t")  # its names are no files
     assert "<audio" not in (tmp_path / "without" / "report.html").read_text(encoding="utf-8")
     tone = np.sin(np.arange(8_000) / 5).astype(np.float32)
-    write_report(tmp_path / "with", title="t", evaluation=found, sound=lambda row: (tone, 8_000))
+    write_report(tmp_path / "with", found, title="t", sound=lambda row: (tone, 8_000))
     assert (tmp_path / "with" / "report.html").read_text(encoding="utf-8").count("<audio") == min(
         10, len(found.errors(10))
     )
 
 
 def test_figures_of_little_data() -> None:
-    from tfaudiotl.evaluation.calibration import calibration
+    from tfaudiotl.evaluation.measures import calibration
 
     reliability_figure(calibration(evaluation(3)))
     for samples in (1, 100, 16_000):

@@ -19,10 +19,10 @@ from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.inspection import spectrogram_page
 from tfaudiotl.embeddings.probe import ProbeRow, ProbeTable
+from tfaudiotl.evaluation.markdown import csv_line, json_text, rounded
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.plots import save_figure, spectrograms_figure
 from tfaudiotl.evaluation.report import write_report
-from tfaudiotl.evaluation.writing import csv_line, json_text, rounded
 from tfaudiotl.models.builder import check_classes
 from tfaudiotl.runtime.events import Event
 from tfaudiotl.runtime.predictor import Prediction
@@ -94,7 +94,7 @@ def test_a_report_of_files_whose_names_are_no_utf8(tmp_path: Path) -> None:
     scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]])
     path = write(tmp_path / "x.wav", tone(0.1, 16_000)).rename(tmp_path / f"{NO_UTF8}.wav")
     found = evaluate_scores(scores, np.eye(2)[[0, 1, 1]], class_names=[HOSTILE, "=x"], names=[str(path)] * 3)
-    report = write_report(tmp_path / "report", title=NO_UTF8, evaluation=found, histories={NO_UTF8: history(2)})
+    report = write_report(tmp_path / "report", found, title=NO_UTF8, histories={NO_UTF8: history(2)})
     assert f"{SHOWN}.wav" in report.read_text(encoding="utf-8")
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert f"<p>{SHOWN}.wav</p>" in page  # with a player, so that the file was found

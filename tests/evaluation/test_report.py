@@ -18,8 +18,9 @@ from tfaudiotl import _files
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.splits import shared_units
 from tfaudiotl.evaluation import report
+from tfaudiotl.evaluation.markdown import Section, markdown_table
 from tfaudiotl.evaluation.metrics import evaluate_scores
-from tfaudiotl.evaluation.report import Section, markdown_table, write_report
+from tfaudiotl.evaluation.report import Report, write_report
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -45,8 +46,8 @@ def test_the_whole_report(tmp_path: Path) -> None:
     ]
     path = write_report(
         tmp_path / "new" / "report",
+        found,
         title="ESC-10\n*all*",
-        evaluation=found,
         histories={"fold 1": history(3), "fold 2": history(4)},
         sections=sections,
     )
@@ -86,7 +87,7 @@ def test_the_whole_report(tmp_path: Path) -> None:
 def test_csv_has_six_digits_and_empty_cells_for_nothing(tmp_path: Path) -> None:
     scores = [[0.9, 0.1, 0], [0.6, 0.4, 0], [0.3, 0.7, 0]]
     found = evaluate_scores(scores, np.eye(3)[[0, 1, 1]], class_names=["a, b", 'say "c"', "none"])
-    found.save(tmp_path)
+    write_report(tmp_path, found)
     with open(tmp_path / "per_class.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["a, b", 'say "c"', "none"]
@@ -96,7 +97,7 @@ def test_csv_has_six_digits_and_empty_cells_for_nothing(tmp_path: Path) -> None:
 
 
 def test_several_labels_have_no_confusion_matrix(tmp_path: Path) -> None:
-    text = evaluation(3, multi_label=True).save(tmp_path, title="Tags").read_text(encoding="utf-8")
+    text = write_report(tmp_path, evaluation(3, multi_label=True), title="Tags").read_text(encoding="utf-8")
     assert "# Tags" in headings(text)
     assert not {"## Confusion matrix", "## Training curves"} & set(headings(text))
     assert {p.name for p in tmp_path.iterdir()} == {
@@ -106,20 +107,20 @@ def test_several_labels_have_no_confusion_matrix(tmp_path: Path) -> None:
 
 def test_no_mistakes(tmp_path: Path) -> None:
     found = evaluate_scores(np.eye(2), np.eye(2), class_names=["a", "b"], names=["1.wav", "2.wav"])
-    assert "every prediction is right" in found.save(tmp_path).read_text(encoding="utf-8")
+    assert "every prediction is right" in write_report(tmp_path, found).read_text(encoding="utf-8")
 
 
 def test_names_with_markdown_in_them(tmp_path: Path) -> None:
     names = ["a|b", "<script>"]
     found = evaluate_scores([[0.1, 0.9]], [[1, 0]], class_names=names, names=["dir\\x|y.wav"])
-    text = found.save(tmp_path).read_text(encoding="utf-8")
+    text = write_report(tmp_path, found).read_text(encoding="utf-8")
     assert table_after(text, "## Worst mistakes")[2] == ["dir\\x|y.wav", "a|b", "<script>", "0.900"]
 
 
 def test_an_existing_folder_is_refreshed_and_keeps_other_files(tmp_path: Path) -> None:
-    evaluation(3).save(tmp_path, title="First")
+    write_report(tmp_path, evaluation(3), title="First")
     (tmp_path / "notes.txt").write_text("mine")
-    assert "Second" in evaluation(3).save(tmp_path, title="Second").read_text(encoding="utf-8")
+    assert "Second" in write_report(tmp_path, evaluation(3), title="Second").read_text(encoding="utf-8")
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
@@ -128,12 +129,12 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     path = tmp_path / "report"
     path.write_text("mine")
     with pytest.raises(NotADirectoryError, match="is a file; give a folder"):
-        evaluation(2).save(path)
+        write_report(path, evaluation(2))
     assert path.read_text() == "mine"
 
 
 def test_a_failure_on_the_way_keeps_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = evaluation(2).save(tmp_path, title="Old")
+    path = write_report(tmp_path, evaluation(2), title="Old")
     old = path.read_text(encoding="utf-8")
 
     def full(*_: object) -> None:
@@ -141,7 +142,7 @@ def test_a_failure_on_the_way_keeps_the_old_report(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr("tfaudiotl.evaluation.report.per_class_figure", full)
     with pytest.raises(OSError, match="No space"):
-        evaluation(2).save(tmp_path, title="New")
+        write_report(tmp_path, evaluation(2), title="New")
     assert path.read_text(encoding="utf-8") == old
 
 
@@ -156,7 +157,7 @@ def test_spans_are_played_and_their_recordings_drawn_together(tmp_path: Path) ->
         groups=shared_units(clips),
         sound=lambda row: (clips.load(row), 16_000),
     )
-    text = found.save(tmp_path / "report").read_text(encoding="utf-8")
+    text = write_report(tmp_path / "report", found).read_text(encoding="utf-8")
     assert "by drawing 1 groups of clips again" in text
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     players = re.findall(r"data:audio/wav;base64,([^\"]+)", page)
@@ -178,7 +179,7 @@ def test_recordings_of_one_clip_each_need_no_groups(tmp_path: Path) -> None:
 def test_absent_classes_and_few_clips_are_named(tmp_path: Path) -> None:
     names = [f"c{number}_" for number in range(30)]
     found = evaluate_scores(np.eye(30)[[0, 1, 2]], np.eye(30)[[0, 1, 2]], class_names=names)
-    for text in (found.to_markdown(), found.save(tmp_path).read_text(encoding="utf-8")):
+    for text in (found.to_markdown(), write_report(tmp_path, found).read_text(encoding="utf-8")):
         assert "No clips of 27 of the 30 classes: c3\\_, c4\\_" in text
         assert "c22\\_ and 7 more." in text
         assert "These measures rest on 3 clips: one more mistake is 33% of the accuracy." in text
@@ -187,7 +188,7 @@ def test_absent_classes_and_few_clips_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("moment", ["the last picture", "the page", "the last rename"])
 def test_a_failed_report_leaves_the_old_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
-    write_report(tmp_path, title="old", evaluation=evaluation(3))
+    write_report(tmp_path, evaluation(3), title="old")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def full(*_: object, **__: object) -> None:
@@ -203,7 +204,16 @@ def test_a_failed_report_leaves_the_old_one_whole(tmp_path: Path, monkeypatch: p
 
         monkeypatch.setattr(_files.os, "replace", replace)
     else:
-        monkeypatch.setattr(report, "confusion_matrix_figure" if moment == "the last picture" else "write_html", full)
+        monkeypatch.setattr(report, "confusion_matrix_figure" if moment == "the last picture" else "_write_html", full)
     with pytest.raises(OSError, match="No space"):
-        write_report(tmp_path, title="new", evaluation=evaluation(4))
+        write_report(tmp_path, evaluation(4), title="new")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_evaluate_gives_writes_itself_down(tmp_path: Path) -> None:
+    found = Report.of(evaluation(3))
+    assert found.to_dict() == evaluation(3).to_dict()
+    path = found.save(tmp_path / "report", title="Mine", sections=[Section("More", "words")])
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# Mine\n")
+    assert "## More\n\nwords" in text

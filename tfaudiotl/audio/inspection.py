@@ -21,7 +21,7 @@ from tfaudiotl.audio.files import audio_info, load_audio
 from tfaudiotl.audio.splits import file_keys
 from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.errors import AudioError
-from tfaudiotl.evaluation.writing import escape_markdown, markdown_table
+from tfaudiotl.evaluation.markdown import escape_markdown, markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -22,7 +22,7 @@ def bench(
         if not path.is_file() or path.suffix != ".tflite":
             raise ValueError(f"{path} is not a .tflite file")
     load_tensorflow()
-    from tfaudiotl.evaluation.writing import markdown_table
+    from tfaudiotl.evaluation.markdown import markdown_table
     from tfaudiotl.export.audit import audit_tflite
     from tfaudiotl.export.litert import measure_latency, peak_memory
 

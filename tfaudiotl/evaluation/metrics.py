@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn import metrics as sk
 
-from tfaudiotl.evaluation.checks import FloatArray, check_targets, checked_matrix
-from tfaudiotl.evaluation.writing import escape_markdown, format_score, markdown_table
-
-if TYPE_CHECKING:
-    from tfaudiotl.evaluation.html import Sound
-    from tfaudiotl.evaluation.report import Section
+from tfaudiotl.evaluation.markdown import escape_markdown, format_score, markdown_table
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+Sound = Callable[[int], tuple[np.ndarray, int]]  # a clip's row -> its waveform (samples,) and rate in Hz
 
 ABSENT = 20  # classes without clips that are named
 FEW = 20  # clips, under which an accuracy says so
@@ -185,7 +180,7 @@ class Evaluation:
         """Mean cross-entropy in nats, 0 or more; NaN where the scores are no probabilities.
 
         One label per clip: minus the log of the true class's share of the row. Rows are divided by their
-        sum first, which leaves softmax as it is and mends the rounding of quantised models. Several labels:
+        sum first, which leaves softmax as it is and removes the rounding of quantised models. Several labels:
         binary cross-entropy, the mean over clips and classes, as Keras has it.
         """
         scores = self.scores
@@ -287,45 +282,6 @@ class Evaluation:
             )
         return " ".join(notes)
 
-    def save(
-        self,
-        directory: str | os.PathLike[str],
-        *,
-        title: str = "Evaluation",
-        histories: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
-        sections: Sequence[Section] = (),
-        groups: Sequence[object] | None = None,
-        sound: Sound | None = None,
-    ) -> Path:
-        """Writes the report with its pictures into a folder: ``evaluation.report.write_report``.
-
-        Args:
-            directory: made if missing; files in it that the report has too are replaced.
-            title: the report's first line.
-            histories: training curves to draw, as for ``plots.training_curves_figure``.
-            sections: what else the report should say, at its end.
-            groups: one value per clip, for the accuracy's interval; see ``bootstrap_interval``. None: its own.
-            sound: gives a clip's waveform and rate by its row, to listen to the worst mistakes. None: its own; without
-                any the clips are named after whole files.
-
-        Returns:
-            The path of ``report.md``.
-
-        Raises:
-            OSError: the folder or a file cannot be written.
-        """
-        from tfaudiotl.evaluation.report import write_report  # here: measures alone need no matplotlib
-
-        return write_report(
-            directory,
-            title=title,
-            evaluation=self,
-            histories=histories,
-            sections=sections,
-            groups=groups,
-            sound=sound,
-        )
-
     @property
     def _thresholds(self) -> FloatArray:
         return np.broadcast_to(self.threshold, len(self.class_names))
@@ -385,7 +341,7 @@ def evaluate_scores(
     """Checks scores and targets and puts them into an ``Evaluation``.
 
     Args:
-        scores: (clips, classes), finite: probabilities, or anything of which more means likelier (then
+        scores: (clips, classes), finite: probabilities, or other scores where higher means more likely (then
             ``log_loss`` is NaN). Copied.
         targets: (clips, classes) of 0 and 1, bool or any number type; without ``multi_label`` exactly one
             1 in each row. Copied.
@@ -412,11 +368,11 @@ def evaluate_scores(
             f"class_names={class_names!r} has {len(class_names)} names; at least {least} are needed with "
             f"multi_label={multi_label}"
         )
-    score_matrix = checked_matrix("scores", scores, classes=len(class_names))
-    target_matrix = checked_matrix("targets", targets, classes=len(class_names))
+    score_matrix = _checked_matrix("scores", scores, classes=len(class_names))
+    target_matrix = _checked_matrix("targets", targets, classes=len(class_names))
     if len(score_matrix) != len(target_matrix):
         raise ValueError(f"scores has {len(score_matrix)} rows and targets {len(target_matrix)}; give as many")
-    check_targets(target_matrix, one_hot=not multi_label)
+    _check_targets(target_matrix, one_hot=not multi_label)
     levels = np.asarray(threshold)
     if levels.dtype.kind not in "fiu" or levels.shape not in ((), (len(class_names),)) or not np.isfinite(levels).all():
         raise ValueError(
@@ -459,3 +415,62 @@ def _jsonable(threshold: float | tuple[float, ...]) -> float | list[float]:
 
 def _or_none(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _checked_matrix(argument: str, value: npt.ArrayLike, *, classes: int) -> FloatArray:
+    """A read-only float64 copy of an argument with a row for each clip and a column for each class.
+
+    Args:
+        argument: its name, for messages.
+        value: what the caller gave.
+        classes: number of columns that it must have.
+
+    Returns:
+        (clips, classes), at least one clip, all finite.
+
+    Raises:
+        ValueError: ``value`` is anything else.
+    """
+    try:
+        matrix = np.array(value, dtype=np.float64)  # a copy, since measures are remembered
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{argument} is no array of numbers of shape (clips, {classes}): {error}") from error
+    if matrix.ndim != 2 or matrix.shape[1] != classes:
+        hint = "; np.eye(classes)[labels] makes rows of class numbers" if argument == "targets" else ""
+        raise ValueError(
+            f"{argument} has shape {matrix.shape}; (clips, {classes}) is needed, a column for each of class_names{hint}"
+        )
+    if not len(matrix):
+        raise ValueError(f"{argument} has shape {matrix.shape}: no clips; give at least one row")
+    finite = np.isfinite(matrix)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise ValueError(
+            f"{argument}[{row}, {column}]={matrix[row, column]} ({(~finite).sum()} of {matrix.size} values "
+            f"are not finite); only finite numbers are allowed"
+        )
+    matrix.setflags(write=False)
+    return matrix
+
+
+def _check_targets(targets: FloatArray, *, one_hot: bool) -> None:
+    """Refuses targets other than 0 and 1.
+
+    Args:
+        targets: (clips, classes).
+        one_hot: whether each row must have exactly one 1.
+
+    Raises:
+        ValueError: the first value or row at fault, and what is allowed.
+    """
+    allowed = (targets == 0) | (targets == 1)
+    if not allowed.all():
+        row, column = np.argwhere(~allowed)[0]
+        raise ValueError(f"targets[{row}, {column}]={targets[row, column]:g}; only 0 and 1 are allowed")
+    counts = targets.sum(axis=1)
+    if one_hot and (counts != 1).any():
+        row = int(np.flatnonzero(counts != 1)[0])
+        raise ValueError(
+            f"targets[{row}] has {int(counts[row])} classes; exactly one is allowed with multi_label=False "
+            f"(pass multi_label=True for clips with none or several)"
+        )

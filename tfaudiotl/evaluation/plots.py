@@ -21,7 +21,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from tfaudiotl._files import show_name, write_atomic
-from tfaudiotl.evaluation.calibration import Calibration
+from tfaudiotl.evaluation.measures import Calibration
 from tfaudiotl.evaluation.metrics import ClassMetrics, Evaluation
 
 History = Mapping[str, Sequence[float]]

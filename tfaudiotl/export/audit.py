@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tfaudiotl.errors import ExportError
-from tfaudiotl.evaluation.writing import markdown_table
+from tfaudiotl.evaluation.markdown import markdown_table
 from tfaudiotl.export.graph import Graph, Operator
 
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")

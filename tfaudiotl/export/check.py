@@ -25,8 +25,8 @@ from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.waveform import pieces_of
 from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.errors import ExportError
+from tfaudiotl.evaluation.markdown import escape_markdown, json_text, markdown_table
 from tfaudiotl.evaluation.metrics import evaluate_scores
-from tfaudiotl.evaluation.writing import escape_markdown, json_text, markdown_table
 from tfaudiotl.export.audit import Audit
 from tfaudiotl.export.litert import Latency, measure_latency, peak_memory
 from tfaudiotl.export.load import Artifact, open_artifact, weighted_mean

@@ -14,7 +14,8 @@ from tfaudiotl.audio.splits import shared_units
 from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.backbones.scores import THRESHOLD
 from tfaudiotl.errors import AudioError, OnError, check_choice
-from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
+from tfaudiotl.evaluation.metrics import evaluate_scores
+from tfaudiotl.evaluation.report import Report
 from tfaudiotl.runtime.predictor import Predictor
 
 
@@ -26,7 +27,7 @@ def evaluate(
     on_error: OnError = "raise",
     skipped: list[AudioError] | None = None,
     progress: OnProgress = ignore,
-) -> Evaluation:
+) -> Report:
     """Scores every clip and compares with its labels.
 
     Args:
@@ -80,7 +81,7 @@ def evaluate(
         targets[place, [column[label] for label in clips.labels[row]]] = 1
     read = clips[rows]
     own = predictor.artifact.score_threshold
-    return evaluate_scores(
+    measured = evaluate_scores(
         np.stack(scores),
         targets,
         class_names=names,
@@ -90,3 +91,4 @@ def evaluate(
         groups=shared_units(read),
         sound=lambda row: (read.load(row), SAMPLE_RATE),
     )
+    return Report.of(measured)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tfaudiotl._files import write_atomic
-from tfaudiotl.evaluation.writing import csv_line, json_text
+from tfaudiotl.evaluation.markdown import csv_line, json_text
 from tfaudiotl.runtime.events import Event
 
 

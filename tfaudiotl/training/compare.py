@@ -15,8 +15,8 @@ import numpy as np
 from tfaudiotl._seeds import derived_seed
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.windows import means_by_clip, patch_windows
+from tfaudiotl.evaluation.markdown import markdown_table
 from tfaudiotl.evaluation.metrics import evaluate_scores
-from tfaudiotl.evaluation.writing import markdown_table
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.freeze import set_blocks
 from tfaudiotl.training.fine_tune import fine_tune, grid_of

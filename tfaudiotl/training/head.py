@@ -24,14 +24,14 @@ import tensorflow as tf
 from tfaudiotl._fingerprint import fingerprint, model_parts, versions
 from tfaudiotl._seeds import stream
 from tfaudiotl._threads import OnProgress, ignore
-from tfaudiotl.audio.clips import Clips, OnError
+from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.dataset import check_rows, row_order
 from tfaudiotl.audio.splits import balanced_draw
 from tfaudiotl.audio.table import Table
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips, trim_padding
-from tfaudiotl.errors import AudioError
+from tfaudiotl.errors import AudioError, OnError
 from tfaudiotl.models.builder import LOSSES, compile_classifier
 from tfaudiotl.models.heads import is_sequence_head
 from tfaudiotl.training.activation_cache import upper_model

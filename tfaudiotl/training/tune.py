@@ -20,8 +20,8 @@ from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.layer import Augmentation
 from tfaudiotl.audio.table import clips_parts
 from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.evaluation.markdown import markdown_table
 from tfaudiotl.evaluation.metrics import evaluate_scores
-from tfaudiotl.evaluation.writing import markdown_table
 from tfaudiotl.models.builder import build_classifier, cut_backbone, layer_names
 from tfaudiotl.training.batches import Augment, checked_augment
 from tfaudiotl.training.compare import INNER_VAL, window_scores

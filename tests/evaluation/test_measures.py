@@ -10,11 +10,18 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from tfaudiotl.evaluation.bootstrap import bootstrap_interval
-from tfaudiotl.evaluation.calibration import calibration
+from tfaudiotl.evaluation.measures import (
+    averages,
+    bootstrap_interval,
+    calibration,
+    choose_threshold,
+    choose_thresholds,
+    equal_error_rate,
+    roc_auc,
+    top_k_accuracy,
+    with_thresholds,
+)
 from tfaudiotl.evaluation.metrics import Evaluation, evaluate_scores
-from tfaudiotl.evaluation.ranking import averages, equal_error_rate, roc_auc, top_k_accuracy
-from tfaudiotl.evaluation.thresholds import choose_threshold, choose_thresholds, with_thresholds
 
 pytestmark = pytest.mark.filterwarnings("error")
 NAMES = ["a", "b", "c", "d"]
@@ -174,7 +181,7 @@ def test_thresholds_of_every_class_decide(rng: np.random.Generator) -> None:
 def test_wrong_arguments_are_named(rng: np.random.Generator) -> None:
     found = single(rng)
     for call, message in (
-        (lambda: averages(found, "micro"), "average='micro'"),
+        (lambda: averages(found, "micro"), "average='micro'"),  # type: ignore[arg-type]
         (lambda: top_k_accuracy(found, 5), "k=5"),
         (lambda: top_k_accuracy(several(rng)), "multi_label=False"),
         (lambda: equal_error_rate([0.1, 0.2], [1, 1]), "must both occur"),
@@ -185,7 +192,7 @@ def test_wrong_arguments_are_named(rng: np.random.Generator) -> None:
         (lambda: bootstrap_interval(found, draws=0), "draws=0"),
         (lambda: calibration(replace(found, scores=found.scores + 1)), "needs probabilities"),
         (lambda: calibration(found, bins=0), "bins=0"),
-        (lambda: choose_threshold([0.1, 0.9], [0, 1], goal="eer"), "goal='eer'"),
+        (lambda: choose_threshold([0.1, 0.9], [0, 1], goal="eer"), "goal='eer'"),  # type: ignore[arg-type]
         (lambda: choose_threshold([0.1, 0.9], [0, 1], goal="recall"), "value=None"),
         (lambda: with_thresholds(found, dict.fromkeys(NAMES, 0.5)), "multi_label=False"),
         (lambda: with_thresholds(several(rng), {"a": 0.5}), "thresholds are for"),

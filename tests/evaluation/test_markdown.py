@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.reports import parse
-from tfaudiotl.evaluation.writing import MISSING, escape_markdown, format_cell, markdown_table
+from tfaudiotl.evaluation.markdown import MISSING, escape_markdown, format_cell, markdown_table
 
 
 def test_table_parses_and_aligns_numbers_right() -> None:

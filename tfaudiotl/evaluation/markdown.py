@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
@@ -156,3 +157,25 @@ def csv_line(cells: Iterable[object]) -> str:
         f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value for value in values
     )
     return line.getvalue()[:-2] + "\n"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report, such as the check of an export.
+
+    Attributes:
+        title: its heading, plain text.
+        body: Markdown, with headings of the third level or below.
+    """
+
+    title: str
+    body: str
+
+    def to_markdown(self) -> str:
+        """The heading and the body."""
+        return f"## {heading(self.title)}\n\n{self.body.strip()}\n"
+
+
+def heading(text: str) -> str:
+    """Text for the line of a heading, which renders as itself."""
+    return escape_markdown(" ".join(text.split()))
