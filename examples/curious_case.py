@@ -112,7 +112,7 @@ def transferred(backbone: str, weights: str, task: Task) -> tuple[float, float, 
     layers = [layer for layer in tl.embedding_layers(backbone) if layer.name != "scores"]
     names = [layer.name for layer in layers]
     both = task.train.merge(task.test)
-    joined = tl.embed(backbone, list(both.paths), layer=names, weights=weights)
+    joined = tl.embed(backbone, list(both.paths), embedding=names, weights=weights)
     columns = np.split(joined, np.cumsum([layer.width for layer in layers])[:-1], axis=1)
     vectors = dict(zip(names, columns, strict=True))
     labels, learn = both.label_ids, np.arange(len(both)) < len(task.train)

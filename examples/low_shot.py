@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wanted", type=Path)
     parser.add_argument("other", type=Path)
-    parser.add_argument("--layer", default="layer13")
+    parser.add_argument("--embedding", default="layer13")
     parser.add_argument("--weights", default="audioset")
     parser.add_argument("--shots", type=int, default=8)
     parser.add_argument("--false-alarms", type=float, default=0.02)
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("detector"))
     options = parser.parse_args()
     found = [sorted(path for path in folder.iterdir() if path.is_file()) for folder in (options.wanted, options.other)]
-    vectors = tl.embed("yamnet", [*found[0], *found[1]], layer=options.layer, weights=options.weights)
+    vectors = tl.embed("yamnet", [*found[0], *found[1]], embedding=options.embedding, weights=options.weights)
     labels = np.repeat([1, 0], [len(part) for part in found])
     table = [one_draw(vectors, labels, options.shots, options.false_alarms, seed) for seed in range(options.draws)]
     rows = np.array([row for row, _ in table])
@@ -39,7 +39,7 @@ def main() -> None:
         print(f"{name}: {column.mean():.3f} +- {column.std():.3f}")
     head = table[-1][1]
     names = [options.other.name, options.wanted.name]
-    model = tl.classifier_from_sklearn(head, classes=names, embedding=options.layer, weights=options.weights)
+    model = tl.classifier_from_sklearn(head, classes=names, embedding=options.embedding, weights=options.weights)
     model.save(options.output.with_suffix(".keras"))
     tl.export_tflite(model, options.output.with_suffix(".tflite"), overwrite=True)
 

@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="yamnet")
     parser.add_argument("--weights", default="audioset", help='"none": random')
-    parser.add_argument("--layers", default="log_mel,layer2,layer6,layer10,layer14")
+    parser.add_argument("--embedding", default="log_mel,layer2,layer6,layer10,layer14")
     parser.add_argument("--shots", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
@@ -43,8 +43,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
     labels = np.repeat(list(COLOURS), CLIPS)
     sounds = [noise(label, rng) for label in labels]
-    layers = options.layers.split(",")
-    joined = tl.embed(options.backbone, sounds, layer=layers, weights=weights)
+    layers = options.embedding.split(",")
+    joined = tl.embed(options.backbone, sounds, embedding=layers, weights=weights)
     widths = [layer.width for layer in tl.embedding_layers(options.backbone) if layer.name in layers]
     for layer, vectors in zip(layers, np.split(joined, np.cumsum(widths)[:-1], axis=1), strict=True):
         found = [accuracy(vectors, labels, options.shots, seed) for seed in range(options.seeds)]

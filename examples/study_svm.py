@@ -1,6 +1,6 @@
 r"""Features with a support vector machine, with a dense head, or fine-tuned: what is each worth?
 
-    python examples/study_svm.py FOLDER --fold-pattern '^(\d)-' [--backbone vggish] [--weights PATH] [--layers a,b]
+    python examples/study_svm.py FOLDER --fold-pattern '^(\d)-' [--backbone vggish] [--weights PATH] [--embedding a,b]
 
 FOLDER has one sub-folder of recordings per class; the pattern finds the fold in a file's name (else folds are
 drawn). For every fold: the mean of a clip's patches, standardised, and an SVM (RBF) whose C is chosen inside the
@@ -29,16 +29,16 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5, help="to draw, without a pattern")
     parser.add_argument("--backbone", default="vggish")
     parser.add_argument("--weights", default="audioset")
-    parser.add_argument("--layers", default="embedding")
+    parser.add_argument("--embedding", default="embedding")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     clips = tl.Clips.from_directory(options.folder, fold_pattern=options.fold_pattern)
     folds = list(clips.folds(None if options.fold_pattern else options.folds, seed=options.seed))
     network = {"backbone": options.backbone, "weights": options.weights}
     rows: dict[str, list[tuple[float, float]]] = {}
-    for layer in options.layers.split(","):
+    for layer in options.embedding.split(","):
         start = perf_counter()
-        vectors = tl.embed(options.backbone, list(clips.paths), layer=layer, weights=options.weights)
+        vectors = tl.embed(options.backbone, list(clips.paths), embedding=layer, weights=options.weights)
         shared = (perf_counter() - start) / len(folds)
         for _, train, test in folds:
             start = perf_counter()

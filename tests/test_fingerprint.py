@@ -584,7 +584,7 @@ KERAS = extract.EngineOptions(runtime="keras")
 def test_stores_by_content_and_name(tmp_path: Path) -> None:
     clips = table(tmp_path / "s")
     paths = list(clips.paths)
-    options: dict[str, Any] = {"layer": "layer2", "store": tmp_path / "store", "engine": KERAS}
+    options: dict[str, Any] = {"embedding": "layer2", "store": tmp_path / "store", "engine": KERAS}
     before = embed("yamnet_mini", paths, **options)
     np.testing.assert_array_equal(embed("yamnet_mini", paths, **options), before)
     exchanged(clips)
@@ -595,9 +595,9 @@ def test_stores_by_content_and_name(tmp_path: Path) -> None:
 
 def test_a_store_of_another_network_is_refused(tmp_path: Path) -> None:
     paths = list(table(tmp_path / "s").paths)
-    embed("yamnet_mini", paths, layer="layer2", engine=KERAS, store=tmp_path / "store")
+    embed("yamnet_mini", paths, embedding="layer2", engine=KERAS, store=tmp_path / "store")
     with pytest.raises(StoreError, match=r"made in another way: .*weights is"):
-        embed("yamnet_mini", paths, layer="layer2", engine=KERAS, store=tmp_path / "store", weights=None)
+        embed("yamnet_mini", paths, embedding="layer2", engine=KERAS, store=tmp_path / "store", weights=None)
 
 
 STORES: dict[str, dict[str, Any]] = {
@@ -720,7 +720,7 @@ def test_no_cache_takes_a_file_that_changes_while_it_is_read(
     monkeypatch.setattr(target, "load_audio", load)
     read: dict[str, Callable[[], Any]] = {
         "store": lambda: embed(
-            "yamnet_mini", list(clips.paths), layer="layer2", engine=KERAS, store=tmp_path / "store"
+            "yamnet_mini", list(clips.paths), embedding="layer2", engine=KERAS, store=tmp_path / "store"
         ),
         "recipe": lambda: recipe._embed(base, clips, False, "raise", tmp_path / "work", lambda progress: None),
         "fine-tuning": lambda: fine_tune(network(), clips, workdir=tmp_path / "w", verbose=False),

@@ -44,7 +44,7 @@ def noise(samples: int, clips: int = 1) -> np.ndarray:
 def test_every_layer_has_the_width_it_says(name: str) -> None:
     spec = get_backbone(name)
     below_top = [layer for layer in spec.layers if layer.name not in spec.top]
-    model = embedding_model(name, layers=[layer.name for layer in below_top], weights=None, **SMALL.get(name, {}))
+    model = embedding_model(name, embedding=[layer.name for layer in below_top], weights=None, **SMALL.get(name, {}))
     lengths = grid(name).min_samples + 100, grid(name).patch_hop_samples
     outputs = model(noise(sum(lengths)))
     assert outputs.shape == (1, grid(name).patches(sum(lengths)), sum(layer.width for layer in below_top))

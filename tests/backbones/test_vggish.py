@@ -93,7 +93,7 @@ def test_the_two_manners_with_the_tail(stand_in_vggish: Path) -> None:
     assert dropped.shape == (1, 2, 128)
     np.testing.assert_allclose(padded[:, :2], dropped, atol=1e-4)
     options = {"pad_tail": False}
-    model = embedding_model("vggish", layers="conv2", weights=str(stand_in_vggish), backbone_options=options)
+    model = embedding_model("vggish", embedding="conv2", weights=str(stand_in_vggish), backbone_options=options)
     assert model(waveform[None]).shape == (1, 2, 128)
 
 
@@ -157,7 +157,7 @@ def test_postprocessing_inside_the_model(stand_in_vggish: Path, pca_file: Path, 
     found = np.asarray(model(waveform))[0]
     np.testing.assert_array_equal(found.astype(np.uint8), vggish_postprocess(embeddings, pca_file))
     options = {"pca_params": pca_file}
-    cut = embedding_model("vggish", layers="pca", weights=str(stand_in_vggish), backbone_options=options)
+    cut = embedding_model("vggish", embedding="pca", weights=str(stand_in_vggish), backbone_options=options)
     np.testing.assert_array_equal(np.asarray(cut(waveform))[0], found)
 
 
@@ -193,7 +193,7 @@ def test_every_layer_is_an_embedding(stand_in_vggish: Path, pca_file: Path) -> N
         "pca",
     ]
     for name in ("log_mel", "conv3_2", "embedding"):
-        model = embedding_model("vggish", layers=name, weights=str(stand_in_vggish))
+        model = embedding_model("vggish", embedding=name, weights=str(stand_in_vggish))
         assert model(noise(16_000)[None]).shape == (1, 2, spec.embedding_layer(name).width)
 
 

@@ -69,7 +69,7 @@ def test_other_models_lack_parts() -> None:
     assert whole.waveform is not None
     assert whole.norm is None
     assert not whole.is_classifier
-    embedding = parts(embedding_model("yamnet_mini", layers="layer2", weights=None))
+    embedding = parts(embedding_model("yamnet_mini", embedding="layer2", weights=None))
     assert embedding.embedding is not None
     assert embedding.scores is None
     assert not embedding.is_classifier

@@ -13,7 +13,7 @@ from tfaudiotl.cli import console
 
 def command(
     few_shot: Annotated[int, typer.Option()] = 1,
-    embedding: Annotated[str, typer.Option("--embedding", "--layer"), console.Library(("layers",))] = "",
+    embedding: Annotated[str, typer.Option("--embedding"), console.Library(("layers",))] = "",
     output: Annotated[str, typer.Option("-o", "--output")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
     balance: Annotated[bool, typer.Option()] = True,

@@ -16,7 +16,7 @@ runner = CliRunner()
 def test_embed_then_again(tmp_path: Path, stand_in: Path) -> None:
     folder = write_folder(tmp_path / "sounds", per_class=2)
     command = ["embed", str(folder), "-o", str(tmp_path / "store"), "--weights", str(stand_in)]
-    command += ["--layer", "layer2", "--runtime", "keras"]
+    command += ["--embedding", "layer2", "--runtime", "keras"]
     first = runner.invoke(app, command)
     assert first.exit_code == 0, first.output
     assert "6 recordings or pieces computed (12 rows), 0 found there" in first.output
@@ -34,7 +34,7 @@ def test_embed_then_again(tmp_path: Path, stand_in: Path) -> None:
 def test_probe_writes_table_and_plot(tmp_path: Path, stand_in: Path) -> None:
     folder = write_folder(tmp_path / "sounds", per_class=4)
     command = ["probe", str(folder), "-o", str(tmp_path / "out"), "--weights", str(stand_in)]
-    command += ["--layers", "log_mel,layer1", "--few-shot", "1", "--repeats", "2"]
+    command += ["--embedding", "log_mel,layer1", "--few-shot", "1", "--repeats", "2"]
     result = runner.invoke(app, [*command, "--fold-pattern", r"^(\d)-", "--pairs", "log_mel+layer2"])
     assert result.exit_code == 0, result.output
     assert "Recommended: log_mel" in result.output

@@ -21,7 +21,7 @@ from tfaudiotl.models.builder import embedding_model
 
 @pytest.mark.parametrize("batch_size", [1, 5, 32])
 def test_equals_the_model_clip_by_clip(batch_size: int, stand_in: Path, rng: np.random.Generator) -> None:
-    model = embedding_model("yamnet", layers=["layer4", "layer6"], weights=str(stand_in))
+    model = embedding_model("yamnet", embedding=["layer4", "layer6"], weights=str(stand_in))
     outputs = [model.get_layer("layer4_avg").output, model.get_layer("layer6_avg").output]
     network = PatchNetwork(model, outputs, batch_size=batch_size)
     waveforms = [rng.uniform(-1, 1, n).astype(np.float32) for n in (1, 15_600, 80_000, 15_601, 40_000, 300_000)]
@@ -33,7 +33,7 @@ def test_equals_the_model_clip_by_clip(batch_size: int, stand_in: Path, rng: np.
 
 
 def test_no_waveforms_give_nothing(stand_in: Path) -> None:
-    model = embedding_model("yamnet", layers="layer1", weights=str(stand_in))
+    model = embedding_model("yamnet", embedding="layer1", weights=str(stand_in))
     assert list(PatchNetwork(model, [model.get_layer("layer1_avg").output]).run([])) == []
 
 
@@ -52,7 +52,7 @@ def clips(tmp_path: Path) -> Clips:
 
 @pytest.fixture
 def network(stand_in: Path) -> PatchNetwork:
-    model = embedding_model("yamnet", layers="layer2", weights=str(stand_in))
+    model = embedding_model("yamnet", embedding="layer2", weights=str(stand_in))
     return PatchNetwork(model, [model.get_layer("layer2_avg").output])
 
 

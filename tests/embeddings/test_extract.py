@@ -30,13 +30,13 @@ def test_arrays_of_every_type(stand_in: Path, rng: np.random.Generator) -> None:
     wave = rng.uniform(-0.9, 0.9, 20_000).astype(np.float32)
     sixteen = np.round(wave * 32_768).astype(np.int16)
     waves: list[Any] = [wave, sixteen, np.stack([wave, wave], axis=1)]
-    x = embed("yamnet", waves, layer="layer3", weights=str(stand_in), engine=KERAS)
+    x = embed("yamnet", waves, embedding="layer3", weights=str(stand_in), engine=KERAS)
     assert x.shape == (3, 128)
     np.testing.assert_allclose(x[1], x[0], rtol=0.02, atol=0.01)
     np.testing.assert_allclose(x[2], x[0], rtol=1e-4, atol=1e-5)
-    several = embed("yamnet", waves[:1], layer=["layer3", "layer2"], weights=str(stand_in), engine=KERAS)
+    several = embed("yamnet", waves[:1], embedding=["layer3", "layer2"], weights=str(stand_in), engine=KERAS)
     np.testing.assert_allclose(several[0, :128], x[0], rtol=1e-4, atol=1e-5)
-    patches = embed("yamnet", waves[:1], layer="layer3", patch_pooling=None, weights=str(stand_in), engine=KERAS)
+    patches = embed("yamnet", waves[:1], embedding="layer3", patch_pooling=None, weights=str(stand_in), engine=KERAS)
     assert [rows.shape for rows in patches] == [(2, 128)]
     np.testing.assert_allclose(patches[0].mean(axis=0), x[0], rtol=1e-4, atol=1e-5)
 
@@ -45,7 +45,7 @@ def test_bad_sounds(stand_in: Path, tmp_path: Path) -> None:
     wave = np.zeros(16_000, np.float32)
     broken = wave.copy()
     broken[5] = np.nan
-    options = {"layer": "layer1", "weights": str(stand_in), "engine": KERAS}
+    options = {"embedding": "layer1", "weights": str(stand_in), "engine": KERAS}
     with pytest.raises(AudioErrors, match=r"sounds\[1\]: 1 samples are NaN or infinite"):
         embed("yamnet", [wave, broken], **options)  # type: ignore[arg-type]
     skipped: list[AudioError] = []
@@ -61,7 +61,7 @@ def test_bad_sounds(stand_in: Path, tmp_path: Path) -> None:
     [
         ([], {}, "no sounds"),
         ("a.wav", {}, "a list of paths or arrays"),
-        (["a.wav"], {"layer": "layer99"}, "layer='layer99': yamnet has the layers log_mel, layer1"),
+        (["a.wav"], {"embedding": "layer99"}, "embedding='layer99': yamnet has the layers log_mel, layer1"),
         (["a.wav"], {"pooling": "mean"}, "pooling='mean'"),
         (["a.wav"], {"patch_pooling": "sum"}, "patch_pooling='sum'"),
         (["a.wav"], {"on_error": "ignore"}, "on_error='ignore'"),
@@ -78,17 +78,17 @@ def test_the_transformer_in_a_grid_search(stand_in: Path, tmp_path: Path) -> Non
     step = AudioEmbedding(weights=str(stand_in), runtime="keras", store=str(tmp_path / "store"))
     assert clone(step).get_params() == step.get_params()
     pipeline = make_pipeline(step, StandardScaler(), SVC())
-    search = GridSearchCV(pipeline, {"audioembedding__layer": ["layer1", "layer3"]}, cv=2)
+    search = GridSearchCV(pipeline, {"audioembedding__embedding": ["layer1", "layer3"]}, cv=2)
     search.fit([str(path) for path in files], labels)
     assert search.best_score_ >= 0.9
     assert search.predict([str(files[0])]) == [labels[0]]
     with pytest.raises(ValueError, match="yamnet has the layers"):
-        AudioEmbedding(layer="last").fit([])
+        AudioEmbedding(embedding="last").fit([])
 
 
 def test_hear(stand_in: Path, tmp_path: Path, rng: np.random.Generator) -> None:
     (tmp_path / "model.json").write_text(
-        json.dumps({"weights": str(stand_in), "layers": ["layer2", "layer4"]}), encoding="utf-8"
+        json.dumps({"weights": str(stand_in), "embedding": ["layer2", "layer4"]}), encoding="utf-8"
     )
     model = hear.load_model(tmp_path / "model.json", engine=KERAS)
     assert (model.sample_rate, model.scene_embedding_size, model.timestamp_embedding_size) == (16_000, 192, 192)
@@ -97,7 +97,7 @@ def test_hear(stand_in: Path, tmp_path: Path, rng: np.random.Generator) -> None:
     assert embeddings.shape == (2, 5, 192)
     np.testing.assert_allclose(stamps, [[0, 480, 960, 1440, 1920]] * 2)
     # The stretch centred on 480 ms is the sound's first 0.96 s.
-    reference = embedding_model("yamnet", layers=["layer2", "layer4"], weights=str(stand_in))
+    reference = embedding_model("yamnet", embedding=["layer2", "layer4"], weights=str(stand_in))
     np.testing.assert_allclose(embeddings[:, 1], np.asarray(reference(audio))[:, 0], rtol=1e-3, atol=1e-4)
     scenes = hear.get_scene_embeddings(audio, model)
     np.testing.assert_allclose(scenes, np.asarray(reference(audio)).mean(axis=1), rtol=1e-3, atol=1e-4)
@@ -129,14 +129,16 @@ def test_the_multiply_adds_are_the_published_ones() -> None:
 
 def test_pooling_over_time(stand_in: Path, rng: np.random.Generator) -> None:
     waveform = rng.uniform(-1, 1, (1, 20_000)).astype(np.float32)
-    over_time = np.asarray(embedding_model("yamnet", layers="layer8", pooling="time", weights=str(stand_in))(waveform))
+    over_time = np.asarray(
+        embedding_model("yamnet", embedding="layer8", pooling="time", weights=str(stand_in))(waveform)
+    )
     assert over_time.shape == (1, 2, 6, 512)
-    averaged = np.asarray(embedding_model("yamnet", layers="layer8", weights=str(stand_in))(waveform))
+    averaged = np.asarray(embedding_model("yamnet", embedding="layer8", weights=str(stand_in))(waveform))
     np.testing.assert_allclose(over_time.mean(axis=2), averaged, rtol=1e-4, atol=1e-5)
-    both = embedding_model("yamnet", layers=["layer8", "layer9"], pooling="time", weights=str(stand_in))
+    both = embedding_model("yamnet", embedding=["layer8", "layer9"], pooling="time", weights=str(stand_in))
     assert both(waveform).shape == (1, 2, 6, 1024)
     with pytest.raises(ValueError, match="different numbers of time steps per patch: layer2 48, layer8 6"):
-        embedding_model("yamnet", layers=["layer2", "layer8"], pooling="time", weights=None)
+        embedding_model("yamnet", embedding=["layer2", "layer8"], pooling="time", weights=None)
     with pytest.raises(ValueError, match="has no time axis left"):
         embedding_model("yamnet", pooling="time", weights=None)
     with pytest.raises(ValueError, match="pooling='time' is for embedding_model"):
@@ -145,5 +147,5 @@ def test_pooling_over_time(stand_in: Path, rng: np.random.Generator) -> None:
 
 def test_sounds_of_one_kind_are_alike(stand_in: Path, rng: np.random.Generator) -> None:
     waves = [sound(kind, rng) for kind in ("high", "high", "noise")]
-    x = embed("yamnet", waves, layer="layer2", weights=str(stand_in), engine=KERAS)
+    x = embed("yamnet", waves, embedding="layer2", weights=str(stand_in), engine=KERAS)
     assert np.linalg.norm(x[0] - x[1]) < np.linalg.norm(x[0] - x[2])

@@ -27,7 +27,7 @@ sounds, weights, store, undisturbed, kills = sys.argv[1:]
 def start(store):
     child = os.fork()
     if not child:
-        app(["embed", sounds, "-o", store, "--weights", weights, "--layer", "layer2,layer4", "--runtime", "keras"])
+        app(["embed", sounds, "-o", store, "--weights", weights, "--embedding", "layer2,layer4", "--runtime", "keras"])
         os._exit(0)
     return child
 

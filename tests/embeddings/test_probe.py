@@ -27,7 +27,7 @@ def test_a_table_of_layers_and_pairs(clips: Clips, stand_in: Path, tmp_path: Pat
         "yamnet",
         clips,
         cv="given",
-        layers=["log_mel", "layer1", "layer3"],
+        embedding=["log_mel", "layer1", "layer3"],
         pairs=[("layer1", "layer4")],
         few_shot=2,
         repeats=3,
@@ -50,7 +50,7 @@ def test_a_table_of_layers_and_pairs(clips: Clips, stand_in: Path, tmp_path: Pat
 
 def test_a_given_split_and_drawn_folds(clips: Clips, stand_in: Path) -> None:
     rows = np.arange(len(clips))
-    options = {"layers": ["layer2"], "weights": str(stand_in), "engine": KERAS}
+    options = {"embedding": ["layer2"], "weights": str(stand_in), "engine": KERAS}
     table = probe_layers("yamnet", clips, cv=[(rows[rows % 2 == 0], rows[rows % 2 == 1])], **options)  # type: ignore[arg-type]
     assert table.splits == "12 clips to train on, 12 to test on"
     assert probe_layers("yamnet", clips, cv=2, **options).splits == "2 drawn folds, 24 clips"  # type: ignore[arg-type]
@@ -92,7 +92,7 @@ def test_given_pairs_are_checked(clips: Clips, pairs: list[tuple[list[int], list
 def test_unusable_sounds_are_raised_or_left_out(tmp_path: Path, stand_in: Path) -> None:
     clips = Clips.from_directory(write_folder(tmp_path / "sounds", per_class=4), fold_pattern=r"^(\d)-")
     Path(clips.paths[3]).write_bytes(b"broken")
-    options = {"layers": ["layer1"], "weights": str(stand_in), "engine": KERAS}
+    options = {"embedding": ["layer1"], "weights": str(stand_in), "engine": KERAS}
     with pytest.raises(ValueError, match="1 of 12 sounds cannot be used"):
         probe_layers("yamnet", clips, cv=2, **options)  # type: ignore[arg-type]
     table = probe_layers("yamnet", clips, cv=2, on_error="skip", **options)  # type: ignore[arg-type]
@@ -112,10 +112,14 @@ def test_an_earlier_layer_within_noise_wins() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"cv": "official"}, "cv='official'"), ({"few_shot": 0}, "few_shot=0"), ({"layers": ["top"]}, "layers='top'")],
+    [
+        ({"cv": "official"}, "cv='official'"),
+        ({"few_shot": 0}, "few_shot=0"),
+        ({"embedding": ["top"]}, "embedding='top'"),
+    ],
 )
 def test_bad_arguments(options: dict[str, object], message: str, clips: Clips, stand_in: Path) -> None:
-    options = {"layers": ["layer1"], **options}
+    options = {"embedding": ["layer1"], **options}
     with pytest.raises(ValueError, match=message):
         probe_layers("yamnet", clips, weights=str(stand_in), engine=KERAS, **options)  # type: ignore[arg-type]
 
@@ -124,7 +128,7 @@ def test_a_classifier_on_the_layer_that_fits(clips: Clips, stand_in: Path, monke
     from tfaudiotl.embeddings import probe
 
     def quick(backbone: str, clips: Clips, **options: object) -> probe.ProbeTable:
-        return probe_layers(backbone, clips, cv=2, layers=["layer3"], engine=KERAS, weights=str(stand_in))
+        return probe_layers(backbone, clips, cv=2, embedding=["layer3"], engine=KERAS, weights=str(stand_in))
 
     monkeypatch.setattr(probe, "probe_layers", quick)
     model = build_classifier(

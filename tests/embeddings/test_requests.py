@@ -43,7 +43,7 @@ def filled(stand_in: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     files = list(map(str, sound_files(write_folder(folder / "sounds", per_class=3))))
     weights = Path(shutil.copytree(stand_in, folder / "weights"))
     for layer in ("layer4", "layer2"):
-        rows = embed("yamnet", files, layer=layer, weights=str(weights), store=folder / "store", engine=KERAS)
+        rows = embed("yamnet", files, embedding=layer, weights=str(weights), store=folder / "store", engine=KERAS)
     return weights, folder / "store", files, rows
 
 
@@ -51,13 +51,13 @@ def test_a_full_store_needs_no_network(
     filled: tuple[Path, Path, list[str], np.ndarray], no_network: None, tmp_path: Path
 ) -> None:
     weights, store, files, rows = filled
-    again = embed("yamnet", files[::-1], layer="layer2", weights=str(weights), store=store, engine=KERAS)
+    again = embed("yamnet", files[::-1], embedding="layer2", weights=str(weights), store=store, engine=KERAS)
     np.testing.assert_array_equal(again, rows[::-1])
     labels = [Path(file).parent.name for file in files]
     pipeline = make_pipeline(AudioEmbedding("yamnet", weights=str(weights), store=str(store)), LogisticRegression())
     search = GridSearchCV(
         pipeline,
-        {"audioembedding__layer": ["layer2", "layer4"], "audioembedding__patch_pooling": ["avg", "max"]},
+        {"audioembedding__embedding": ["layer2", "layer4"], "audioembedding__patch_pooling": ["avg", "max"]},
         cv=3,
         error_score="raise",
     )
@@ -67,7 +67,7 @@ def test_a_full_store_needs_no_network(
 @pytest.mark.parametrize(
     "options",
     [
-        {"layer": "layer3"},
+        {"embedding": "layer3"},
         {"pooling": "max"},
         {"trim": False},
         {"weights": None},
@@ -81,7 +81,7 @@ def test_another_request_is_not_answered(
 ) -> None:
     weights, store, files, _ = filled
     with pytest.raises(NetworkBuiltError):
-        embed("yamnet", files, **{"layer": "layer2", "weights": str(weights), "store": store, **options})
+        embed("yamnet", files, **{"embedding": "layer2", "weights": str(weights), "store": store, **options})
 
 
 def test_another_precision_weights_file_or_recording_is_not_answered(
@@ -91,7 +91,7 @@ def test_another_precision_weights_file_or_recording_is_not_answered(
     weights = Path(shutil.copytree(filled[0], tmp_path / "weights"))  # the same weights, but from elsewhere
 
     def ask(files: list[str], weights: Path) -> None:
-        embed("yamnet", files, layer="layer2", weights=str(weights), store=store, engine=KERAS)
+        embed("yamnet", files, embedding="layer2", weights=str(weights), store=store, engine=KERAS)
 
     with pytest.raises(NetworkBuiltError):
         ask(files, weights)
@@ -133,5 +133,5 @@ def test_a_damaged_store_is_computed_again(filled: tuple[Path, Path, list[str], 
         path.write_bytes(b"damaged")
     with pytest.raises(StoreError):
         EmbeddingStore(store).read(files[0], "layer2")
-    again = embed("yamnet", files, layer="layer2", weights=str(weights), store=store, engine=KERAS)
+    again = embed("yamnet", files, embedding="layer2", weights=str(weights), store=store, engine=KERAS)
     np.testing.assert_allclose(again, rows, rtol=1e-4, atol=1e-5)

@@ -45,7 +45,7 @@ def test_rows_are_the_models_and_know_their_time(
     opened = EmbeddingStore(tmp_path / "store")
     assert opened.layers == ["layer2", "layer4"]
     assert sorted(opened.files.values()) == sorted(map(str, files))
-    model = embedding_model("yamnet", layers="layer4", weights=str(stand_in))
+    model = embedding_model("yamnet", embedding="layer4", weights=str(stand_in))
     for path in files:
         rows, times = opened.read(path, "layer4")
         waveform, _ = soundfile.read(path, dtype="float32")
@@ -149,7 +149,7 @@ def test_unusable_files_do_not_stop_the_others(extractor: Extractor, files: list
 
 
 def test_embed_uses_a_store(files: list[Path], stand_in: Path, tmp_path: Path) -> None:
-    options = {"layer": "layer4", "weights": str(stand_in), "engine": KERAS}
+    options = {"embedding": "layer4", "weights": str(stand_in), "engine": KERAS}
     plain = embed("yamnet", files, **options)  # type: ignore[arg-type]
     stored = embed("yamnet", files, store=tmp_path / "store", **options)  # type: ignore[arg-type]
     np.testing.assert_allclose(stored, plain, rtol=1e-4, atol=1e-5)

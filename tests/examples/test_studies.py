@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 def test_svm_dense_head_and_fine_tuning(stand_in: Path, tmp_path: Path) -> None:
     sounds = write_folder(tmp_path / "sounds", per_class=15)
-    options = ["--backbone", "yamnet", "--weights", str(stand_in), "--layers", "layer3", "--folds", "2"]
+    options = ["--backbone", "yamnet", "--weights", str(stand_in), "--embedding", "layer3", "--folds", "2"]
     result = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "study_svm.py"), str(sounds), *options],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},

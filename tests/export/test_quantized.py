@@ -154,7 +154,7 @@ def test_a_model_of_patches_exports_and_opens_as_one_of_sound(stand_in: Path, tm
 
 
 def test_embedding_models_keep_their_direction(stand_in: Path, held_out: Clips, tmp_path: Path) -> None:
-    model = embedding_model(weights=str(stand_in), layers="layer6", patch_pooling="avg")
+    model = embedding_model(weights=str(stand_in), embedding="layer6", patch_pooling="avg")
     path = export_tflite(model, tmp_path / "e.tflite", quantize="dynamic", verify=held_out)
     report = json.loads((tmp_path / "e.report.json").read_text())
     assert report["compared"][-1]["cosine"] > 0.98
@@ -305,7 +305,7 @@ def test_mediapipe_embeds_with_embedding_models(stand_in: Path, held_out: Clips,
     from mediapipe.tasks.python.audio import audio_embedder
     from mediapipe.tasks.python.components.containers import AudioData
 
-    model = embedding_model(weights=str(stand_in), layers="layer4", patch_pooling="avg")
+    model = embedding_model(weights=str(stand_in), embedding="layer4", patch_pooling="avg")
     path = export_tflite(model, tmp_path / "e.tflite")
     options = audio_embedder.AudioEmbedderOptions(base_options=BaseOptions(model_asset_path=str(path)))
     window = held_out.load(0)[:15_600]

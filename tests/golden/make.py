@@ -94,7 +94,7 @@ def main(folder: Path) -> None:
             tl.export_saved_model(model, written[-1])
         for path in written:
             expected["scores"][path.name] = scores(path, sound)
-    tl.embed("yamnet_mini", [folder / "clip.wav"], layer="layer2", store=folder / "store", patch_pooling=None)
+    tl.embed("yamnet_mini", [folder / "clip.wav"], embedding="layer2", store=folder / "store", patch_pooling=None)
     store = tl.EmbeddingStore(folder / "store")
     rows, times = store.read(folder / "clip.wav", "layer2")
     expected["store"] = {"shape": list(rows.shape), "sum": float(rows.sum()), "end": float(times[-1, 1])}

@@ -24,7 +24,7 @@ def noise(seconds: float, *, clips: int = 1) -> np.ndarray:
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_layer_is_an_embedding(layer: str, stand_in: Path) -> None:
-    model = embedding_model("yamnet", layers=layer, weights=str(stand_in))
+    model = embedding_model("yamnet", embedding=layer, weights=str(stand_in))
     embedding = np.asarray(model(noise(2)))
     assert embedding.shape == (1, 4, get_backbone("yamnet").embedding_layer(layer).width)
     assert np.isfinite(embedding).all()
@@ -49,10 +49,10 @@ def test_nothing_above_the_last_layer_is_built(stand_in: Path) -> None:
 
 @pytest.mark.parametrize(("pooling", "width"), [("avg", 256 + 64), ("max", 256 + 64), ("avgmax", 2 * (256 + 64))])
 def test_several_layers_side_by_side(pooling: str, width: int, stand_in: Path) -> None:
-    several = embedding_model("yamnet", layers=["layer2", "layer5"], pooling=pooling, weights=str(stand_in))
+    several = embedding_model("yamnet", embedding=["layer2", "layer5"], pooling=pooling, weights=str(stand_in))
     both = np.asarray(several(noise(1)))
     assert both.shape == (1, 2, width)
-    single = embedding_model("yamnet", layers="layer2", pooling=pooling, weights=str(stand_in))
+    single = embedding_model("yamnet", embedding="layer2", pooling=pooling, weights=str(stand_in))
     first = np.asarray(single(noise(1)))
     np.testing.assert_allclose(both[..., : first.shape[-1]], first, rtol=1e-5)
 

@@ -32,7 +32,7 @@ def sounds() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def vectors(sounds: tuple[np.ndarray, np.ndarray], stand_in: Path) -> np.ndarray:
-    return np.asarray(embed("yamnet", list(sounds[0]), layer="layer5", weights=str(stand_in)))
+    return np.asarray(embed("yamnet", list(sounds[0]), embedding="layer5", weights=str(stand_in)))
 
 
 def as_keras(estimator: Any, stand_in: Path, **options: Any) -> Any:

@@ -48,7 +48,7 @@ def test_a_backbones_student(stand_in: Path, tmp_path: Path) -> None:
         "yamnet",
         folders(),
         weights=str(stand_in),
-        layers=["layer8"],
+        embedding=["layer8"],
         options=options,
         progress=lambda step: stages.update({step.stage: step.total - step.done}),
     )
@@ -116,7 +116,7 @@ def test_layers_of_a_classifier_have_their_short_names() -> None:
     assert (layer4.shape, embedding.shape) == ((1, 128), (1, 256))
     np.testing.assert_allclose(scores, teacher(waveform[None]), atol=1e-4)
     with pytest.raises(
-        ValueError, match="layers='layer99': the teacher 'yamnet_mini_classifier' has log_mel, "
+        ValueError, match="embedding='layer99': the teacher 'yamnet_mini_classifier' has log_mel, "
     ) as caught:
         open_teacher(teacher, ["layer99"], None)
     named = str(caught.value).rpartition(" has ")[2].split(", ")

@@ -48,7 +48,7 @@ def distill(
         str | None,
         typer.Option(help="What the student starts from: a preset, a file or 'random', the default for a backbone."),
     ] = None,
-    layers: Annotated[
+    embedding: Annotated[
         str | None, typer.Option(help="Layers of the teacher to match besides its embedding, with commas.")
     ] = None,
     exclude: Annotated[
@@ -99,7 +99,7 @@ def distill(
             student=student,
             weights=weights,
             student_weights=None if start == "random" else start,
-            layers=split_names(layers) or (),
+            embedding=split_names(embedding) or (),
             options=options,
             progress=progress,
         )

@@ -80,9 +80,7 @@ def probe(
     output: OutputFolder = None,
     backbone: Backbone = None,
     weights: Weights = None,
-    layers: Annotated[
-        str | None, typer.Option(help="Layers with commas; all by default."), Library(("embedding",))
-    ] = None,
+    embedding: Annotated[str | None, typer.Option(help="Layers with commas; all by default.")] = None,
     pairs: Annotated[str, typer.Option(help="Pairs to probe side by side: 'layer7+embedding,layer5+layer9'.")] = "",
     cv: Annotated[int, typer.Option(min=2, help="Number of folds to draw."), Library(("folds", "k"))] = 5,
     label_pattern: LabelPattern = None,
@@ -123,7 +121,7 @@ def probe(
             backbone,
             clips,
             cv=_test_split(clips.paths, test_pattern) if test_pattern else "given" if fold_pattern else cv,
-            layers=split_names(layers),
+            embedding=split_names(embedding),
             pairs=[_pair(text) for text in split_names(pairs) or []],
             few_shot=few_shot,
             repeats=repeats,

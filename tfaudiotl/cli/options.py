@@ -100,8 +100,7 @@ Backbone = Annotated[
 ]
 Embedding = Annotated[
     str | None,
-    typer.Option("--embedding", "--layer", help="Layer, or layers with commas; the backbone's own by default."),
-    Library(("layers",)),
+    typer.Option("--embedding", help="Layer, or layers with commas; the backbone's own by default."),
 ]
 Pooling = Annotated[
     Literal["avg", "max", "avgmax"], typer.Option(help="How a convolution's feature map is pooled to numbers.")

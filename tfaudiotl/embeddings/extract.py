@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,7 @@ SHARD_BYTES = 32 << 20
 SHARD_SECONDS = 10.0  # a killed run loses no more than this
 
 Sound = str | os.PathLike[str] | np.ndarray
+PatchPooling = Literal["avg", "max"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Extractor:
 
     Args:
         backbone: a name from ``list_backbones()``.
-        layers: names from ``embedding_layers(backbone)``; None: the backbone's own embedding.
-        pooling: "avg", "max" or "avgmax" over a convolution's picture.
+        embedding: names from ``embedding_layers(backbone)``; None: the backbone's own embedding.
+        pooling: "avg", "max" or "avgmax" over a feature map.
         weights: as for the backbone's builder.
         engine: how the network is run.
         backbone_options: further arguments of the backbone's builder.
@@ -58,7 +59,7 @@ class Extractor:
     def __init__(
         self,
         backbone: str,
-        layers: str | Sequence[str] | None = None,
+        embedding: str | Sequence[str] | None = None,
         *,
         pooling: str = "avg",
         weights: str | None = "audioset",
@@ -66,7 +67,7 @@ class Extractor:
         backbone_options: Mapping[str, Any] | None = None,
     ):
         self.spec: BackboneSpec = get_backbone(backbone)
-        self.layers = layer_names(self.spec, layers, "layers")
+        self.layers = layer_names(self.spec, embedding, "embedding")
         self.pooling, self.engine = pooling, engine or EngineOptions()
         base = cut_backbone(self.spec, self.layers, weights=weights, **(backbone_options or {}))
         outputs = pooled_layers(base, self.spec, self.layers, pooling)
@@ -250,9 +251,9 @@ def embed(
     backbone: str,
     sounds: Sequence[Sound],
     *,
-    layer: str | Sequence[str] | None = None,
+    embedding: str | Sequence[str] | None = None,
     pooling: str = "avg",
-    patch_pooling: str | None = "avg",
+    patch_pooling: PatchPooling | None = "avg",
     sample_rate: int = SAMPLE_RATE,
     store: str | os.PathLike[str] | None = None,
     trim: bool = True,
@@ -268,8 +269,8 @@ def embed(
         backbone: a name from ``list_backbones()``.
         sounds: paths, or arrays ``(samples,)`` or ``(samples, channels)``: floats in about [-1, 1], or
             integers, which are scaled by their full scale.
-        layer: a name from ``embedding_layers(backbone)``, or several, whose numbers come side by side.
-        pooling: "avg", "max" or "avgmax" over a convolution's picture.
+        embedding: a name from ``embedding_layers(backbone)``, or several, whose numbers come side by side.
+        pooling: "avg", "max" or "avgmax" over a feature map.
         patch_pooling: "avg" or "max" over the patches of a sound; None keeps them.
         sample_rate: of the arrays, Hz; files know theirs.
         store: a folder that keeps the embeddings of files, so that nothing is computed twice.
@@ -292,9 +293,8 @@ def embed(
         raise ValueError(f"sounds={sounds!r}: a list of paths or arrays")
     if len(sounds) == 0:
         raise ValueError("sounds=[]: no sounds")
-    if patch_pooling not in (None, "avg", "max"):
-        raise ValueError(f"patch_pooling={patch_pooling!r}: allowed are None, 'avg' and 'max'")
-    layers = layer_names(get_backbone(backbone), layer, "layer")
+    check_choice("patch_pooling", patch_pooling, PatchPooling | None)
+    layers = layer_names(get_backbone(backbone), embedding, "embedding")
     build = partial(
         Extractor, backbone, layers, pooling=pooling, weights=weights, engine=engine, backbone_options=backbone_options
     )
@@ -326,7 +326,7 @@ def embed(
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
 
-def pool_patches(rows: np.ndarray, mode: str) -> np.ndarray:
+def pool_patches(rows: np.ndarray, mode: PatchPooling) -> np.ndarray:
     """``(patches, dim)`` to ``(dim,)``: "avg" or "max"."""
     pooled: np.ndarray = rows.mean(axis=0, dtype=np.float64) if mode == "avg" else rows.max(axis=0)
     return pooled.astype(np.float32)

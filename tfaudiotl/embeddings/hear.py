@@ -38,7 +38,7 @@ def load_model(model_file_path: str | os.PathLike[str] = "", *, backbone: str = 
         model_file_path: "" for the published weights, else weights as a backbone's builder takes them, or
             a .json file with the arguments below (and "weights").
         backbone: a name from ``list_backbones()``.
-        **options: further arguments of ``Extractor``: ``layers``, ``pooling``, ``engine``.
+        **options: further arguments of ``Extractor``: ``embedding``, ``pooling``, ``engine``.
     """
     path = os.fspath(model_file_path)
     if path.endswith(".json"):

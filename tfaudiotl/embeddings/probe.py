@@ -125,7 +125,7 @@ def probe_layers(
     clips: Clips,
     *,
     cv: int | str | Sequence[Split] = 5,
-    layers: Sequence[str] | None = None,
+    embedding: Sequence[str] | None = None,
     pairs: Iterable[tuple[str, str]] = (),
     few_shot: int | None = None,
     repeats: int = 10,
@@ -146,7 +146,7 @@ def probe_layers(
         clips: labelled, one label each.
         cv: the number of folds to draw (stratified, groups and files kept together), "given" for the
             clips' own folds, or pairs of row numbers (train, test) with no recording on both sides.
-        layers: names; None: all.
+        embedding: names of the layers; None: all.
         pairs: pairs of layers to probe side by side as well.
         few_shot: also train on this number of clips per class, drawn ``repeats`` times from the training part
             of each split, tested on that split's test part.
@@ -167,7 +167,7 @@ def probe_layers(
     if few_shot is not None and few_shot < 1:
         raise ValueError(f"few_shot={few_shot!r}: at least 1 clip per class, or None")
     _splits(clips, np.arange(len(clips)), cv, seed)  # a class that is too small is told before anything is decoded
-    names = list(layers) if layers is not None else _default_layers(backbone)
+    names = list(embedding) if embedding is not None else _default_layers(backbone)
     pairs = list(pairs)
     every = list(dict.fromkeys([*names, *(name for pair in pairs for name in pair)]))
     start = perf_counter()

@@ -167,12 +167,12 @@ class EmbeddingStore:
         reached = (last + unit.count - 1) * hop + patch
         return unit.seconds <= ONE_PIECE_SECONDS or reached > unit.seconds - hop
 
-    def read(self, path: str | os.PathLike[str], layer: str) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, path: str | os.PathLike[str], embedding: str) -> tuple[np.ndarray, np.ndarray]:
         """The embeddings of a recording.
 
         Args:
             path: the file; its content is looked up, not its name.
-            layer: one of ``layers``.
+            embedding: one of ``layers``.
 
         Returns:
             float32 ``(patches, dim)``, and float64 ``(patches, 2)``: start and end second of each row.
@@ -180,20 +180,20 @@ class EmbeddingStore:
         Raises:
             StoreError: not stored, or damaged.
         """
-        return self.read_digest(file_digest(path), layer, name=os.fspath(path))
+        return self.read_digest(file_digest(path), embedding, name=os.fspath(path))
 
-    def read_digest(self, digest: str, layer: str, *, name: str = "") -> tuple[np.ndarray, np.ndarray]:
+    def read_digest(self, digest: str, embedding: str, *, name: str = "") -> tuple[np.ndarray, np.ndarray]:
         """As ``read``, by the SHA-256 of the file's bytes."""
-        pieces = sorted(self._found.get((digest, layer), {}).items(), key=lambda piece: piece[0])
+        pieces = sorted(self._found.get((digest, embedding), {}).items(), key=lambda piece: piece[0])
         patch, hop = self.config["patch_seconds"], self.config["patch_hop_seconds"]
         rows, expected = [], 0
         for first, place in pieces:
             if first != expected:
                 break
-            rows.append(self._rows(place, layer))
+            rows.append(self._rows(place, embedding))
             expected += place.unit.count
         if not pieces or expected < pieces[-1][0] + pieces[-1][1].unit.count:
-            raise StoreError(f"{name or digest}: embedding={layer!r} is not in the store, which has {self.layers}")
+            raise StoreError(f"{name or digest}: embedding={embedding!r} is not in the store, which has {self.layers}")
         starts = np.arange(expected) * hop
         ends = np.maximum(np.minimum(starts + patch, pieces[0][1].unit.seconds), starts)
         return rows[0] if len(rows) == 1 else np.concatenate(rows), np.stack([starts, ends], axis=1)

@@ -8,19 +8,22 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from tfaudiotl.embeddings.extract import EngineOptions, embed
+from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.embeddings.extract import EngineOptions, PatchPooling, embed
+from tfaudiotl.errors import check_choice
+from tfaudiotl.models.builder import layer_names
 
 
 class AudioEmbedding(TransformerMixin, BaseEstimator):
     """Sound files or arrays in, embeddings out.
 
     ``make_pipeline(AudioEmbedding("vggish"), StandardScaler(), SVC())`` is the classic; ``GridSearchCV``
-    can search over ``layer``. There is nothing to learn: ``fit`` checks the arguments.
+    can search over ``embedding``. There is nothing to learn: ``fit`` checks the arguments.
 
     Args:
         backbone: a name from ``list_backbones()``.
-        layer: a name from ``embedding_layers(backbone)``, several, or None for the backbone's own.
-        pooling: "avg", "max" or "avgmax" over a convolution's picture.
+        embedding: a name from ``embedding_layers(backbone)``, several, or None for the backbone's own.
+        pooling: "avg", "max" or "avgmax" over a feature map.
         patch_pooling: "avg" or "max" over the patches of a sound.
         weights: as for the backbone's builder.
         sample_rate: of arrays, Hz.
@@ -33,9 +36,9 @@ class AudioEmbedding(TransformerMixin, BaseEstimator):
         self,
         backbone: str = "yamnet",
         *,
-        layer: str | Sequence[str] | None = None,
+        embedding: str | Sequence[str] | None = None,
         pooling: str = "avg",
-        patch_pooling: str = "avg",
+        patch_pooling: PatchPooling = "avg",
         weights: str | None = "audioset",
         sample_rate: int = 16_000,
         store: str | None = None,
@@ -43,7 +46,7 @@ class AudioEmbedding(TransformerMixin, BaseEstimator):
         quantize: str | None = None,
     ):
         self.backbone = backbone
-        self.layer = layer
+        self.embedding = embedding
         self.pooling = pooling
         self.patch_pooling = patch_pooling
         self.weights = weights
@@ -54,20 +57,16 @@ class AudioEmbedding(TransformerMixin, BaseEstimator):
 
     def fit(self, X: Sequence[Any], y: Any = None) -> AudioEmbedding:
         """Checks the layer's name; ValueError lists those there are."""
-        from tfaudiotl.backbones.registry import get_backbone
-        from tfaudiotl.models.builder import layer_names
-
-        layer_names(get_backbone(self.backbone), self.layer, "layer")
+        layer_names(get_backbone(self.backbone), self.embedding, "embedding")
         return self
 
     def transform(self, X: Sequence[Any]) -> np.ndarray:
         """``(sounds,)`` paths or arrays to float32 ``(sounds, dim)``."""
-        if self.patch_pooling not in ("avg", "max"):
-            raise ValueError(f"patch_pooling={self.patch_pooling!r}: allowed are 'avg' and 'max'")
+        check_choice("patch_pooling", self.patch_pooling, PatchPooling)
         found: np.ndarray = embed(
             self.backbone,
             [str(x) if isinstance(x, np.str_) else x for x in X],
-            layer=self.layer,
+            embedding=self.embedding,
             pooling=self.pooling,
             patch_pooling=self.patch_pooling,
             sample_rate=self.sample_rate,

@@ -32,7 +32,7 @@ LOSSES = {
 def embedding_model(
     backbone: str = "yamnet",
     *,
-    layers: str | Sequence[str] | None = None,
+    embedding: str | Sequence[str] | None = None,
     pooling: str = "avg",
     patch_pooling: str | None = None,
     weights: str | None = "audioset",
@@ -44,7 +44,7 @@ def embedding_model(
 
     Args:
         backbone: a name from ``list_backbones()``.
-        layers: names from ``embedding_layers(backbone)``; None: the backbone's own embedding. Nothing
+        embedding: names from ``embedding_layers(backbone)``; None: the backbone's own embedding. Nothing
             above the last of them is built.
         pooling: how a convolution's feature map is pooled to numbers: "avg", "max", "avgmax" (both), or "time":
             mean over frequency, time kept, for finer event times.
@@ -60,7 +60,7 @@ def embedding_model(
         ``input="patches"`` from ``(batch, 96, 64)`` to ``(batch, dim)`` or ``(batch, steps, dim)``.
     """
     spec = get_backbone(backbone)
-    names = layer_names(spec, layers, "layers")
+    names = layer_names(spec, embedding, "embedding")
     if patch_pooling not in (None, "avg", "max"):
         raise ValueError(f"patch_pooling={patch_pooling!r}: allowed are None, 'avg' and 'max'")
     if pooling == "time" and patch_pooling is not None:

@@ -16,7 +16,7 @@ class LayerInfo:
     """An embedding layer.
 
     Attributes:
-        name: what ``embedding=`` and ``layers=`` take.
+        name: what ``embedding=`` takes.
         width: numbers per patch with "avg" or "max" pooling.
         share: share of the whole network's multiply-adds that computing it takes, 0 to 1.
         seconds_per_step: time from one step to the next with ``pooling="time"``; for layers without a

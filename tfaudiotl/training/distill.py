@@ -172,7 +172,7 @@ def distill(
     student: str = "yamnet_mini",
     weights: str | None = "audioset",
     student_weights: str | None = None,
-    layers: Sequence[str] = (),
+    embedding: Sequence[str] = (),
     options: DistillOptions | None = None,
     progress: OnProgress = ignore,
 ) -> Distilled:
@@ -187,7 +187,7 @@ def distill(
             each through its own front-end.
         weights: the teacher's, if it is a backbone.
         student_weights: what the student starts from; None: random weights.
-        layers: the teacher's layers to match beside its embedding, such as ``["layer8"]``.
+        embedding: the teacher's layers to match beside its embedding, such as ``["layer8"]``.
         options: how.
         progress: called after each of the teacher's examples and each of the student's steps.
 
@@ -202,7 +202,7 @@ def distill(
     begun = perf_counter()
     if not len(sounds):
         raise ValueError("sounds: at least one folder of recordings")
-    cut = open_teacher(teacher, layers, weights)
+    cut = open_teacher(teacher, embedding, weights)
     _check_student(student, cut.network.frontend.spec)
     build = partial(_build_student, cut, student, student_weights)
     model, core = build(input="waveform"), build(input="patches")
@@ -291,7 +291,7 @@ def _pooled(model: keras.Model, name: str) -> Any:
     own = max(specs, key=lambda layers: sum(layer.layer in present for layer in layers))
     short = {layer.name: layer.layer for layer in own if layer.layer in present}
     if short.get(name, name) not in present:
-        raise ValueError(f"layers={name!r}: the teacher {model.name!r} has {', '.join(short)}")
+        raise ValueError(f"embedding={name!r}: the teacher {model.name!r} has {', '.join(short)}")
     output = model.get_layer(short.get(name, name)).output
     return keras.layers.GlobalAveragePooling2D(name=f"{name}_mean")(output) if len(output.shape) == 4 else output
 
