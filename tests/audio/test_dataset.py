@@ -182,7 +182,8 @@ def test_shards_share_out_the_rows(clips: Clips) -> None:
 
 
 def test_static_shapes_from_memory(clips: Clips) -> None:
-    for options in ({}, {"shuffle": True}, {"balance": True}, {"repeat": True}):
+    choices: list[dict[str, Any]] = [{}, {"shuffle": True}, {"balance": True}, {"repeat": True}]
+    for options in choices:
         spec = clips.dataset(batch_size=4, drop_remainder=True, cache=True, **options).element_spec
         assert spec == (tf.TensorSpec((4, 1_600)), tf.TensorSpec((4, 2)))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,11 +46,12 @@ def test_rates_without_common_divisors() -> None:
 
 def test_a_choice_that_cannot_be(tmp_path: Path) -> None:
     clips = Clips.from_files([write(tmp_path / "a.wav", tone(0.1, 16_000), subtype="PCM_24")] * 2, ["a", "b"])
-    for options, message in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"decoder": "fast"}, "decoder='fast'"),
         ({"decoder": "tfio"}, "decoder='tfio': (tensorflow-io is not|it decodes)"),
         ({"decoder": "tfio", "on_error": "skip"}, "cannot say which"),
-    ]:
+    ]
+    for options, message in cases:
         with pytest.raises(ValueError, match=message):
             clips.dataset(**options)
     assert next(iter(clips.dataset(decoder="auto")))[0].shape == (2, 1_600)

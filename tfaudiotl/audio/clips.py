@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     import tensorflow as tf
     from numpy.typing import ArrayLike
+
+    from tfaudiotl.audio.dataset import make_dataset
 
 __all__ = ["Clip", "Clips", "OnError"]
 
@@ -502,29 +504,23 @@ class Clips(Table):
         Raises:
             ValueError: Some tables have folds, groups or parts and some do not.
         """
-        every = [self, *others]
-        columns: dict[str, Any] = {}
+        every: list[Self] = [self, *others]
         for name in ("fold", "group", "part"):
-            given = [getattr(clips, name) for clips in every]
-            if any(column is None for column in given) and any(column is not None for column in given):
+            if len({getattr(clips, name) is None for clips in every}) > 1:
                 raise ValueError(f"merge: some tables have a {name} column and some do not")
-            columns[name] = None if given[0] is None else np.concatenate(given)
-        if all(clips.channel is None for clips in every):
-            columns["channel"] = None
-        else:
-            heard = [np.full(len(c), -1, np.int16) if c.channel is None else c.channel for c in every]
-            columns["channel"] = np.concatenate(heard)
-        columns |= {
-            name: np.concatenate([getattr(clips, name) for clips in every])
-            for name in ("starts", "ends", "durations", "weights")
-        }
-        in_memory = [clips._waveforms is not None for clips in every]
-        if any(in_memory) and not all(in_memory):
+        if any(clips.channel is not None for clips in every):  # where it is missing, the mean of all
+            mean = [np.full(len(clips), -1, np.int16) for clips in every]
+            every = [c if c.channel is not None else replace(c, channel=m) for c, m in zip(every, mean, strict=True)]
+        if len({clips._waveforms is None for clips in every}) > 1:
             raise ValueError("merge: some tables hold their sounds in memory and some are files; save the former first")
-        paths, held = [list(clips.paths) for clips in every], None
-        if all(in_memory):  # every table calls its sounds array[0] and so on
-            paths = [[f"table[{n}].{path}" for path in clips.paths] for n, clips in enumerate(every)]
+        paths, held = [clips.paths for clips in every], None
+        if self._waveforms is not None:  # every table calls its sounds array[0] and so on
+            paths = [tuple(f"table[{n}].{path}" for path in clips.paths) for n, clips in enumerate(every)]
             held = {f"table[{n}].{k}": w for n, clips in enumerate(every) for k, w in (clips._waveforms or {}).items()}
+        columns: dict[str, Any] = {
+            name: np.concatenate([getattr(clips, name) for clips in every]) for name in every[0]._arrays()
+        }
+        columns["source"] = np.arange(sum(map(len, every)))
         return replace(
             self,
             paths=tuple(path for part in paths for path in part),
@@ -532,7 +528,6 @@ class Clips(Table):
             class_names=tuple(dict.fromkeys(name for clips in every for name in clips.class_names)),
             multi_label=any(clips.multi_label for clips in every),
             background=next((clips.background for clips in every if clips.background is not None), None),
-            source=np.arange(sum(map(len, every))),
             skipped=tuple(error for clips in every for error in clips.skipped),
             ignored=sum(clips.ignored for clips in every),
             _waveforms=held,
@@ -572,7 +567,7 @@ class Clips(Table):
             background=next(iter(new.get(self.background or "", ())), None),
         )
 
-    def balance(self, per_class: int | str = "largest", *, seed: int = 0) -> Self:
+    def balance(self, per_class: int | Literal["largest", "smallest"] = "largest", *, seed: int = 0) -> Self:
         """As many rows of every class, drawn at random; rows of several classes count for their rarest.
 
         Args:
@@ -605,13 +600,15 @@ class Clips(Table):
         """
         return describe(self, against=against, progress=progress)
 
-    def dataset(self, **options: Any) -> tf.data.Dataset:
-        """Batches of waveforms and targets for Keras; see ``tfaudiotl.audio.dataset.make_dataset``."""
-        from tfaudiotl.audio.dataset import (
-            make_dataset,
-        )  # here, so that a table of clips needs no TensorFlow
+    if TYPE_CHECKING:  # so that editors and type checkers see every argument
+        dataset = make_dataset
+    else:
 
-        return make_dataset(self, **options)
+        def dataset(self, **options: Any) -> tf.data.Dataset:
+            """Batches of waveforms and targets for Keras; see ``tfaudiotl.audio.dataset.make_dataset``."""
+            from tfaudiotl.audio.dataset import make_dataset  # here, so that a table of clips needs no TensorFlow
+
+            return make_dataset(self, **options)
 
     def to_columns(self) -> dict[str, list[Any]]:
         """The table as columns by name, for ``pandas.DataFrame`` and its kin."""

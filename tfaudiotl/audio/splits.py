@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 
 from tfaudiotl._seeds import stream
 from tfaudiotl.audio.columns import is_missing, listed
+from tfaudiotl.errors import check_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,8 +38,7 @@ def split_mask(
     clips: Table, name: str, share: float, *, stratify: bool, groups: Groups, seed: int
 ) -> NDArray[np.bool_]:
     """Bool (rows,): which rows are held out, a share of which messages say the name; ``Clips.split`` says how."""
-    if isinstance(share, bool) or not isinstance(share, (int, float, np.number)) or not 0 < share < 1:
-        raise ValueError(f"{name}={share!r}: expected a share of the clips over 0 and under 1, such as 0.2")
+    check_number(name, share, above=0, below=1)
     together = units(clips, groups)
     if len(np.unique(together)) < 2:
         raise ValueError(f"{len(clips)} clips in one group cannot be split: at least two groups (or files) are needed")
