@@ -11,7 +11,7 @@ import typer
 from tests.helpers.commands import call
 from tfaudiotl.backbones.registry import list_backbones
 from tfaudiotl.cli import console, options
-from tfaudiotl.cli.main import app
+from tfaudiotl.cli.console import app
 
 COMMANDS = {str(each.callback.__name__): each.callback for each in app.registered_commands if each.callback}
 PARSED = typer.main.get_command(app).commands  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 """The command line: parses, calls the library, prints. TensorFlow loads only when a command runs."""
 
-from tfaudiotl.cli.main import app
+from tfaudiotl.cli.console import app
 
 # Importing a module adds its commands; --help lists them in this order.
 from tfaudiotl.cli import (
@@ -14,5 +14,4 @@ from tfaudiotl.cli import (
     distill,
     events,
     bench,
-    weights,
 )

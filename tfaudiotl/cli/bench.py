@@ -9,10 +9,9 @@ import typer
 
 from tfaudiotl._threads import Progress
 from tfaudiotl.cli.console import command, load_tensorflow, progress_shown
-from tfaudiotl.cli.main import app
 
 
-@command(app)
+@command
 def bench(
     models: Annotated[list[Path], typer.Argument(help=".tflite files; the others are compared with the first.")],
     runs: Annotated[int, typer.Option(min=5, help="Number of timed runs of each.")] = 100,

@@ -1,4 +1,4 @@
-"""What commands share in talking to the terminal: errors, what is being done, how much of it is done."""
+"""The program, and what its commands share in talking to the terminal: errors, what is being done, how much is done."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from tfaudiotl._download import download_progress
 from tfaudiotl._threads import OnProgress, Progress, ignore
+from tfaudiotl._version import __version__
 from tfaudiotl.errors import ExportError
 
 if TYPE_CHECKING:
@@ -46,25 +47,39 @@ class Library:
     names: tuple[str, ...]
 
 
-def command(app: typer.Typer) -> Callable[[Command], Command]:
-    """Adds a function to ``app`` as a command with ``--verbose``, whose errors are one message each."""
+app = typer.Typer(
+    name="tfaudiotl",
+    help="Turn a folder of recordings into your own sound classifier.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
-    def add(function: Command) -> Command:
-        signature = inspect.signature(function, eval_str=True)
-        verbose = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
-        parameters = [*signature.parameters.values(), verbose]
 
-        @functools.wraps(function)
-        def run(*, verbose: bool = False, **arguments: Any) -> None:
-            with errors(function, verbose=verbose):
-                function(**arguments)
+@app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Turn a folder of recordings into your own sound classifier."""
+    open_streams()
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
 
-        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command()(run)
-        return function
 
-    return add
+def command(function: Command) -> Command:
+    """Adds a function to the program as a command with ``--verbose``, whose errors are one message each."""
+    signature = inspect.signature(function, eval_str=True)
+    verbose = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
+    parameters = [*signature.parameters.values(), verbose]
+
+    @functools.wraps(function)
+    def run(*, verbose: bool = False, **arguments: Any) -> None:
+        with errors(function, verbose=verbose):
+            function(**arguments)
+
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    app.command()(run)
+    return function
 
 
 @contextmanager

@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from tfaudiotl.cli.console import command, load_tensorflow
-from tfaudiotl.cli.main import app
 from tfaudiotl.cli.options import Overwrite, Seed, check_output
 
 
-@command(app)
+@command
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")] = Path("tfaudiotl_demo"),
     seed: Seed = 0,

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from tfaudiotl.cli.console import Library, command, list_left_out, load_tensorflow, progress_shown, say
-from tfaudiotl.cli.main import app
 from tfaudiotl.cli.options import (
     OnError,
     OnErrorOption,
@@ -33,7 +32,7 @@ def _teacher(name: str) -> str:
     return name
 
 
-@command(app)
+@command
 def distill(
     folders: Annotated[list[Path], typer.Argument(help="Folders of recordings; labels are not needed.")],
     output: Output,

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tfaudiotl.cli.console import Library, command, list_left_out, load_tensorflow, progress_shown, say
-from tfaudiotl.cli.main import app
 from tfaudiotl.cli.options import (
     Backbone,
     ClassFolder,
@@ -33,7 +32,7 @@ from tfaudiotl.cli.options import (
 )
 
 
-@command(app)
+@command
 def embed(
     folder: Annotated[Path, typer.Argument(help="Folder of recordings, at any depth.")],
     output: Annotated[
@@ -74,7 +73,7 @@ def embed(
     )
 
 
-@command(app)
+@command
 def probe(
     folder: ClassFolder,
     output: OutputFolder = None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from tfaudiotl.cli.console import command, list_left_out, load_tensorflow, progress_shown
-from tfaudiotl.cli.main import app
 from tfaudiotl.cli.options import (
     ClassFolder,
     LabelPattern,
@@ -20,7 +19,7 @@ from tfaudiotl.cli.options import (
 )
 
 
-@command(app)
+@command
 def evaluate(
     model: ModelPath,
     folder: ClassFolder,

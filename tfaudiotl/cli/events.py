@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 
 from tfaudiotl.cli.console import command, load_tensorflow, say
-from tfaudiotl.cli.main import app
 from tfaudiotl.cli.options import (
     Background,
     MinDuration,
@@ -39,7 +38,7 @@ class Events(str, Enum):
     RAVEN = "raven"
 
 
-@command(app)
+@command
 def events(
     model: ModelPath,
     sound: Annotated[Path, typer.Argument(help="A sound file.")],
@@ -91,7 +90,7 @@ def events(
         say(f"Wrote {found.plot(plot)}")
 
 
-@command(app)
+@command
 def listen(
     model: ModelPath,
     sample_rate: Annotated[int, typer.Option(min=1, help="Of the samples on standard input; Hz.")] = 16_000,

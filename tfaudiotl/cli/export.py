@@ -11,11 +11,10 @@ import typer
 from tfaudiotl._files import write_atomic
 from tfaudiotl._threads import Progress
 from tfaudiotl.cli.console import command, load_tensorflow, progress_shown, say
-from tfaudiotl.cli.main import app
 from tfaudiotl.cli.options import OnError, Output, Overwrite, Threshold, check_output, load_clips, sound_files
 
 
-@command(app)
+@command
 def export(
     model: Annotated[Path, typer.Argument(help="A .keras file.")],
     output: Output,

@@ -14,7 +14,6 @@ import typer
 
 from tfaudiotl._threads import Progress
 from tfaudiotl.cli.console import command, list_left_out, load_tensorflow, progress_shown, say
-from tfaudiotl.cli.main import app
 from tfaudiotl.cli.options import (
     Background,
     ModelPath,
@@ -37,7 +36,7 @@ class Format(str, Enum):
     JSON = "json"
 
 
-@command(app)
+@command
 def predict(
     model: ModelPath,
     sounds: Annotated[list[Path], typer.Argument(help="Sound files, or folders of them.")],

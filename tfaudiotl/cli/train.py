@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tfaudiotl.cli.console import Library, command, load_tensorflow, progress_shown, say
-from tfaudiotl.cli.main import app
 from tfaudiotl.cli.options import (
     AllowSilence,
     Backbone,
@@ -31,7 +30,7 @@ from tfaudiotl.cli.options import (
 )
 
 
-@command(app)
+@command
 def train(
     folder: ClassFolder,
     output: Output,
