@@ -26,7 +26,7 @@ import tfaudiotl as tl
 from tfaudiotl.audio.folders import sound_files
 from tfaudiotl.backbones.frontend import LogMel
 from tfaudiotl.backbones.registry import get_backbone
-from tfaudiotl.embeddings.logmel import FastLogMel
+from tfaudiotl.embeddings.frontend import FastLogMel
 from tfaudiotl.embeddings.runners import LiteRTRunner, to_litert
 from tfaudiotl.evaluation.markdown import markdown_table
 from tfaudiotl.models.info import multiply_adds

@@ -35,8 +35,8 @@ from .embeddings.extract import (
     embed_to_store as embed_to_store,
 )
 from .embeddings.probe import ProbeTable as ProbeTable, probe_layers as probe_layers
+from .embeddings.sklearn import AudioEmbedding as AudioEmbedding
 from .embeddings.store import EmbeddingStore as EmbeddingStore, StoreError as StoreError
-from .embeddings.transformer import AudioEmbedding as AudioEmbedding
 from .errors import (
     AudioError as AudioError,
     AudioErrors as AudioErrors,

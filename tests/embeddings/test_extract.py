@@ -18,7 +18,7 @@ from tests.helpers.sounds import sound, write_folder
 from tfaudiotl.audio.folders import sound_files
 from tfaudiotl.embeddings import hear
 from tfaudiotl.embeddings.extract import EngineOptions, embed
-from tfaudiotl.embeddings.transformer import AudioEmbedding
+from tfaudiotl.embeddings.sklearn import AudioEmbedding
 from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.models.builder import build_classifier, embedding_model
 from tfaudiotl.models.info import embedding_layers

@@ -17,9 +17,8 @@ from tests.helpers.sounds import write_folder
 from tfaudiotl.audio.folders import sound_files
 from tfaudiotl.embeddings import extract
 from tfaudiotl.embeddings.extract import EngineOptions, embed
-from tfaudiotl.embeddings.requests import Request
-from tfaudiotl.embeddings.store import EmbeddingStore, StoreError, Unit
-from tfaudiotl.embeddings.transformer import AudioEmbedding
+from tfaudiotl.embeddings.sklearn import AudioEmbedding
+from tfaudiotl.embeddings.store import EmbeddingStore, Request, StoreError, Unit
 
 KERAS = EngineOptions(runtime="keras")
 

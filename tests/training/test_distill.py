@@ -19,7 +19,7 @@ from tfaudiotl._threads import ignore
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.weights import npz_bytes
 from tfaudiotl.backbones.yamnet_mini import YAMNetMini
-from tfaudiotl.embeddings.logmel import fast_frontend
+from tfaudiotl.embeddings.frontend import fast_frontend
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.info import embedding_layers
 from tfaudiotl.training.distill import (

@@ -21,7 +21,7 @@ from tfaudiotl._seeds import stream
 from tfaudiotl._threads import OnProgress, Progress, cores, ignore, one_blas_thread
 from tfaudiotl.audio.table import Table
 from tfaudiotl.audio.waveform import trim_padding
-from tfaudiotl.embeddings.logmel import fast_frontend
+from tfaudiotl.embeddings.frontend import fast_frontend
 from tfaudiotl.embeddings.runners import KerasRunner, Runner, check_runtime, make_runner
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
 

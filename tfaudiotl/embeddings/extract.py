@@ -19,8 +19,7 @@ from tfaudiotl.audio.waveform import SAMPLE_RATE, check_waveform, resampled_leng
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
 from tfaudiotl.embeddings.engine import Job, PatchNetwork, finite
-from tfaudiotl.embeddings.requests import Request
-from tfaudiotl.embeddings.store import ONE_PIECE_SECONDS, EmbeddingStore, Unit
+from tfaudiotl.embeddings.store import ONE_PIECE_SECONDS, EmbeddingStore, Request, Unit
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
 from tfaudiotl.models.builder import cut_backbone, layer_names, pooled_layers
 

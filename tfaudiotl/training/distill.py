@@ -36,7 +36,7 @@ from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import get_backbone, list_backbones
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.embeddings.engine import PatchNetwork
-from tfaudiotl.embeddings.logmel import FastLogMel, FastWindows, fast_frontend
+from tfaudiotl.embeddings.frontend import FastLogMel, FastWindows, fast_frontend
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
 from tfaudiotl.models.builder import build_classifier, cut_backbone, freed_with_its_model, pooled_layers
 from tfaudiotl.models.heads import is_sequence_head

@@ -1,7 +1,7 @@
 """The front-end once more, in NumPy and SciPy: what runs in the engine's threads beside the network.
 
 SciPy's Fourier transform works on many frames at once and lets other threads run; it takes half the time
-of TensorFlow's. ``tests/embeddings/test_logmel.py`` holds it to the Keras layer.
+of TensorFlow's. ``tests/embeddings/test_frontend.py`` holds it to the Keras layer.
 """
 
 from __future__ import annotations

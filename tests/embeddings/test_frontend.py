@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfaudiotl.backbones.frontend import LogMel, LogMelSpec
-from tfaudiotl.embeddings.logmel import FastLogMel
+from tfaudiotl.embeddings.frontend import FastLogMel
 
 
 @pytest.mark.parametrize("pad_tail", [True, False])
