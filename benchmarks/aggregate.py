@@ -11,7 +11,7 @@ import tempfile
 
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.training.options import FitOptions
-from tfaudiotl.training.recipe import train_classifier
+from tfaudiotl.training.train import train_classifier
 
 
 def main() -> None:

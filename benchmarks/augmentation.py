@@ -23,6 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.imbalance import changed_examples
 from tfaudiotl import Clips, FitOptions, build_classifier
 from tfaudiotl.audio.chain import mild_augmentation
 from tfaudiotl.audio.layer import Augmentation, SeededDraws
@@ -38,8 +39,8 @@ from tfaudiotl.audio.waveforms import (
 )
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips
 from tfaudiotl.training.head import Examples, clip_scores, fit_head, head_of, new_head
-from tfaudiotl.training.recipe import Progress, _HeadTrainer
-from tfaudiotl.training.variants import augmented_embeddings
+from tfaudiotl.training.options import VAL
+from tfaudiotl.training.train import inner_split
 
 COPIES, DRAWS, SHOTS = 4, 5, (3, 10, None)
 WITH_ALL = ("none", "augment=True")  # with all clips one layer alone would be lost in the noise
@@ -90,16 +91,15 @@ class Study:
         self.variants: dict[str, list[Examples]] = {"none": []}
         for kind in kinds:
             if kind in WAVEFORM:
-                made = augmented_embeddings(self.model, clips, WAVEFORM[kind], copies=COPIES)
+                self.variants[kind] = changed_examples(self.network, clips, WAVEFORM[kind], copies=COPIES)
             else:
-                made = [self._masked(copy) for copy in range(COPIES)]
-            self.variants[kind] = [Examples(v, c, clips.targets, clips.weights) for v, c in made]
+                self.variants[kind] = [self._masked(copy) for copy in range(COPIES)]
 
-    def _masked(self, copy: int) -> tuple[np.ndarray, np.ndarray]:
+    def _masked(self, copy: int) -> Examples:
         plain, self.network.frontend = self.network.frontend, Masked(self.network.frontend, copy)  # type: ignore[assignment]
         found = embed_clips(self.network, self.clips)
         self.network.frontend = plain
-        return found.vectors, found.counts
+        return Examples(found.vectors, found.counts, self.clips.targets, self.clips.weights)
 
     def mixed(self, rows: np.ndarray) -> list[Examples]:
         """Mixtures of the training clips among themselves."""
@@ -114,15 +114,19 @@ class Study:
         return made
 
     def accuracy(self, train: np.ndarray, test: np.ndarray, kind: str, options: FitOptions) -> float:
-        trainer = _HeadTrainer(head_of(self.model), self.examples, options, None, Progress())
-        if kind != "mixup":
-            trainer.variants = self.variants[kind]
-        epochs = trainer._choose_epochs("inner", self.clips[train])
-        head = new_head(trainer.head)
-        if kind == "mixup":  # the number of epochs is that without it
-            fit_head(head, self.examples.take(train), None, options, variants=self.mixed(train), epochs=epochs)
-        else:
-            trainer._run("refit", head, train, None, epochs=epochs)
+        def taken(rows: np.ndarray) -> list[Examples]:
+            return [variant.take(rows) for variant in self.variants.get(kind, [])]
+
+        part = self.clips[train]
+        learn, stop = (side.source for side in inner_split(part, val=VAL, seed=options.seed))
+        head, examples = head_of(self.model), self.examples
+        chosen = fit_head(
+            new_head(head), examples.take(learn), examples.take(stop), options, variants=taken(learn)
+        ).best_epochs
+        head = new_head(head)
+        # Of mixtures the number of epochs is that without them.
+        variants = self.mixed(train) if kind == "mixup" else taken(train)
+        fit_head(head, examples.take(train), None, options, variants=variants, epochs=chosen)
         scores = clip_scores(head, self.examples.take(test))
         keras.backend.clear_session()
         return float((scores.argmax(axis=1) == self.clips.label_ids[test]).mean())

@@ -44,7 +44,7 @@ def main() -> None:
         clips = tl.Clips.from_directory(args.shared / "data" / "esc10", fold_pattern=r"^(\d)-")
         train, test = clips[clips.fold != "5"], clips[clips.fold == "5"]
         weights = str(args.shared / "hub" / "yamnet")
-        model = tl.train_classifier(train, weights=weights, val=0.15).model
+        model = tl.train_classifier(train, weights=weights, test=0.15).model
         parts = {
             "esc10": lambda: esc10(model, train, test, out),
             "yamnet": lambda: yamnet(weights, args.shared, out),
@@ -164,7 +164,7 @@ def mini(weights: str, train: tl.Clips, test: tl.Clips, out: Path) -> None:
         ("six_blocks", {"weights": weights, "embedding": "layer6"}),
         ("yamnet_mini", {"backbone": "yamnet_mini"}),
     ):
-        model = tl.train_classifier(train, val=0.15, hidden=(), **options).model
+        model = tl.train_classifier(train, test=0.15, hidden=(), **options).model
         wanted = [open_artifact(model).scores(windows) for windows in cut]
         small = {"input": "patches", "overwrite": True}
         twin = export_tflite(model, out / f"{name}.tflite", **small)

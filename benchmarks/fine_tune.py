@@ -19,8 +19,8 @@ from benchmarks import memory
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.freeze import train_blocks
-from tfaudiotl.training.activation_cache import PrefixCache, Sounds, cut
-from tfaudiotl.training.batches import CachedInputs
+from tfaudiotl.training.activation_cache import ActivationCache, cut
+from tfaudiotl.training.batches import CachedInputs, Sounds
 from tfaudiotl.training.fine_tune import fine_tune, sample_rate_of
 
 BATCH = 32
@@ -90,10 +90,12 @@ def cache_memory(clips: Clips, weights: str, blocks: int, shard_bytes: int) -> t
     sounds, tensors = Sounds.of([clips], sample_rate=sample_rate_of(model)), cut(model)
     with tempfile.TemporaryDirectory() as warm, tempfile.TemporaryDirectory() as work:
         # TensorFlow's and the converter's own memory is not the cache's.
-        PrefixCache.build(Path(warm) / "c", model, tensors, sounds.jobs[:40], key="", shard_bytes=shard_bytes).close()
+        ActivationCache.build(
+            Path(warm) / "c", model, tensors, sounds.jobs[:40], key="", shard_bytes=shard_bytes
+        ).close()
         memory.forget_peak()
         before = memory.resident()
-        cache = PrefixCache.build(Path(work) / "c", model, tensors, sounds.jobs, key="", shard_bytes=shard_bytes)
+        cache = ActivationCache.build(Path(work) / "c", model, tensors, sounds.jobs, key="", shard_bytes=shard_bytes)
         inputs = CachedInputs(cache, range(len(tensors)))
         for start in range(0, len(clips), BATCH):
             inputs.batch(np.arange(start, min(start + BATCH, len(clips))))

@@ -20,10 +20,11 @@ import numpy as np
 
 from tfaudiotl import Clips, FitOptions, build_classifier
 from tfaudiotl.audio.chain import mild_augmentation
+from tfaudiotl.audio.layer import Augmentation
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips
+from tfaudiotl.training.batches import Sounds
 from tfaudiotl.training.head import Examples, clip_scores, fit_head, head_of, new_head
-from tfaudiotl.training.recipe import INNER_VAL
-from tfaudiotl.training.variants import augmented_embeddings
+from tfaudiotl.training.options import VAL
 
 COPIES = 4
 REMEDIES = {
@@ -36,6 +37,20 @@ REMEDIES = {
 OVERSAMPLED = "the rare class oversampled, with augmentation"
 
 
+def changed_examples(network: PatchNetwork, clips: Clips, augment: Augmentation, *, copies: int) -> list[Examples]:
+    """The embeddings of ``copies`` changed versions of all clips."""
+    every = np.arange(len(clips))
+    sounds = Sounds.of([clips], sample_rate=network.frontend.spec.sample_rate)
+    changed = sounds.changed(augment, copies=copies, rows=every, seed=0)
+    found = [output[0] for output in network.run_jobs(changed.jobs[len(clips) :])]
+    made = []
+    for start in range(0, len(found), len(clips)):
+        part = found[start : start + len(clips)]
+        counts = np.array([len(vectors) for vectors in part])
+        made.append(Examples(np.concatenate(part), counts, clips.targets, clips.weights))
+    return made
+
+
 class Study:
     """The embeddings of all clips, and the heads trained on parts of them."""
 
@@ -46,13 +61,12 @@ class Study:
         network = PatchNetwork(model, [model.get_layer("patch_embedding").output])
         found, (targets, weights) = embed_clips(network, self.clips), (self.clips.targets, self.clips.weights)
         self.examples = Examples(found.vectors, found.counts, targets, weights)
-        changed = augmented_embeddings(model, self.clips, mild_augmentation(), copies=COPIES)
-        self.variants = [Examples(vectors, counts, targets, weights) for vectors, counts in changed]
+        self.variants = changed_examples(network, self.clips, mild_augmentation(), copies=COPIES)
         self.head = head_of(model)
 
     def recalls(self, rows: np.ndarray, test: np.ndarray, options: FitOptions, rare: int | None = None) -> np.ndarray:
         """Of every class, on the test clips; ``rare``: a class to oversample in training."""
-        inner, stop = self.clips[rows].split(val=INNER_VAL, seed=0)
+        inner, stop = self.clips[rows].split(val=VAL, seed=0)
         chosen = fit_head(
             new_head(self.head), self.taken(inner.source, rare), self.examples.take(stop.source), options
         ).best_epochs

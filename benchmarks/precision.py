@@ -15,7 +15,7 @@ from tfaudiotl.audio.clips import Clips
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.training.devices import PRECISIONS, set_precision
 from tfaudiotl.training.options import FitOptions
-from tfaudiotl.training.recipe import train_classifier
+from tfaudiotl.training.train import train_classifier
 
 
 def main() -> None:

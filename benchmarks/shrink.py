@@ -67,7 +67,7 @@ def main() -> None:
     rows = []
     for fold in arguments.folds.split(","):
         train, test = clips[clips.fold != fold], clips[clips.fold == fold]
-        teacher = tl.train_classifier(train, weights=arguments.weights, val=0.15).model
+        teacher = tl.train_classifier(train, weights=arguments.weights, test=0.15).model
         reached = tl.evaluate(teacher, test).accuracy
         waveforms = [train.load(row) for row in range(len(train))]
         found: list[dict[str, float]] = []

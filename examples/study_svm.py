@@ -48,7 +48,7 @@ def main() -> None:
             rows.setdefault(f"{layer} + SVM", []).append((accuracy, shared + perf_counter() - start))
     for _, train, test in folds:
         start = perf_counter()
-        model = tl.train_classifier(train, **network, val=0.15, fit=tl.FitOptions(seed=options.seed)).model
+        model = tl.train_classifier(train, **network, test=0.15, fit=tl.FitOptions(seed=options.seed)).model
         rows.setdefault("dense head", []).append((tl.evaluate(model, test).accuracy, perf_counter() - start))
         way = tl.Strategy("last 2 blocks", options={"blocks": 2})
         run = tl.compare_strategies(train, test, **network, which=[way], seeds=[options.seed]).runs[0]

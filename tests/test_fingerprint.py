@@ -7,7 +7,7 @@ through those rows.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,9 @@ from tfaudiotl.embeddings.extract import Extractor, embed
 from tfaudiotl.embeddings.store import StoreError
 from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.training import fine_tune as fine_tune_module, recipe
-from tfaudiotl.training.activation_cache import PrefixCache, Sounds, cut
+from tfaudiotl.training import fine_tune as fine_tune_module, train as recipe
+from tfaudiotl.training.activation_cache import ActivationCache, cut
+from tfaudiotl.training.batches import Sounds
 from tfaudiotl.training.checkpoint import restore
 from tfaudiotl.training.fine_tune import fine_tune
 from tfaudiotl.training.head import fit_head
@@ -319,16 +320,16 @@ def embedded(monkeypatch: pytest.MonkeyPatch, base: keras.Model, tmp_path: Path)
     """Whether the recipe computes the embeddings of a table, rather than take them from its folder."""
     calls: list[int] = []
 
-    def fake(network: Any, windows: Clips, *, check: Any, **options: Any) -> Any:
-        calls.append(len(windows))
-        count = len(windows)
-        return recipe.ClipEmbeddings(np.zeros((count, 2), np.float32), np.ones(count, int), np.arange(count), [])
+    def fake(network: Any, jobs: Sequence[Any], **options: Any) -> Any:
+        calls.append(len(jobs))
+        return iter([[np.zeros((1, 2), np.float32)] for _ in jobs])
 
-    monkeypatch.setattr(recipe, "embed_clips", fake)
+    monkeypatch.setattr("tfaudiotl.embeddings.engine.PatchNetwork.run_jobs", fake)
 
     def run(clips: Clips, *, model: keras.Model | None = None, allow_silence: bool = False) -> bool:
         calls.clear()
-        recipe._embed(model or base, clips, allow_silence, "raise", tmp_path / "work", lambda progress: None)
+        sounds = Sounds.of([clips], sample_rate=RATE, allow_silence=allow_silence)
+        _cache(sounds, model or base, tmp_path / "work").close()
         return bool(calls)
 
     return run
@@ -407,7 +408,7 @@ def test_checkpoints_without_a_key_are_not_taken_up(tmp_path: Path) -> None:
 
 def cached(folder: Path, clips: Clips, model: keras.Model, key: str = "") -> np.ndarray:
     sounds = Sounds.of([clips], sample_rate=RATE)
-    cache = PrefixCache.build(folder, model, cut(model), sounds.jobs, key=f"{sounds.digest} {key}")
+    cache = ActivationCache.build(folder, model, cut(model), sounds.jobs, key=f"{sounds.digest} {key}")
     rows = [cache.read(0, row) for row in range(len(clips))]
     cache.close()
     return np.concatenate(rows)
@@ -722,12 +723,21 @@ def test_no_cache_takes_a_file_that_changes_while_it_is_read(
         "store": lambda: embed(
             "yamnet_mini", list(clips.paths), embedding="layer2", engine=KERAS, store=tmp_path / "store"
         ),
-        "recipe": lambda: recipe._embed(base, clips, False, "raise", tmp_path / "work", lambda progress: None),
+        "recipe": lambda: _usable(clips, base, tmp_path / "work"),
         "fine-tuning": lambda: fine_tune(network(), clips, workdir=tmp_path / "w", verbose=False),
         "batches": lambda: _fail_as_audio(lambda: batches(clips, tmp_path / "kept")),
     }
     with pytest.raises((AudioError, AudioErrors), match=r"2\.wav.*changed while"):
         read[kind]()
+
+
+def _cache(sounds: Sounds, model: keras.Model, folder: Path) -> ActivationCache:
+    return recipe._trainer(model, sounds, FitOptions(), None, folder, lambda progress: None).cache
+
+
+def _usable(clips: Clips, model: keras.Model, folder: Path) -> None:
+    sounds = Sounds.of([clips], sample_rate=RATE)
+    recipe._usable(_cache(sounds, model, folder), sounds, "raise")
 
 
 def _fail_as_audio(function: Callable[[], Any]) -> None:

@@ -17,7 +17,7 @@ import soundfile
 from tests.helpers.sounds import KINDS, sound
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.training.options import FitOptions
-from tfaudiotl.training.recipe import KEPT_WAVEFORMS, check_windows
+from tfaudiotl.training.train import KEPT_WAVEFORMS, check_windows
 from tfaudiotl.workflow import train_folder
 
 

@@ -14,9 +14,9 @@ from tests.helpers.sounds import KINDS, sound, write_folder
 from tfaudiotl import workflow
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.errors import ExportError
-from tfaudiotl.training import recipe
+from tfaudiotl.training import train as recipe
 from tfaudiotl.training.options import FineTuneOptions, FitOptions
-from tfaudiotl.training.recipe import TESTABLE, train_classifier
+from tfaudiotl.training.train import TESTABLE, train_classifier
 from tfaudiotl.workflow import RESULTS, WORK, _put_in_place, train_folder
 
 OPTIONS: dict[str, Any] = {

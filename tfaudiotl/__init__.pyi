@@ -87,6 +87,6 @@ from .training.distill import (
 from .training.fine_tune import fine_tune as fine_tune
 from .training.head import embedded as embedded, head_model as head_model
 from .training.options import FineTuneOptions as FineTuneOptions, FitOptions as FitOptions
-from .training.recipe import train_classifier as train_classifier
+from .training.train import train_classifier as train_classifier
 from .training.tune import SearchSpace as SearchSpace, tune as tune
 from .workflow import save_student as save_student, train_folder as train_folder

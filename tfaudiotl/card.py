@@ -16,7 +16,7 @@ from tfaudiotl.export.check import Check, checks_table
 from tfaudiotl.export.prepare import frontend_spec
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.freeze import backbone_layers, block_of
-from tfaudiotl.training.recipe import TrainingResult
+from tfaudiotl.training.train import TrainingResult
 
 _RUN = """**Python**, files of any length and rate:
 

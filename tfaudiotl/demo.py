@@ -87,7 +87,7 @@ def run_demo(
         clips,
         output / "classifier",
         overwrite=overwrite,
-        val=1 - TRAINED_ON / CLIPS,
+        test=1 - TRAINED_ON / CLIPS,
         fit=FitOptions(epochs=20, batch_size=5, learning_rate=5e-3, seed=seed),
         progress=lambda progress: echo(_row(progress)) if progress.measures else None,
         backbone="yamnet_mini",

@@ -33,10 +33,9 @@ from tfaudiotl.export.check import Check, Reference, checks_table, verify_export
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.training.deep_recipe import train_fine_tuned
 from tfaudiotl.training.distill import Distilled
 from tfaudiotl.training.options import FineTuneOptions, FitOptions
-from tfaudiotl.training.recipe import TrainingResult, train_classifier
+from tfaudiotl.training.train import TrainingResult, train_classifier
 
 WORK = ".work"  # sub-folder that keeps finished work until the training is complete
 RESULTS = (
@@ -75,9 +74,9 @@ def train_folder(
         overwrite: replace what is in a non-empty ``output``.
         resume: go on from the state of an interrupted run in ``output``.
         fit: how the head is trained.
-        fine_tune: train the backbone's last blocks too, in this way; ``fit`` is not used then.
+        fine_tune: train the backbone's last blocks too, in this way; not with ``fit``.
         progress: called after each clip, epoch and file.
-        **options: further arguments of ``train_classifier`` or ``train_fine_tuned``.
+        **options: further arguments of ``train_classifier``.
 
     Returns:
         The contents of ``metrics.json``.
@@ -86,10 +85,14 @@ def train_folder(
         FileExistsError: ``output`` is not empty, and neither ``overwrite`` nor ``resume`` was given.
         ValueError: ``resume`` with other settings than the interrupted run's.
     """
-    fit, start = (fit or FitOptions()).applied(multi_label=clips.multi_label), perf_counter()
-    fine_tune = fine_tune and fine_tune.applied(multi_label=clips.multi_label)
-    how = {"fine_tune": asdict(fine_tune)} if fine_tune else {"fit": asdict(fit)}
-    settings = {**how, **options, "classes": list(clips.class_names), "clips": len(clips)}
+    start = perf_counter()
+    how = (fine_tune or fit or FitOptions()).applied(multi_label=clips.multi_label)
+    settings = {
+        "fine_tune" if fine_tune else "fit": asdict(how),
+        **options,
+        "classes": list(clips.class_names),
+        "clips": len(clips),
+    }
     settings["precision"] = keras.config.dtype_policy().name
     output = Path(output)
     fresh = not output.exists()
@@ -97,10 +100,7 @@ def train_folder(
     made_from["versions"] = versions()
     work = _prepare(output, json.loads(json.dumps(made_from, default=str)), overwrite=overwrite, resume=resume)
     try:
-        if fine_tune:
-            result = train_fine_tuned(clips, fine_tune=fine_tune, workdir=work, progress=progress, **options)
-        else:
-            result = train_classifier(clips, fit=fit, workdir=work, progress=progress, **options)
+        result = train_classifier(clips, fit=fit, fine_tune=fine_tune, workdir=work, progress=progress, **options)
     except Exception:
         if fresh and len(list(work.iterdir())) == 1:  # the settings: there is nothing to go on with
             shutil.rmtree(output)

@@ -22,7 +22,7 @@ from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.runtime.evaluate import evaluate
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.training.options import FitOptions
-from tfaudiotl.training.recipe import train_classifier
+from tfaudiotl.training.train import train_classifier
 
 OUTPUTS = [
     "layer1_relu",

@@ -25,7 +25,7 @@ from tfaudiotl.export.tflite import Quantize, export_tflite
 from tfaudiotl.models.builder import build_classifier, embedding_model
 from tfaudiotl.runtime.evaluate import evaluate
 from tfaudiotl.runtime.predictor import Predictor
-from tfaudiotl.training.recipe import train_classifier
+from tfaudiotl.training.train import train_classifier
 
 
 def mediapipe_major() -> int:

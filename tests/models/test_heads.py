@@ -18,7 +18,7 @@ from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.heads import HEADS, SEQUENCE_HEADS, AttentionPooling, LastPatch
 from tfaudiotl.training.head import Examples, clip_scores, fit_head, head_of, new_head
 from tfaudiotl.training.options import FitOptions
-from tfaudiotl.training.recipe import train_classifier
+from tfaudiotl.training.train import train_classifier
 
 CLASSES = ["up", "down"]
 ORDERED = ("gru", "lstm", "conv")  # heads that tell a sequence from its reverse

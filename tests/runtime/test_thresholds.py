@@ -27,7 +27,7 @@ from tfaudiotl.runtime.events import Event, EventOptions, EventTracker
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.runtime.stream import StreamingClassifier
 from tfaudiotl.training.options import FitOptions
-from tfaudiotl.training.recipe import train_classifier
+from tfaudiotl.training.train import train_classifier
 
 CHOSEN = {"high": 0.2, "low": 0.3, "noise": 0.9}
 

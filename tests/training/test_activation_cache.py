@@ -14,7 +14,7 @@ from tfaudiotl._threads import Progress
 from tfaudiotl.errors import AudioError
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.freeze import train_blocks
-from tfaudiotl.training.activation_cache import PrefixCache, cut, upper_model
+from tfaudiotl.training.activation_cache import ActivationCache, cut, upper_model
 from tfaudiotl.training.batches import CachedInputs
 
 LENGTHS = (9_000, 15_600, 31_000, 60_000, 20_000)
@@ -61,7 +61,7 @@ def test_upper_part_on_the_cache_is_the_whole(
 ) -> None:
     model = train_blocks(classifier(stand_in, **options), trainable)
     tensors = cut(model)
-    cache = PrefixCache.build(tmp_path / "cache", model, tensors, jobs(), key="")
+    cache = ActivationCache.build(tmp_path / "cache", model, tensors, jobs(), key="")
     inputs = CachedInputs(cache, range(len(tensors))).batch(np.array([3, 0, 4, 1, 2]))
     padded = np.zeros((5, max(LENGTHS)), np.float32)
     for row, waveform in zip([1, 3, 4, 0, 2], waveforms(), strict=True):
@@ -95,9 +95,9 @@ def test_shards_are_bounded_and_finished_ones_are_used_again(stand_in: Path, tmp
 
     options = {"key": "same", "shard_bytes": 3 * patch}
     with pytest.raises(Killed):
-        PrefixCache.build(tmp_path / "cache", model, cut(model), jobs(), progress=kill, **options)  # type: ignore[arg-type]
+        ActivationCache.build(tmp_path / "cache", model, cut(model), jobs(), progress=kill, **options)  # type: ignore[arg-type]
     done.clear()
-    cache = PrefixCache.build(
+    cache = ActivationCache.build(
         tmp_path / "cache",
         model,
         cut(model),
@@ -109,7 +109,7 @@ def test_shards_are_bounded_and_finished_ones_are_used_again(stand_in: Path, tmp
     sizes = [file.stat().st_size for file in sorted((tmp_path / "cache").glob("shard-*/0.bin"))]
     assert sum(sizes) == cache.bytes == patch * sum(cache.counts.values())
     assert max(sizes) < 3 * patch + 8 * patch  # the sound that filled it
-    whole = PrefixCache.build(tmp_path / "other", model, cut(model), jobs(), key="")
+    whole = ActivationCache.build(tmp_path / "other", model, cut(model), jobs(), key="")
     for row in range(5):
         np.testing.assert_allclose(cache.read(0, row), whole.read(0, row), rtol=1e-4, atol=1e-5)
 
@@ -117,11 +117,11 @@ def test_shards_are_bounded_and_finished_ones_are_used_again(stand_in: Path, tmp
 @pytest.mark.parametrize("change", ["key", "weights"])
 def test_a_cache_of_other_sounds_or_weights_is_not_used(change: str, stand_in: Path, tmp_path: Path) -> None:
     model = train_blocks(classifier(stand_in), 1)
-    PrefixCache.build(tmp_path / "cache", model, cut(model), jobs(), key="1")
+    ActivationCache.build(tmp_path / "cache", model, cut(model), jobs(), key="1")
     if change == "weights":
         model.get_layer("layer1_conv").kernel.assign(model.get_layer("layer1_conv").kernel * 2)
     done: list[int] = []
-    PrefixCache.build(
+    ActivationCache.build(
         tmp_path / "cache",
         model,
         cut(model),
@@ -138,6 +138,6 @@ def test_sounds_that_cannot_be_used_are_listed(stand_in: Path, tmp_path: Path) -
 
     model = classifier(stand_in)
     for _ in range(2):  # made, and taken up again
-        cache = PrefixCache.build(tmp_path / "cache", model, cut(model), [*jobs()[:2], broken, jobs()[2]], key="")
+        cache = ActivationCache.build(tmp_path / "cache", model, cut(model), [*jobs()[:2], broken, jobs()[2]], key="")
         assert list(cache.counts) == [0, 1, 3]
         assert {row: error.path for row, error in cache.skipped.items()} == {2: "street.wav"}

@@ -21,7 +21,7 @@ from tfaudiotl.models.builder import build_classifier, compile_classifier
 from tfaudiotl.training.fine_tune import fine_tune
 from tfaudiotl.training.head import fit_head
 from tfaudiotl.training.options import FitOptions
-from tfaudiotl.training.recipe import by_clip, evaluate_clips, train_classifier
+from tfaudiotl.training.train import by_clip, evaluate_clips, train_classifier
 
 WINDOW = 4_000
 FIT = FitOptions(epochs=2)

@@ -16,9 +16,8 @@ from tfaudiotl.audio.windows import means_by_clip, patch_windows
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.runtime.evaluate import evaluate
 from tfaudiotl.training.compare import window_scores
-from tfaudiotl.training.deep_recipe import train_fine_tuned
 from tfaudiotl.training.options import FineTuneOptions, FitOptions
-from tfaudiotl.training.recipe import train_classifier
+from tfaudiotl.training.train import train_classifier
 
 RATE = 44_100
 SECONDS = (10.02, 10.5, 12.0, 0.4, 20.3, 9.99)
@@ -47,7 +46,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
 @pytest.mark.parametrize("options", [{}, {"head": "gru", "hidden": (8,)}, {"aggregate": "embeddings"}], ids=str)
 def test_training_and_evaluation_score_alike(options: dict[str, Any], clips: Clips) -> None:
     fit = FitOptions(epochs=3, seed=1)
-    result = train_classifier(clips, val=0.5, fit=fit, backbone="yamnet_mini", embedding="layer2", **options)
+    result = train_classifier(clips, test=0.5, fit=fit, backbone="yamnet_mini", embedding="layer2", **options)
     assert result.held_out.durations.max() > 10.1
     found = evaluate(result.model, result.held_out)
     np.testing.assert_allclose(found.scores, result.evaluation.scores, atol=1e-3)
@@ -56,10 +55,10 @@ def test_training_and_evaluation_score_alike(options: dict[str, Any], clips: Cli
 
 
 def test_fine_tuning_and_comparisons_score_alike(clips: Clips, tmp_path: Path) -> None:
-    result = train_fine_tuned(
+    result = train_classifier(
         clips,
         fine_tune=FineTuneOptions(blocks=1, epochs=1, head_epochs=2),
-        val=0.5,
+        test=0.5,
         workdir=tmp_path,
         backbone="yamnet_mini",
         embedding="layer2",

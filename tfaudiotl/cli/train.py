@@ -56,14 +56,14 @@ def train(
             help="Give rare classes more weight; the default where each clip has one class.", show_default=False
         ),
     ] = None,
-    val: Annotated[float, typer.Option(help="Share of the clips that is held out when there are no folds.")] = 0.2,
+    val: Annotated[float, typer.Option(help="Share of the clips trained on that tells when to stop.")] = 0.15,
     test: Annotated[
-        Path | None,
+        str,
         typer.Option(
-            help="Folder of the data set's test part, with the same classes: it is reported and decides nothing; --val "
-            "of the other clips tell when to stop."
+            help="What is reported when there are no folds: a share of the clips, or the folder of the data set's test "
+            "part, with the same classes."
         ),
-    ] = None,
+    ] = "0.2",
     folds: Annotated[
         int | None, typer.Option(min=2, help="Number of folds to cross-validate with."), Library(("k",))
     ] = None,
@@ -114,9 +114,8 @@ def train(
     backbone, weights = pretrained(backbone, weights)
     if fine_tune is None and (gradual or label_smoothing or focal):
         raise ValueError("--gradual, --label-smoothing and --focal need --fine-tune")
-    if fine_tune is not None and augment:
-        raise ValueError("--augment is for heads; not with --fine-tune (in Python: fine_tune(augment=...))")
-    if test is not None and (folds is not None or fold_pattern is not None):
+    share = _share(test)
+    if share is None and (folds is not None or fold_pattern is not None):
         raise typer.BadParameter("give --test or folds, not both: folds test every clip")
     unfinished = output / ".work" / "settings.json"
     if unfinished.is_file() and not (overwrite or resume):
@@ -131,9 +130,9 @@ def train(
         group_pattern=group_pattern,
         on_error=on_error,
     )
-    if test is not None:
+    if share is None:
         held = load_clips(
-            test,
+            Path(test),
             label_pattern=label_pattern,
             group_pattern=group_pattern,
             on_error=on_error,
@@ -150,30 +149,39 @@ def train(
     check_background(background, clips.class_names)
     set_precision(precision)
 
-    fit = FitOptions(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        patience=patience,
-        class_weight="auto" if balance is None else "balanced" if balance else None,
-        seed=seed,
-    )
-    tuning = None
-    if fine_tune is not None:
-        tuning = FineTuneOptions(
-            blocks=int(fine_tune) if fine_tune.isdigit() else fine_tune,
-            head_epochs=epochs,
-            epochs=fine_tune_epochs,
-            batch_size=batch_size,
-            head_learning_rate=learning_rate,
-            learning_rate=fine_tune_rate,
-            patience=patience,
-            gradual=gradual,
-            label_smoothing=label_smoothing,
-            focal_gamma=focal,
-            class_weight="auto" if balance is None else "balanced" if balance else None,
-            seed=seed,
-        )
+    given: dict[str, Any] = {} if share is None else {"test": share}
+    if background is not None:
+        given["background"] = background
+    class_weight: Any = "auto" if balance is None else "balanced" if balance else None
+    how: dict[str, Any]
+    if fine_tune is None:
+        how = {
+            "fit": FitOptions(
+                epochs=epochs,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                patience=patience,
+                class_weight=class_weight,
+                seed=seed,
+            )
+        }
+    else:
+        how = {
+            "fine_tune": FineTuneOptions(
+                blocks=int(fine_tune) if fine_tune.isdigit() else fine_tune,
+                head_epochs=epochs,
+                epochs=fine_tune_epochs,
+                batch_size=batch_size,
+                head_learning_rate=learning_rate,
+                learning_rate=fine_tune_rate,
+                patience=patience,
+                gradual=gradual,
+                label_smoothing=label_smoothing,
+                focal_gamma=focal,
+                class_weight=class_weight,
+                seed=seed,
+            )
+        }
     try:
         with progress_shown() as progress:
             metrics = train_folder(
@@ -181,16 +189,15 @@ def train(
                 output,
                 overwrite=overwrite,
                 resume=resume,
-                fit=fit,
-                fine_tune=tuning,
+                **how,
                 progress=progress,
                 folds="given" if fold_pattern else folds,
                 val=val,
+                **given,
                 window_seconds=window_seconds,
                 on_error=on_error.value,
                 allow_silence=allow_silence,
-                **({"augment": True} if augment else {}),
-                **({"background": background} if background is not None else {}),
+                augment=augment,
                 backbone=backbone,
                 weights=weights,
                 embedding=split_names(embedding),
@@ -205,6 +212,14 @@ def train(
             say("Finished epochs are kept: the same command with --resume goes on.")
         raise
     _print_summary(metrics, output)
+
+
+def _share(test: str) -> float | None:
+    """The share that ``--test`` gives; None: it gives a folder."""
+    try:
+        return float(test)
+    except ValueError:
+        return None
 
 
 def _whole_numbers(text: str, option: str) -> list[int]:

@@ -1,7 +1,7 @@
 """The frozen lower part of a classifier: cut off, run once per sound, and kept on disk.
 
-``cut`` finds where training begins, ``PrefixCache`` holds what the frozen part says there, ``upper_model`` is the rest,
-with the classifier's own layers: training it trains the classifier.
+``cut`` finds where training begins, ``ActivationCache`` holds what the frozen part gives there, ``upper_model`` is the
+rest, with the classifier's own layers: training it trains the classifier.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,8 @@ import numpy as np
 from keras import tree
 
 from tfaudiotl._files import claim, write_atomic
-from tfaudiotl._fingerprint import fingerprint, model_parts, unchanged, versions
+from tfaudiotl._fingerprint import fingerprint, model_parts, versions
 from tfaudiotl._threads import OnProgress, Progress, ignore
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.table import file_states, sound_parts
 from tfaudiotl.backbones.frontend import PatchSequence, ValidPatches
 from tfaudiotl.embeddings.engine import PatchNetwork, finite
 from tfaudiotl.errors import AudioError
@@ -142,51 +139,8 @@ def _norm_mask(values: Any, valid: Any, *, by_clip: bool) -> Any:
     return keras.ops.reshape(valid, (-1, *[1] * (len(values.shape) - 2)))
 
 
-@dataclass(frozen=True)
-class Sounds:
-    """What a classifier learns from: windows of clips, each decoded when it is needed.
-
-    Attributes:
-        jobs: for each window a function that gives its waveform ``(samples,)``.
-        paths: the file of each window, for messages.
-        targets: float32 ``(windows, classes)``.
-        weights: float32 ``(windows,)``.
-        samples: of the longest window.
-        digest: changes with all that the jobs give.
-    """
-
-    jobs: Sequence[Job]
-    paths: Sequence[str]
-    targets: np.ndarray
-    weights: np.ndarray
-    samples: int
-    digest: str
-
-    @classmethod
-    def of(cls, clips: Sequence[Clips], *, sample_rate: int = 16_000) -> Sounds:
-        """The windows of several tables, one after another."""
-        states = [file_states(part) for part in clips]
-        jobs = [
-            partial(unchanged, partial(part.load, row, sample_rate=sample_rate), path, known.get(path))
-            for part, known in zip(clips, states, strict=True)
-            for row, path in enumerate(part.paths)
-        ]
-        longest = max(float(part.durations.max()) for part in clips)
-        return cls(
-            jobs,
-            [path for part in clips for path in part.paths],
-            np.concatenate([part.targets for part in clips]),
-            np.concatenate([part.weights for part in clips]),
-            max(1, int(np.ceil(longest * sample_rate - 1e-3))),
-            fingerprint(
-                sounds=[sound_parts(part, known) for part, known in zip(clips, states, strict=True)],
-                sample_rate=sample_rate,
-            ),
-        )
-
-
 @dataclass
-class PrefixCache:
+class ActivationCache:
     """Activations of every patch of every sound, in files; rows are read one by one, never a whole file.
 
     Attributes:
@@ -217,7 +171,7 @@ class PrefixCache:
         paths: Sequence[str] | None = None,
         shard_bytes: int = SHARD_BYTES,
         progress: OnProgress = ignore,
-    ) -> PrefixCache:
+    ) -> ActivationCache:
         """Runs the frozen part over every sound; shards that an earlier run finished are used again.
 
         Args:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
+from tfaudiotl._fingerprint import State, fingerprint, unchanged
 from tfaudiotl._seeds import stream
 from tfaudiotl.audio.chain import as_augmentation
+from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.layer import Augmentation, SeededDraws
-from tfaudiotl.training.activation_cache import Job, PrefixCache
+from tfaudiotl.audio.table import file_states, sound_parts
+from tfaudiotl.audio.waveform import is_silent
+from tfaudiotl.errors import AudioError
+from tfaudiotl.training.activation_cache import ActivationCache, Job
 from tfaudiotl.training.options import balanced_weights
 
 Batch = tuple[Any, ...]  # inputs, targets and, if there are any, weights
+Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # a waveform (samples,) to another
 
 
 @contextmanager
@@ -156,9 +163,6 @@ class BatchPlan:
         return generated(draw, signature, batches)
 
 
-Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # a waveform (samples,) to another
-
-
 class CachedInputs:
     """Batches of ``upper_model``'s inputs from a cache.
 
@@ -167,7 +171,7 @@ class CachedInputs:
         tensors: numbers of the cache's tensors that the model takes.
     """
 
-    def __init__(self, cache: PrefixCache, tensors: Sequence[int]):
+    def __init__(self, cache: ActivationCache, tensors: Sequence[int]):
         self.cache, self.tensors = cache, list(tensors)
         patches = cache.patches
         self.shapes = [(patches, *cache.shapes[tensor]) for tensor in self.tensors] + [(patches,)]
@@ -227,7 +231,75 @@ class ChangedInputs(WaveformInputs):
         return (self._filled([self._change(self.jobs[row](), rng) for row in rows.tolist()]),)
 
 
-def changed(change: Augment, job: Job, seed: tuple[int, ...]) -> np.ndarray:
+@dataclass(frozen=True)
+class Sounds:
+    """What a classifier learns from: windows of clips, each decoded when it is needed.
+
+    Attributes:
+        jobs: for each window a function that gives its waveform ``(samples,)``; behind them those of changed copies.
+        paths: the file of each job, for messages.
+        targets: float32 ``(windows, classes)``.
+        weights: float32 ``(windows,)``.
+        samples: of the longest window.
+        digest: changes with all that the jobs give.
+        variants: int ``(1 + copies, windows)``: the jobs that may stand for a window in training, first its own; None:
+            its own alone.
+    """
+
+    jobs: Sequence[Job]
+    paths: Sequence[str]
+    targets: np.ndarray
+    weights: np.ndarray
+    samples: int
+    digest: str
+    variants: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, clips: Sequence[Clips], *, sample_rate: int, allow_silence: bool = True) -> Sounds:
+        """The windows of several tables, one after another; silent ones raise AudioError unless they are allowed."""
+        states = [file_states(part) for part in clips]
+        jobs = [
+            partial(_read, partial(part.load, row, sample_rate=sample_rate), path, known.get(path), allow_silence)
+            for part, known in zip(clips, states, strict=True)
+            for row, path in enumerate(part.paths)
+        ]
+        longest = max(float(part.durations.max()) for part in clips)
+        parts = [sound_parts(part, known) for part, known in zip(clips, states, strict=True)]
+        return cls(
+            jobs,
+            [path for part in clips for path in part.paths],
+            np.concatenate([part.targets for part in clips]),
+            np.concatenate([part.weights for part in clips]),
+            max(1, int(np.ceil(longest * sample_rate - 1e-3))),
+            fingerprint(sounds=parts, sample_rate=sample_rate, allow_silence=allow_silence),
+        )
+
+    def changed(self, augment: Augmentation | Augment, *, copies: int, rows: np.ndarray, seed: int) -> Sounds:
+        """These sounds with ``copies`` changed versions of those of ``rows``; the same ones for the same seed."""
+        if copies < 1:
+            raise ValueError(f"copies={copies!r}: augment= needs a whole number of at least 1")
+        change, windows = as_function(augment), len(self.targets)
+        jobs, variants = list(self.jobs), np.tile(np.arange(windows), (1 + copies, 1))
+        for copy in range(1, 1 + copies):
+            variants[copy, rows] = len(jobs) + np.arange(len(rows))
+            jobs += [partial(_changed, change, self.jobs[row], (seed, copy, row)) for row in rows.tolist()]
+        return replace(
+            self,
+            jobs=jobs,
+            paths=[*self.paths, *[self.paths[row] for row in rows.tolist()] * copies],
+            variants=variants,
+            digest=fingerprint(sounds=self.digest, augment=augment, copies=copies, rows=rows, seed=seed),
+        )
+
+
+def _read(load: Job, path: str, state: State, allow_silence: bool) -> np.ndarray:
+    waveform = unchanged(load, path, state)
+    if not allow_silence and is_silent(waveform):
+        raise AudioError(path, "silent: every sample is zero; if that is a class of yours, pass allow_silence=True")
+    return waveform
+
+
+def _changed(change: Augment, job: Job, seed: tuple[int, ...]) -> np.ndarray:
     """The job's waveform, changed in the way of ``seed``."""
     return np.asarray(change(job(), stream("changed copy", *seed)), np.float32)
 
@@ -246,7 +318,7 @@ def checked_augment(augment: Any, *, sample_rate: int) -> Any:
         return augment
     layer = as_augmentation(augment, sample_rate=sample_rate)
     if layer is not None and layer.changes_labels:
-        raise ValueError("augment: MixUp needs the labels too; use it in Clips.dataset(augment=...) and fit")
+        raise ValueError("augment: MixUp mixes clips and their labels; use it in Clips.dataset(augment=...) and fit")
     return layer
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfaudiotl._seeds import derived_seed
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.windows import means_by_clip, patch_windows
 from tfaudiotl.evaluation.markdown import markdown_table
@@ -20,9 +19,8 @@ from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.freeze import set_blocks
 from tfaudiotl.training.fine_tune import fine_tune, grid_of
-from tfaudiotl.training.options import FineTuneOptions
-
-INNER_VAL = 0.15  # share of the training clips that decides when to stop; what is reported never does
+from tfaudiotl.training.options import VAL, FineTuneOptions
+from tfaudiotl.training.train import inner_split
 
 
 @dataclass(frozen=True)
@@ -211,7 +209,7 @@ def compare_strategies(
     for way in ways:  # a mistake in the last one is told before hours of the first
         set_blocks(trial, {**options, **way.options}.get("blocks", FineTuneOptions.blocks), argument="blocks")
     tuning = {way.name: _with_budget(way, options) for way in ways}
-    parts = [train.split(val=INNER_VAL, seed=derived_seed("inner part", seed)) for seed in seeds]
+    parts = [inner_split(train, val=VAL, seed=seed) for seed in seeds]
     runs = []
     for seed, (learn, stop) in zip(seeds, parts, strict=True):
         for way in ways:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -29,15 +28,15 @@ from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.builder import compile_classifier
 from tfaudiotl.models.freeze import block_names, set_blocks
-from tfaudiotl.training.activation_cache import PrefixCache, Sounds, cut, upper_model, whole_model
+from tfaudiotl.training.activation_cache import ActivationCache, cut, upper_model, whole_model
 from tfaudiotl.training.batches import (
     Augment,
     BatchPlan,
     CachedInputs,
     ChangedInputs,
+    Sounds,
     WaveformInputs,
     as_function,
-    changed,
     checked_augment,
 )
 from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, Diverged, EpochLines, first_as_good, restore
@@ -105,8 +104,8 @@ def fine_tune(
         train: clips to learn.
         val: clips that tell when to stop, and which weights to keep; None trains all epochs.
         augment: True or layers, as for ``Clips.dataset``, or ``(waveform (samples,), numpy Generator) -> waveform``.
-            Cached, it makes the ``variants`` of each sound; with ``cache=False`` it changes every sound anew in every
-            epoch of the blocks.
+            Each sound also has ``copies`` changed versions in the cache, and an epoch takes it as it is or as one of
+            these; with ``cache=False`` it is changed in another way in every epoch of the blocks.
         window_seconds: longer clips are cut into windows of this length, each an example.
         workdir: folder for the cache and every finished epoch: the same call after a kill goes on from there and
             ends the same. None: a temporary one.
@@ -160,8 +159,8 @@ class FineTuner:
         sounds: all that is learned or validated.
         options: how.
         folder: for the cache.
-        augment: see ``fine_tune``.
-        augmented: rows of ``sounds`` that get variants.
+        augment: what ``checked_augment`` gives.
+        augmented: rows of ``sounds`` that get changed copies; None: all.
         extra: further callbacks, by the stage's name.
         say: gets a line per epoch.
         progress: called after each sound that is cached.
@@ -184,35 +183,20 @@ class FineTuner:
     ):
         self.multi_label = is_multi_label(model)
         self.options = options = options.applied(multi_label=self.multi_label)
-        self.sounds, self.extra, self.say, self.epoch = sounds, extra, say, epoch
-        augment = checked_augment(augment, sample_rate=sample_rate_of(model))
-        if augment is None and options.variants > 1:
-            raise ValueError(f"variants={options.variants}: needs augment=, which makes them")
-        if augment is not None and options.cache and options.variants == 1:
-            raise ValueError("augment: give variants=2 or more to cache changed copies, or cache=False")
-        change = as_function(augment)
-        jobs, paths = list(sounds.jobs), list(sounds.paths)
-        augmented = np.arange(len(jobs)) if augmented is None else augmented
-        self.variants = np.tile(np.arange(len(jobs)), (options.variants, 1)) if options.variants > 1 else None
-        for variant in range(1, options.variants):
-            self.variants[variant, augmented] = len(jobs) + np.arange(len(augmented))  # type: ignore[index]
-            jobs += [partial(changed, change, jobs[row], (options.seed, variant, row)) for row in augmented.tolist()]
-            paths += [sounds.paths[row] for row in augmented.tolist()]
+        self.extra, self.say, self.epoch = extra, say, epoch
+        if augment is not None and options.cache:
+            rows = np.arange(len(sounds.targets)) if augmented is None else augmented
+            sounds = sounds.changed(augment, copies=options.copies, rows=rows, seed=options.seed)
+        self.sounds = sounds
         tensors, self.head_cut, self.low_cut = _cuts(model, options)
         start = perf_counter()
-        self.cache = PrefixCache.build(
+        self.cache = ActivationCache.build(
             folder / "cache",
             model,
             tensors,
-            jobs,
-            key=fingerprint(
-                sounds=sounds.digest,
-                variants=options.variants,
-                augment=augment,
-                augmented=augmented,
-                seed=options.seed if augment else None,
-            ),
-            paths=paths,
+            sounds.jobs,
+            key=sounds.digest,
+            paths=sounds.paths,
             progress=progress,
         )
         self._made_from = {
@@ -220,7 +204,6 @@ class FineTuner:
             "targets": sounds.targets,
             "weights": sounds.weights,
             "augment": augment,
-            "augmented": augmented,
             "options": options,
             "versions": versions(),
         }
@@ -229,26 +212,44 @@ class FineTuner:
         if not options.cache:
             samples = model.input.shape[1] or sounds.samples
             self._waveforms = (
-                ChangedInputs(sounds.jobs, samples, change) if augment else WaveformInputs(sounds.jobs, samples)
+                WaveformInputs(sounds.jobs, samples)
+                if augment is None
+                else ChangedInputs(sounds.jobs, samples, as_function(augment))
             )
 
     def refuse_skipped(self) -> None:
         """AudioErrors if there are sounds that cannot be used."""
         if self.cache.skipped:
             errors = list({error.path: error for error in self.cache.skipped.values()}.values())
-            raise AudioErrors(errors, len(self.sounds.jobs), "Fix or remove them.")
+            raise AudioErrors(errors, len(self.sounds.targets), "Fix or remove them.")
 
-    def fit(self, model: keras.Model, train: np.ndarray, val: np.ndarray | None, folder: Path | None) -> FineTuned:
-        """Runs all stages on a classifier with the cache's backbone; ``folder`` keeps finished epochs."""
+    def fit(
+        self,
+        model: keras.Model,
+        train: np.ndarray,
+        val: np.ndarray | None,
+        folder: Path | None,
+        *,
+        epochs: Mapping[str, int] | None = None,
+    ) -> FineTuned:
+        """Runs all stages on a classifier with the cache's backbone.
+
+        Args:
+            model: the classifier.
+            train: rows to learn.
+            val: rows that tell when to stop; None trains all epochs.
+            folder: keeps finished epochs.
+            epochs: of each stage, instead of those of the options.
+        """
         done = FineTuned(seconds={"cache": self.seconds}, cached_bytes=self.cache.bytes)
         begin = model.get_weights() if self.options.refit and val is not None else None
         key = fingerprint(**self._made_from, model=model_parts(model), train=train, val=val) if folder else ""
-        self._stages(model, train, val, folder, key, done)
+        self._stages(model, train, val, folder, key, done, epochs=epochs)
         if begin is not None and val is not None:
             model.set_weights(begin)
             again = FineTuned()
             every = np.concatenate([train, val])
-            self._stages(model, every, None, folder, key, again, epochs=done.best_epochs)
+            self._stages(model, every, None, folder, key, again, epochs=done.best_epochs, suffix=", refit")
             done.seconds |= again.seconds
         compile_classifier(model, multi_label=self.multi_label, learning_rate=self.options.learning_rate)
         model.optimizer.build(model.trainable_variables)  # saved with its state, so that reloading warns of nothing
@@ -263,10 +264,10 @@ class FineTuner:
         key: str,
         done: FineTuned,
         *,
-        epochs: dict[str, int] | None = None,
+        epochs: Mapping[str, int] | None = None,
+        suffix: str = "",
     ) -> None:
-        """One training; with ``epochs``, each stage ends after so many of its own."""
-        again = "" if epochs is None else ", refit"
+        """One training; with ``epochs``, each stage ends after so many of its own; ``suffix`` of the stages' names."""
         tensors, head_cut, low_cut = _cuts(model, self.options)
         factors = block_factors(model, self.options.block_decay)
         for stage in self.stages(model):
@@ -282,7 +283,7 @@ class FineTuner:
                 part, inputs = upper_model(model, [tensors[n] for n in numbers]), CachedInputs(self.cache, numbers)
             else:
                 part, inputs = whole_model(model), self._waveforms
-            name = f"{stage.name}{again}"
+            name = f"{stage.name}{suffix}"
             checkpoint = folder / f"{name.replace(',', '').replace(' ', '-')}.npz" if folder else None
             steps = self._plan(inputs).steps(train)
             rates = cosine(stage.learning_rate, steps=steps * stage.epochs, warmup=self.options.warmup)
@@ -322,7 +323,7 @@ class FineTuner:
             self.sounds.weights,
             self.options.batch_size,
             seed=self.options.seed,
-            variants=self.variants if varied else None,
+            variants=self.sounds.variants if varied else None,
             full_batches=type(strategy).__name__.startswith("TPU"),
             devices=strategy.num_replicas_in_sync,
         )
@@ -380,7 +381,7 @@ class FineTuner:
             part.set_weights(start[1] if start and before else kept[first_as_good(history)])
         done.histories[stage.name] = history
         after = history.get("val_loss", [])
-        done.best_epochs[stage.name] = _best([start[0], *after]) if start else stage.epochs
+        done.best_epochs[stage.name] = _best([start[0], *after]) if start else last
 
 
 def grid_of(model: keras.Model) -> LogMelSpec | WindowSpec:
@@ -420,7 +421,7 @@ def _count(model: keras.Model, blocks: int | str) -> int:
 
 
 def _standardise(
-    model: keras.Model, cache: PrefixCache, tensors: Sequence[Any], numbers: Sequence[int], rows: np.ndarray
+    model: keras.Model, cache: ActivationCache, tensors: Sequence[Any], numbers: Sequence[int], rows: np.ndarray
 ) -> None:
     """Sets a new head's batch norm to mean and variance of the training embeddings; a trained head keeps its own."""
     norm, end = model.get_layer("head_batch_norm"), model.get_layer("patch_embedding").output

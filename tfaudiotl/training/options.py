@@ -14,6 +14,8 @@ from tfaudiotl.audio.splits import rarest_class
 from tfaudiotl.models.builder import LOSSES
 from tfaudiotl.models.freeze import BATCH_NORMS
 
+VAL = 0.15  # share of what is trained on that tells when to stop
+
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -30,6 +32,7 @@ class FitOptions:
         sampling: "balanced" draws clips so that every class comes equally often (then ``class_weight`` must be
             None or "auto", or rare classes would count twice); None takes each clip once an epoch.
         loss: "crossentropy", or "focal" (Keras's focal cross-entropy, gamma 2), which counts easy examples less.
+        copies: with ``augment``: changed versions of each clip, at least 1.
         seed: of the order of the clips; ``train_classifier`` uses it for everything that is random.
     """
 
@@ -40,10 +43,11 @@ class FitOptions:
     class_weight: str | None = "auto"
     sampling: str | None = None
     loss: str = "crossentropy"
+    copies: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("seed", 0)):
+        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("copies", 0), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}={value!r}: a whole number of at least {least}")
@@ -87,8 +91,8 @@ class FineTuneOptions:
             clip has one class, else None.
         batch_norm: of the blocks that train: "frozen" or "train"; see ``freeze``.
         cache: run the frozen part once; False runs all of it in every epoch.
-        variants: with ``augment``: copies of each sound in the cache, the first of them the sound as it is.
-        seed: of batches and variants.
+        copies: with ``augment``: changed versions of each sound, at least 1.
+        seed: of batches and copies.
     """
 
     blocks: int | str = 2
@@ -107,11 +111,11 @@ class FineTuneOptions:
     class_weight: str | None = "auto"
     batch_norm: str = "frozen"
     cache: bool = True
-    variants: int = 1
+    copies: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"head_epochs": 0, "epochs": 1, "batch_size": 1, "patience": 1, "variants": 1, "seed": 0}
+        least = {"head_epochs": 0, "epochs": 1, "batch_size": 1, "patience": 1, "copies": 0, "seed": 0}
         for name, bound in least.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < bound:

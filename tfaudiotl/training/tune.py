@@ -14,7 +14,6 @@ import numpy as np
 
 from tfaudiotl._files import claim
 from tfaudiotl._fingerprint import fingerprint, model_parts, versions
-from tfaudiotl._seeds import derived_seed
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.layer import Augmentation
@@ -24,9 +23,10 @@ from tfaudiotl.evaluation.markdown import markdown_table
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.models.builder import build_classifier, cut_backbone, layer_names
 from tfaudiotl.training.batches import Augment, checked_augment
-from tfaudiotl.training.compare import INNER_VAL, window_scores
+from tfaudiotl.training.compare import window_scores
 from tfaudiotl.training.fine_tune import fine_tune
-from tfaudiotl.training.options import FineTuneOptions
+from tfaudiotl.training.options import VAL, FineTuneOptions
+from tfaudiotl.training.train import inner_split
 
 METHODS = ("bayesian", "random")
 SCORE = "score"
@@ -44,7 +44,7 @@ class SearchSpace:
         head_learning_rate: from, to; drawn evenly in its logarithm.
         learning_rate: likewise, of the blocks.
         label_smoothing: shares.
-        variants: with ``augment``: copies of each sound, 1 for none but itself.
+        copies: with ``augment``: changed versions of each sound, 0 for none.
     """
 
     embedding: Sequence[str] = ("embedding",)
@@ -54,7 +54,7 @@ class SearchSpace:
     head_learning_rate: tuple[float, float] = (5e-4, 1e-2)
     learning_rate: tuple[float, float] = (5e-5, 2e-3)
     label_smoothing: Sequence[float] = (0.0, 0.1)
-    variants: Sequence[int] = (1,)
+    copies: Sequence[int] = (0,)
 
     def draw(self, hp: Any) -> dict[str, dict[str, Any]]:
         """A point of the space by KerasTuner's ``hp``: arguments of ``build_classifier`` and of ``fine_tune``."""
@@ -70,7 +70,7 @@ class SearchSpace:
         return {
             "build_classifier": {name: choice(name) for name in ("embedding", "hidden", "dropout")},
             "fine_tune": {
-                **{name: choice(name) for name in ("blocks", "label_smoothing", "variants")},
+                **{name: choice(name) for name in ("blocks", "label_smoothing", "copies")},
                 **{name: rate(name) for name in ("head_learning_rate", "learning_rate")},
             },
         }
@@ -142,7 +142,7 @@ def tune(
         trials: points tried, at most.
         folds: to draw; None: the clips' own.
         method: "bayesian" or "random".
-        augment: as for ``fine_tune``; how much of it is ``space.variants``.
+        augment: as for ``fine_tune``; how much of it is ``space.copies``.
         seed: of the search, the folds and the trainings.
         say: gets a line per trial.
         progress: called after each trial.
@@ -163,11 +163,10 @@ def tune(
         raise ValueError(f"trials={trials!r}: a whole number of at least 1")
     asked = space or SearchSpace()
     _check(asked, backbone, options)
-    if not augment and any(count > 1 for count in asked.variants):
-        raise ValueError(f"variants={list(asked.variants)}: needs augment=, which makes them")
+    if not augment and any(asked.copies):
+        raise ValueError(f"copies={list(asked.copies)}: needs augment=, which makes them")
     # Every split before the first trial: a class that is too small is told at once.
-    inner = derived_seed("inner part", seed)
-    parts = [(*train.split(val=INNER_VAL, seed=inner), test) for _, train, test in clips.folds(folds, seed=seed)]
+    parts = [(*inner_split(train, val=VAL, seed=seed), test) for _, train, test in clips.folds(folds, seed=seed)]
 
     def score(hp: Any) -> float:
         settings = asked.draw(hp)
@@ -183,7 +182,7 @@ def tune(
             **settings["build_classifier"],
         )
         tuning = {**options, **settings["fine_tune"]}
-        changes = augment if tuning["variants"] > 1 else None
+        changes = augment if tuning["copies"] else None
         fine_tune(model, learn, stop, augment=changes, seed=seed, verbose=False, **tuning)
         scores = window_scores(model, test, tuning.get("window_seconds", 10.0))
         measured = evaluate_scores(scores, test.targets, class_names=clips.class_names, multi_label=clips.multi_label)

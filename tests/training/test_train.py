@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from tfaudiotl.audio.mixup_specaugment import MixUp
 from tfaudiotl.audio.waveforms import RandomGain
 from tfaudiotl.embeddings.probe import probe_layers
 from tfaudiotl.errors import AudioErrors
-from tfaudiotl.training.deep_recipe import train_fine_tuned
+from tfaudiotl.training.batches import CachedInputs, Sounds
+from tfaudiotl.training.head import Examples, fit_head
 from tfaudiotl.training.options import FineTuneOptions, FitOptions
-from tfaudiotl.training.recipe import TrainingResult, check_splits, evaluate_clips, given_parts, train_classifier
+from tfaudiotl.training.train import TrainingResult, check_splits, evaluate_clips, held_out_parts, train_classifier
 from tfaudiotl.training.tune import tune
 
 FIT = FitOptions(epochs=15, learning_rate=0.02)
@@ -37,7 +39,7 @@ def train(clips: Clips, stand_in: Path, **options: Any) -> TrainingResult:
 
 
 def test_hold_out(folder: Path, stand_in: Path) -> None:
-    result = train(Clips.from_directory(folder), stand_in, val=0.25)
+    result = train(Clips.from_directory(folder), stand_in, test=0.25)
     assert len(result.held_out) == len(result.evaluation.scores) == 6
     assert result.evaluation.accuracy == 1.0
     assert list(result.histories) == ["train"]
@@ -108,7 +110,7 @@ def test_long_clips_become_windows_and_one_score(tmp_path: Path, stand_in: Path)
         for number in range(6):
             write_audio(tmp_path / kind / f"{number}.wav", sound(kind, rng, seconds=5))
     clips = Clips.from_directory(tmp_path)
-    result = train(clips, stand_in, window_seconds=2.0, val=0.34)
+    result = train(clips, stand_in, window_seconds=2.0, test=0.34)
     assert len(result.evaluation.scores) == len(result.held_out) == 4
     assert result.evaluation.accuracy == 1.0
 
@@ -176,26 +178,63 @@ def test_saved_embeddings_are_not_used_for_other_sound(folder: Path, stand_in: P
     for path in (tmp_path / "work").glob("train.npz"):
         path.unlink()
     train(Clips.from_directory(folder), stand_in, workdir=tmp_path / "work", progress=seen.append)
-    assert [step.done for step in seen if step.stage == "Computing embeddings"] == list(range(1, 25))
+    assert [step.done for step in seen if step.stage == "Computing frozen layers"] == list(range(1, 25))
 
 
-def test_augmentation_reaches_training_parts_only(folder: Path, stand_in: Path) -> None:
+def loud_noise(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform(-0.9, 0.9, len(waveform)).astype(np.float32)
+
+
+def test_augmentation_reaches_the_head_in_training_only(
+    folder: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every copy only the changed sound is learned, and what stops the training or is scored is as it was."""
+    seen: list[tuple[Examples, Examples | None, Sequence[Examples]]] = []
+
+    def noted(head: Any, learn: Examples, stop: Examples | None, *arguments: Any, **options: Any) -> Any:
+        seen.append((learn, stop, options["variants"]))
+        return fit_head(head, learn, stop, *arguments, **options)
+
+    monkeypatch.setattr("tfaudiotl.training.train.fit_head", noted)
+    clips = Clips.from_directory(folder, fold_pattern=r"^(\d)-")
+    options = {"folds": "given", "fit": dataclasses.replace(FIT, epochs=1, copies=2)}
+    plain = train(clips, stand_in, **options)
+    before, seen[:] = list(seen), []
+    spoilt = train(clips, stand_in, augment=loud_noise, **options)
+    assert len(seen) == len(before) == 4 * 2 + 1
+    for (learn, stop, variants), (plain_learn, plain_stop, none) in zip(seen, before, strict=True):
+        np.testing.assert_array_equal(learn.vectors, plain_learn.vectors)
+        if stop is not None:
+            np.testing.assert_array_equal(stop.vectors, plain_stop.vectors)  # type: ignore[union-attr]
+        assert (len(variants), len(none)) == (2, 0)
+        assert not np.array_equal(variants[0].vectors, variants[1].vectors)
+        for changed in variants:  # all are the same noise, more alike than the sounds are
+            assert changed.vectors.std(axis=0).mean() < 0.5 * learn.vectors.std(axis=0).mean()
+    assert spoilt.patches == plain.patches
+
+
+def test_augmentation_spoils_what_is_learned_and_not_what_is_scored(folder: Path, stand_in: Path) -> None:
     """Versions that are silent teach that silence is of every class, and held-out clips are scored as they are."""
     clips = Clips.from_directory(folder, fold_pattern=r"^(\d)-")
-    plain, mild = train(clips, stand_in), train(clips, stand_in, augment=True, copies=2)
-    assert mild.evaluation.accuracy >= 0.8
-    assert list(mild.held_out.paths) == list(plain.held_out.paths)
-    assert "augment" in mild.seconds
-    spoilt = train(clips, stand_in, augment=[RandomGain((-200, -200))], copies=2)
+    few = dataclasses.replace(FIT, copies=2)
+    plain, spoilt = (train(clips, stand_in, fit=few, augment=layers) for layers in (False, [RandomGain((-200, -200))]))
+    assert list(spoilt.held_out.paths) == list(plain.held_out.paths)
     (learned,), (disturbed,) = plain.histories.values(), spoilt.histories.values()
     assert min(disturbed["loss"]) > 2 * min(learned["loss"])
     held = np.stack([spoilt.held_out.load(row) for row in range(len(spoilt.held_out))])
     np.testing.assert_allclose(spoilt.evaluation.scores, spoilt.model(held), rtol=1e-3, atol=1e-4)
     assert np.ptp(spoilt.evaluation.scores, axis=0).min() > 0.1  # which silence would not be
-    with pytest.raises(ValueError, match="MixUp mixes clips"):
-        train(clips, stand_in, augment=[MixUp()])
-    with pytest.raises(ValueError, match="copies=0"):
-        train(clips, stand_in, augment=True, copies=0)
+
+
+@pytest.mark.parametrize("fine_tune", [False, True])
+def test_augmentation_that_cannot_be_is_refused(fine_tune: bool, folder: Path, stand_in: Path) -> None:
+    clips = Clips.from_directory(folder)
+    for augment, copies, message in (([MixUp()], 4, "MixUp mixes clips"), (True, 0, "copies=0")):
+        how: dict[str, Any] = {"fit": FitOptions(copies=copies)}
+        if fine_tune:
+            how = {"fine_tune": FineTuneOptions(copies=copies)}
+        with pytest.raises(ValueError, match=message):
+            train_classifier(clips, embedding="layer3", weights=str(stand_in), augment=augment, **how)
 
 
 def test_what_auto_means_is_what_is_recorded() -> None:
@@ -214,7 +253,7 @@ def test_classes_too_small_for_folds_are_told_before_anything_is_decoded(
     with pytest.raises(ValueError, match=r"folds: .*fold '\d'.*'c' has 1 clips in 1 groups"):
         train_classifier(clips, folds=2)
     with pytest.raises(ValueError, match=r"folds: .*fold '\d'.*'c' has 1 clips in 1 groups"):
-        train_fine_tuned(clips, fine_tune=FineTuneOptions(), folds=2, workdir=tmp_path)
+        train_classifier(clips, fine_tune=FineTuneOptions(), folds=2)
     with pytest.raises(ValueError, match="k=4 folds"):
         probe_layers("yamnet_mini", clips, cv=4)
     with pytest.raises(ValueError, match="a split, which needs at least 2"):
@@ -245,8 +284,9 @@ def test_a_division_of_the_data_sets_own(folder: Path, stand_in: Path) -> None:
         (names != "test", 1 / 3, "val"),  # what stops is reported
         (names != "", 1 / 4, "test"),
     ]:
-        parts = given_parts(clips[rows], 0.25, seed=0)
+        parts = held_out_parts(clips[rows], val=0.25, seed=0)
         assert set(parts[2].part.tolist()) == {test}  # type: ignore[union-attr]
+        assert parts[1] is not None
         assert len(parts[1]) == round(stop * (rows.sum() if test == "val" or rows.all() else 12))
         assert set(parts[0].part.tolist()) == {"train"}  # type: ignore[union-attr]
         assert not set(parts[0].paths) & {*parts[1].paths, *parts[2].paths}
@@ -259,20 +299,19 @@ def test_a_division_of_the_data_sets_own(folder: Path, stand_in: Path) -> None:
 
 def test_few_clips_that_are_reported_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clips = Clips.from_directory(make_folder(tmp_path, {"a": 8, "b": 7}, seconds=0.2)).windows(0.1)
-    check_splits(clips, None, 0.2, seed=0)
+    check_splits(clips, None, seed=0)
     assert "3 of 15 clips are reported: each is 33 % of the accuracy" in caplog.text
     caplog.clear()
-    check_splits(clips, 3, 0.2, seed=0)
+    check_splits(clips, 3, seed=0)
     assert not caplog.text
 
 
-@pytest.mark.parametrize("train", [train_classifier, train_fine_tuned])
-def test_a_layer_chosen_on_the_reported_clips_is_refused(train: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"fine_tune": FineTuneOptions()}])
+def test_a_layer_chosen_on_the_reported_clips_is_refused(options: dict[str, Any]) -> None:
     sounds = [np.full(16_000, 0.1 * n, np.float32) for n in range(1, 9)]
     clips = Clips.from_arrays(sounds, list("abababab"), sample_rate=16_000)
-    options = {"fine_tune": FineTuneOptions()} if train is train_fine_tuned else {}
     with pytest.raises(ValueError, match="embedding='auto': would choose the layer on clips that the evaluation"):
-        train(clips, embedding="auto", probe_clips=clips, workdir=tmp_path, **options)
+        train_classifier(clips, embedding="auto", probe_clips=clips, **options)
 
 
 def test_the_interval_draws_whole_groups(folder: Path) -> None:
@@ -281,3 +320,105 @@ def test_the_interval_draws_whole_groups(folder: Path) -> None:
     assert measured.groups is not None
     assert len(set(measured.groups)) == 4
     assert evaluate_clips(Clips.from_directory(folder), clips.targets).groups is None
+
+
+# With fine-tuning
+
+FAST = FineTuneOptions(blocks=1, head_epochs=6, epochs=2, batch_size=8, head_learning_rate=0.02)
+
+
+def tuned(clips: Clips, stand_in: Path, workdir: Path | None = None, **options: Any) -> TrainingResult:
+    options = {"fine_tune": FAST, "embedding": "layer3", "hidden": (), **options}
+    return train_classifier(clips, workdir=workdir, weights=str(stand_in), **options)
+
+
+def test_fine_tuning_holds_out_and_scores_as_the_model_does(folder: Path, stand_in: Path, tmp_path: Path) -> None:
+    write_audio(folder / "low" / "9-silent.wav", np.zeros(16_000))
+    clips = Clips.from_directory(folder)
+    with pytest.raises(AudioErrors, match="silent: every sample is zero"):
+        tuned(clips, stand_in, tmp_path / "work")
+    result = tuned(clips, stand_in, tmp_path / "work", on_error="skip")
+    assert [Path(error.path).name for error in result.skipped] == ["9-silent.wav"]
+    assert list(result.histories) == ["train"]  # the stages are one curve
+    assert list(result.best_epochs) == ["head", "blocks"]
+    assert result.evaluation.accuracy > 0.6
+    scores = result.model(result.held_out.load(0)[None])
+    np.testing.assert_allclose(scores[0], result.evaluation.scores[0], rtol=1e-3, atol=1e-4)
+    assert {v.path.split("_")[0] for v in result.model.trainable_variables} == {"layer3", "head"}
+    assert result.patches == 24 * 2
+    assert len(result.kept_waveforms) == len(result.held_out)
+
+
+def test_folds_of_fine_tuning_never_see_what_they_are_scored_on(folder: Path, stand_in: Path, tmp_path: Path) -> None:
+    clips = Clips.from_directory(folder, fold_pattern=r"^(\d)-")
+    runs: set[str] = set()
+    result = tuned(
+        clips, stand_in, tmp_path / "right", folds="given", progress=lambda progress: runs.add(progress.stage)
+    )
+    expected = {f"Training: {run}" for run in ("fold 1, head", "fold 1, refit, head", "final, head")}
+    assert expected <= runs  # on all clips in the end
+    assert np.mean([fold.accuracy for fold in result.folds]) > 0.8
+    assert len(result.held_out) == 24
+    # In fold 2 the labels are turned round: a classifier trained on the others cannot know.
+    turn = {"high": "low", "low": "noise", "noise": "high"}
+    labels = [
+        turn[label[0]] if fold == "2" else label[0]
+        for label, fold in zip(clips.labels, clips.fold, strict=True)  # type: ignore[arg-type]
+    ]
+    turned = Clips.from_files(clips.paths, labels, folds=list(clips.fold))  # type: ignore[arg-type]
+    result = tuned(turned, stand_in, tmp_path / "turned", folds="given")
+    assert {fold.name: fold.accuracy for fold in result.folds}["2"] <= 0.34
+
+
+def test_a_killed_fine_tuning_goes_on_and_ends_the_same(folder: Path, stand_in: Path, tmp_path: Path) -> None:
+    clips = Clips.from_directory(folder)
+    expected = tuned(clips, stand_in, tmp_path / "whole")
+
+    def kill(progress: Progress) -> None:
+        if (progress.stage, progress.done) == ("Training: train, blocks", 1):
+            raise Killed
+
+    with pytest.raises(Killed):
+        tuned(clips, stand_in, tmp_path / "work", progress=kill)
+    seen: list[str] = []
+    result = tuned(clips, stand_in, tmp_path / "work", progress=lambda progress: seen.append(progress.stage))
+    assert "Computing frozen layers" not in seen  # nothing was decoded again
+    np.testing.assert_allclose(result.evaluation.scores, expected.evaluation.scores, atol=1e-6)
+
+
+def test_augmentation_reaches_the_blocks_in_training_only(
+    folder: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows behind the sounds themselves are changed copies: they are drawn in training, never for validation."""
+    drawn: dict[bool, set[bool]] = {True: set(), False: set()}
+    original = CachedInputs.batch
+
+    def batch(inputs: CachedInputs, rows: np.ndarray, draw: Any = None) -> tuple[np.ndarray, ...]:
+        drawn[draw is not None].update((rows >= 24).tolist())
+        return original(inputs, rows, draw)
+
+    monkeypatch.setattr(CachedInputs, "batch", batch)
+    clips = Clips.from_directory(folder, fold_pattern=r"^(\d)-")
+    few = dataclasses.replace(FAST, copies=2, head_epochs=2, epochs=1)
+    plain = tuned(clips, stand_in, fine_tune=few, folds=2)
+    assert drawn == {True: {False}, False: {False}}
+    changed = tuned(clips, stand_in, fine_tune=few, folds=2, augment=loud_noise)
+    assert drawn == {True: {True, False}, False: {False}}
+    assert changed.patches == plain.patches
+    assert not np.array_equal(changed.evaluation.scores, plain.evaluation.scores)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050])
+def test_copies_are_at_the_rate_asked_for_and_as_long_as_the_clip(rate: int, folder: Path) -> None:
+    clips = Clips.from_directory(folder)
+    sounds = Sounds.of([clips], sample_rate=rate)
+    rows = np.array([1, 3])
+    more = sounds.changed(RandomGain((6, 6)), copies=2, rows=rows, seed=0)
+    assert more.variants is not None
+    assert more.variants.tolist()[1:] == [[0, 24, 2, 25, *range(4, 24)], [0, 26, 2, 27, *range(4, 24)]]
+    assert list(more.paths[24:]) == [clips.paths[1], clips.paths[3]] * 2
+    for job, row in zip(more.jobs[24:], (1, 3, 1, 3), strict=True):
+        waveform = clips.load(row, sample_rate=rate)
+        np.testing.assert_allclose(job(), waveform * 10 ** (6 / 20), rtol=1e-3, atol=1e-5)
+    other = sounds.changed(RandomGain((6, 6)), copies=2, rows=rows, seed=1)
+    assert len({each.digest for each in (sounds, more, other)}) == 3
