@@ -59,7 +59,7 @@ def classifier(clips: Clips, weights: str, **options: Any) -> keras.Model:
 def cached_epoch(clips: Clips, weights: str, blocks: int, epochs: int) -> float:
     watch = Watch()
     options = {"head_epochs": epochs if not blocks else 0, "epochs": epochs, "batch_size": BATCH}
-    fine_tune(classifier(clips, weights), clips, blocks=blocks, verbose=False, callbacks=[watch], **options)
+    fine_tune(classifier(clips, weights), clips, trainable=blocks, verbose=False, callbacks=[watch], **options)
     return watch.epoch
 
 
@@ -77,7 +77,7 @@ def largest_difference(clips: Clips, weights: str, blocks: int) -> float:
     for cache in (True, False):
         watch = Watch()
         fine_tune(
-            classifier(clips, weights), clips, blocks=blocks, head_epochs=0, epochs=-(-STEPS // steps),
+            classifier(clips, weights), clips, trainable=blocks, head_epochs=0, epochs=-(-STEPS // steps),
             batch_size=BATCH, cache=cache, verbose=False, callbacks=[watch],
         )  # fmt: skip
         losses.append(watch.losses[:STEPS])

@@ -22,9 +22,9 @@ from tfaudiotl.training.compare import Comparison, compare_strategies, strategie
 WINDOW = 0.975
 EVERY = {"esc10": 2, "fsdd": 1}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "esc10": {"blocks": 2, "learning_rate": 1e-4},
+    "esc10": {"trainable": 2, "learning_rate": 1e-4},
     # Chosen on recordings 5 to 9, with 10 and up to learn.
-    "fsdd": {"blocks": "layer7", "learning_rate": 1e-3, "label_smoothing": 0.1, "block_decay": 1.0},
+    "fsdd": {"trainable": "layer7", "learning_rate": 1e-3, "label_smoothing": 0.1, "block_decay": 1.0},
 }
 
 
@@ -59,7 +59,7 @@ def main() -> None:
         if options.only not in (None, name):
             continue
         tuning = dict(OPTIONS[name])
-        ways = strategies(tuning.pop("blocks"))
+        ways = strategies(tuning.pop("trainable"))
         found: list[Comparison] = []
         for train, test in splits(getattr(options, name)):
             learn = train if options.whole else train.windows(WINDOW)[:: EVERY[name]]

@@ -61,14 +61,14 @@ def main() -> None:
             "weights": options.weights, "seeds": range(options.seeds), "epochs": options.epochs,
             "seconds": options.seconds, "window_seconds": WINDOW, "say": lambda line: print(line, flush=True),
         }  # fmt: skip
-        blocks = advice.blocks if advice.strategy == "last blocks" else 2
+        blocks = advice.trainable if advice.strategy == "last blocks" else 2
         advised = advice.strategy
-        table = tl.compare_strategies(train, test, blocks=blocks, **budget)
+        table = tl.compare_strategies(train, test, trainable=blocks, **budget)
         if advice.strategy == "last blocks":
             advised = next(name for name in table.names if name.startswith(("last", "from layer")))
         if advice.strategy == "head on a lower layer":
             advised = f"head on {advice.embedding}"
-            way = tl.Strategy(advised, options={"blocks": 0})
+            way = tl.Strategy(advised, options={"trainable": 0})
             table += tl.compare_strategies(
                 train, test, which=[way], classifier={"embedding": advice.embedding}, **budget
             )

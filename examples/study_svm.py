@@ -50,7 +50,7 @@ def main() -> None:
         start = perf_counter()
         model = tl.train_classifier(train, **network, test=0.15, fit=tl.FitOptions(seed=options.seed)).model
         rows.setdefault("dense head", []).append((tl.evaluate(model, test).accuracy, perf_counter() - start))
-        way = tl.Strategy("last 2 blocks", options={"blocks": 2})
+        way = tl.Strategy("last 2 blocks", options={"trainable": 2})
         run = tl.compare_strategies(train, test, **network, which=[way], seeds=[options.seed]).runs[0]
         rows.setdefault("last 2 blocks fine-tuned", []).append((run.accuracy, run.seconds))
     print(f"| {options.backbone} | accuracy | seconds for a fold |\n|---|---|---|")

@@ -500,7 +500,7 @@ def test_corrected_labels_are_refused(tmp_path: Path) -> None:
 def test_an_interrupted_model_is_given_back_as_it_was(tmp_path: Path) -> None:
     """So the same call goes on, as the cell of a notebook does."""
     clips = table(tmp_path / "s")
-    options: dict[str, Any] = {"blocks": 0, "head_epochs": 3, "verbose": False}
+    options: dict[str, Any] = {"trainable": 0, "head_epochs": 3, "verbose": False}
 
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

@@ -171,7 +171,7 @@ def test_few_clips_stop_the_training_and_the_results_say_so(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_fine_tuning_is_measured_on_clips_that_decided_nothing(tmp_path: Path) -> None:
-    tuning = FineTuneOptions(blocks=1, head_epochs=2, epochs=2)
+    tuning = FineTuneOptions(trainable=1, head_epochs=2, epochs=2)
     options = {name: value for name, value in OPTIONS.items() if name != "fit"}
     metrics = train_folder(clips(12), tmp_path / "out", fine_tune=tuning, **options)
     assert not metrics["stopped_by_held_out"]

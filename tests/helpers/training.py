@@ -14,7 +14,7 @@ from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.models.heads import dense_head
 from tfaudiotl.training.head import Examples
 
-QUICK: dict[str, Any] = {"blocks": 1, "head_epochs": 2, "epochs": 2, "batch_size": 6, "verbose": False}
+QUICK: dict[str, Any] = {"trainable": 1, "head_epochs": 2, "epochs": 2, "batch_size": 6, "verbose": False}
 
 
 def clips(per_class: int = 6, seed: int = 0, *, seconds: tuple[float, float] = (0.5, 1.6)) -> Clips:

@@ -34,7 +34,7 @@ def comparison(stand_in: Path) -> Comparison:
         clips(8),
         clips(4, 1),
         weights=str(stand_in),
-        blocks=1,
+        trainable=1,
         seeds=(0, 1),
         classifier={"embedding": "layer3", "hidden": (8,)},
         head_epochs=2,
@@ -63,7 +63,7 @@ def test_every_strategy_has_the_same_number_of_epochs() -> None:
         spent = []
         for options in tuning.values():
             chosen = FineTuneOptions(**options)
-            spent.append(chosen.head_epochs + (chosen.epochs if chosen.blocks else 0))
+            spent.append(chosen.head_epochs + (chosen.epochs if chosen.trainable else 0))
         assert spent == [total] * 4
         assert _budget(tuning).startswith(f"at most {total} epochs (with blocks:")
     own = (*strategies(2)[:2], Strategy("long", options={"epochs": 200}))
@@ -97,7 +97,7 @@ def test_seconds_end_a_training_after_the_epoch_they_are_spent_in(stand_in: Path
     [
         ({"seconds": -1}, "seconds=-1: a positive number, or None"),
         ({"seeds": ()}, "seeds=\\(\\): at least one"),
-        ({"blocks": "layer99"}, "^blocks='layer99': allowed are"),
+        ({"trainable": "layer99"}, "^trainable='layer99': allowed are"),
     ],
 )
 def test_a_mistake_is_told_before_the_first_training(options: dict[str, Any], message: str, stand_in: Path) -> None:
@@ -146,9 +146,9 @@ def test_the_four_cases(
     probe: ProbeTable, rarest: int, case: str, strategy: str, embedding: str, blocks: int | str
 ) -> None:
     advice = advice_of(probe, rarest, "embedding")
-    assert (advice.case, advice.strategy, advice.embedding, advice.blocks) == (case, strategy, embedding, blocks)
+    assert (advice.case, advice.strategy, advice.embedding, advice.trainable) == (case, strategy, embedding, blocks)
     assert any(str(rarest) in reason for reason in advice.reasons)
-    assert f"blocks={blocks!r}" in advice.to_markdown()
+    assert f"trainable={blocks!r}" in advice.to_markdown()
 
 
 @pytest.mark.parametrize(("errors", "nearness"), [(0, "near"), (2, "near"), (4, "near"), (6, "far")])
@@ -200,11 +200,11 @@ def test_advised_blocks_are_the_backbones(backbone: str, layer: str, block: str)
     probe = table(**{name: 0.99 if name == middle else 0.6 for name in layers})
     advice = advice_of(replace(probe, backbone=backbone), 300, spec.default_embedding)
     assert advice.case == "large and far"
-    set_blocks(model, advice.blocks)
+    set_blocks(model, advice.trainable)
 
 
 def test_advice_compiles_as_code(stand_in: Path) -> None:
-    found = advise(clips(6), weights=str(stand_in), cv=2)
+    found = advise(clips(6), weights=str(stand_in), folds=2)
     code = found.to_markdown().split("```python\n")[1].split("```")[0]
     compile(code, "advice", "exec")
     assert {row.layer for row in found.probe.rows} >= {"layer1", "layer14", "embedding"}
@@ -217,5 +217,5 @@ def test_real_recordings(data: str, nearness: str, shared: Path, hub_yamnet: str
 
     paths = sorted((shared / "data" / data).rglob("*.wav" if data == "fsdd" else "*.ogg"))[::4]
     labels = [path.name[0] if data == "fsdd" else path.parent.name for path in paths]
-    advice = advise(tl.Clips.from_files(paths, labels), weights=hub_yamnet, cv=3)
+    advice = advise(tl.Clips.from_files(paths, labels), weights=hub_yamnet, folds=3)
     assert advice.case == f"small and {nearness}"

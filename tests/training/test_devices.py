@@ -34,7 +34,7 @@ with (strategy("mirrored", devices=names) if len(names) > 1 else strategy("one")
     model, steps = classifier(Path(sys.argv[1]), dropout=0.0), Steps()
     # 19 clips in batches of 6: each of the two devices has 3, the last batch is a single clip.
     train = clips(7)[np.arange(19)]
-    options = {"blocks": 1, "patience": 9, "head_epochs": 8, "epochs": 9, "batch_size": 6, "verbose": False}
+    options = {"trainable": 1, "patience": 9, "head_epochs": 8, "epochs": 9, "batch_size": 6, "verbose": False}
     fine_tune(model, train, train[np.arange(5)], callbacks=[steps], **options)
 assert len(steps.losses) == 4 * 17
 print("LOSSES", json.dumps(steps.losses))

@@ -61,7 +61,7 @@ def test_other_backbones_with_their_own_dropout(backbone: str, more: dict[str, A
     model = build_classifier(
         backbone, classes=train.class_names, weights=None, trainable=0, hidden=(), backbone_options=more
     )
-    fine_tune(model, train, **{**QUICK, "blocks": 0, "head_epochs": 1})
+    fine_tune(model, train, **{**QUICK, "trainable": 0, "head_epochs": 1})
     norm = model.get_layer("head_batch_norm")
     embed, rate = keras.Model(model.input, norm.input), get_backbone(backbone).frontend.sample_rate
     rows = np.concatenate([embed(train.load(row, sample_rate=rate)[None]) for row in range(len(train))])
@@ -93,7 +93,7 @@ def with_a_long_one() -> Clips:
 def test_padding_is_in_no_statistics(options: dict[str, Any], stand_in: Path) -> None:
     """Cached, a short clip's padding is zeros; not cached it is the front-end's silence. Neither counts."""
     losses, norms, train = [], [], with_a_long_one()
-    tuning = {**QUICK, "head_epochs": 0, "batch_size": 5, "batch_norm": "train", "blocks": 2}
+    tuning = {**QUICK, "head_epochs": 0, "batch_size": 5, "batch_norm": "train", "trainable": 2}
     tuning["learning_rate"] = 1e-9  # Adam's steps are as long where gradients are rounding alone
     for cache in (True, False):
         model, steps = classifier(stand_in, **options), Steps()
@@ -143,7 +143,7 @@ def test_the_mild_augmentation_is_made_for_the_networks_sample_rate() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tfaudiotl.training.fine_tune.checked_augment", noted)
-        fine_tune(model, train, augment=True, **{**QUICK, "blocks": 0, "head_epochs": 1, "copies": 1})
+        fine_tune(model, train, augment=True, **{**QUICK, "trainable": 0, "head_epochs": 1, "copies": 1})
     assert set(asked) == {22_050}
 
 
@@ -192,7 +192,7 @@ def test_from_scratch_what_is_learned_is_seen_at_once(stand_in: Path) -> None:
     model = build_classifier("yamnet", classes=sorted(KINDS), embedding="layer4", weights=None, hidden=(), seed=1)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     before = [norm.momentum for norm in norms]
-    options = {"blocks": "all", "head_epochs": 0, "epochs": 16, "patience": 16, "batch_norm": "train"}
+    options = {"trainable": "all", "head_epochs": 0, "epochs": 16, "patience": 16, "batch_norm": "train"}
     done = fine_tune(model, clips(20), clips(10, 1), **{**QUICK, **options, "learning_rate": 2e-3})
     assert done.histories["blocks"]["accuracy"][-1] > 0.8
     assert done.histories["blocks"]["val_accuracy"][-1] > 0.8
@@ -200,17 +200,17 @@ def test_from_scratch_what_is_learned_is_seen_at_once(stand_in: Path) -> None:
 
 
 def test_gradual_unfreezing_takes_one_block_more_each_time(stand_in: Path) -> None:
-    done = fine_tune(classifier(stand_in), clips(), **{**QUICK, "blocks": 2, "epochs": 4, "gradual": True})
+    done = fine_tune(classifier(stand_in), clips(), **{**QUICK, "trainable": 2, "epochs": 4, "gradual": True})
     assert list(done.histories) == ["head", "blocks 1", "blocks 2"]
     assert [len(history["loss"]) for history in done.histories.values()] == [2, 2, 2]
 
 
 def test_everything_and_the_head_alone(stand_in: Path) -> None:
     model = classifier(stand_in)
-    done = fine_tune(model, clips(), **{**QUICK, "blocks": "all", "head_epochs": 0, "batch_norm": "train"})
+    done = fine_tune(model, clips(), **{**QUICK, "trainable": "all", "head_epochs": 0, "batch_norm": "train"})
     assert list(done.histories) == ["blocks"]
     assert model.get_layer("layer1_conv_bn").trainable
-    assert list(fine_tune(classifier(stand_in), clips(), **{**QUICK, "blocks": 0}).histories) == ["head"]
+    assert list(fine_tune(classifier(stand_in), clips(), **{**QUICK, "trainable": 0}).histories) == ["head"]
 
 
 @pytest.mark.parametrize("cache", [True, False])
@@ -354,8 +354,8 @@ def test_multi_label_classifiers(stand_in: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"blocks": 9}, "^blocks=9: allowed are 0 to 3"),
-        ({"blocks": "layer99"}, "^blocks='layer99': allowed are .*layer1, layer2, layer3"),
+        ({"trainable": 9}, "^trainable=9: allowed are 0 to 3"),
+        ({"trainable": "layer99"}, "^trainable='layer99': allowed are .*layer1, layer2, layer3"),
         ({"epochs": 0}, "epochs=0: a whole number of at least 1"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0: a positive number"),
         ({"label_smoothing": 1.0}, "label_smoothing=1.0: allowed is 0"),

@@ -135,7 +135,7 @@ def test_a_fine_tuning_that_diverges_says_so(clips: Clips) -> None:
     bias = model.get_layer("head_logits").bias
     bias.assign(np.full(bias.shape, np.nan))
     with pytest.raises(ValueError, match="head: the training diverged: loss is nan in epoch 1"):
-        fine_tune(model, clips, blocks=0, head_epochs=2, verbose=False)
+        fine_tune(model, clips, trainable=0, head_epochs=2, verbose=False)
 
 
 def test_weights_files_with_none_are_refused(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_training_and_evaluation_score_alike(options: dict[str, Any], clips: Cli
 def test_fine_tuning_and_comparisons_score_alike(clips: Clips, tmp_path: Path) -> None:
     result = train_classifier(
         clips,
-        fine_tune=FineTuneOptions(blocks=1, epochs=1, head_epochs=2),
+        fine_tune=FineTuneOptions(trainable=1, epochs=1, head_epochs=2),
         test=0.5,
         workdir=tmp_path,
         backbone="yamnet_mini",

@@ -324,7 +324,7 @@ def test_the_interval_draws_whole_groups(folder: Path) -> None:
 
 # With fine-tuning
 
-FAST = FineTuneOptions(blocks=1, head_epochs=6, epochs=2, batch_size=8, head_learning_rate=0.02)
+FAST = FineTuneOptions(trainable=1, head_epochs=6, epochs=2, batch_size=8, head_learning_rate=0.02)
 
 
 def tuned(clips: Clips, stand_in: Path, workdir: Path | None = None, **options: Any) -> TrainingResult:

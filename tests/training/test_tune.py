@@ -14,7 +14,7 @@ from tfaudiotl.training.tune import SearchSpace, tune
 
 pytest.importorskip("keras_tuner")
 
-SPACE = SearchSpace(embedding=("layer1", "layer2"), hidden=((), (4,)), blocks=(0, 1, "layer1"))
+SPACE = SearchSpace(embedding=("layer1", "layer2"), hidden=((), (4,)), trainable=(0, 1, "layer1"))
 QUICK: dict[str, Any] = {"space": SPACE, "trials": 3, "folds": 2, "head_epochs": 1, "epochs": 1, "batch_size": 6}
 
 
@@ -47,7 +47,7 @@ def test_finds_settings_and_goes_on_after_a_kill(
     assert found.trials[0].score == max(trial.score for trial in found.trials)
     assert set(found.best["build_classifier"]) == {"embedding", "hidden", "dropout"}
     assert found.best["build_classifier"]["embedding"] in SPACE.embedding
-    assert found.best["fine_tune"]["blocks"] in SPACE.blocks
+    assert found.best["fine_tune"]["trainable"] in SPACE.trainable
     assert "Accuracy" in found.to_markdown()
     with pytest.raises(ValueError, match=r"another search \(seed: 0 then, 1 now"):
         tune(table, tmp_path, weights=str(stand_in), seed=1, **QUICK)
@@ -60,7 +60,7 @@ def test_finds_settings_and_goes_on_after_a_kill(
     [
         ({"trials": 0}, ValueError, "trials=0: a whole number of at least 1"),
         ({"epocs": 3}, TypeError, "epocs=3: tune\\(\\) takes besides its own .*epochs"),
-        ({"blocks": 3}, TypeError, "blocks=3: tune"),
+        ({"trainable": 3}, TypeError, "trainable=3: tune"),
         ({"epochs": 0}, ValueError, "epochs=0: a whole number of at least 1"),
         ({"backbone": "yamnt"}, ValueError, "yamnt"),
         ({"space": SearchSpace(embedding=("layer99",))}, ValueError, "embedding='layer99': yamnet has the layers"),

@@ -78,7 +78,7 @@ def train(
         typer.Option(
             help="Train the backbone too: a number of its last blocks, the block to begin at (such as layer12), or all."
         ),
-        Library(("trainable", "blocks")),
+        Library(("trainable",)),
     ] = None,
     fine_tune_epochs: Annotated[
         int, typer.Option(min=1, help="With --fine-tune: maximum number of epochs for the blocks.")
@@ -168,7 +168,7 @@ def train(
     else:
         how = {
             "fine_tune": FineTuneOptions(
-                blocks=int(fine_tune) if fine_tune.isdigit() else fine_tune,
+                trainable=int(fine_tune) if fine_tune.isdigit() else fine_tune,
                 head_epochs=epochs,
                 epochs=fine_tune_epochs,
                 batch_size=batch_size,

@@ -33,7 +33,7 @@ class Advice:
         case: "small and near", "small and far", "large and near" or "large and far".
         strategy: "head only", "head on a lower layer", "last blocks" or "everything".
         embedding: for ``build_classifier``.
-        blocks: for ``fine_tune``.
+        trainable: for ``fine_tune``.
         regularisation: arguments of ``build_classifier`` and ``fine_tune``, as a dict for each.
         reasons: why, sentence by sentence, with what was measured.
         probe: the table behind it.
@@ -42,7 +42,7 @@ class Advice:
     case: str
     strategy: str
     embedding: str
-    blocks: int | str
+    trainable: int | str
     regularisation: dict[str, dict[str, Any]]
     reasons: tuple[str, ...]
     probe: ProbeTable
@@ -60,7 +60,7 @@ class Advice:
                 "```python",
                 f"model = tl.build_classifier({self.probe.backbone!r}, classes=..., embedding={self.embedding!r}, "
                 f"{code})",
-                f"tl.fine_tune(model, train, val, blocks={self.blocks!r}{', ' if tuning else ''}{tuning})",
+                f"tl.fine_tune(model, train, val, trainable={self.trainable!r}{', ' if tuning else ''}{tuning})",
                 "```",
             ]
         )
@@ -70,7 +70,7 @@ def advise(
     clips: Clips,
     backbone: str = "yamnet",
     *,
-    cv: int = 5,
+    folds: int = 5,
     weights: str | None = "audioset",
     seed: int = 0,
     on_error: OnError = "raise",
@@ -86,7 +86,7 @@ def advise(
     Args:
         clips: labelled, one label each; those to train on, never those to test on.
         backbone: a name from ``list_backbones()``.
-        cv: folds of the probe.
+        folds: of the probe, a number to draw.
         weights: as for the backbone's builder.
         seed: of the folds.
         on_error: "raise" or "skip" sounds that cannot be used.
@@ -95,7 +95,7 @@ def advise(
     spec = get_backbone(backbone)
     names = [layer.name for layer in spec.layers if layer.name not in spec.top]
     table = probe_layers(
-        backbone, clips, cv=cv, embedding=names, weights=weights, seed=seed, on_error=on_error, progress=progress
+        backbone, clips, cv=folds, embedding=names, weights=weights, seed=seed, on_error=on_error, progress=progress
     )
     return advice_of(table, int(clips.targets.sum(axis=0).min()), spec.default_embedding)
 
@@ -113,14 +113,16 @@ def advice_of(table: ProbeTable, rarest: int, last: str) -> Advice:
     errors, least = ((1 - row.accuracy) * table.clips for row in (own, best))
     near, large = not _more_errors(errors, least, table.clips), rarest >= ENOUGH_CLIPS
     case = f"{'large' if large else 'small'} and {'near' if near else 'far'}"
-    strategy, embedding, blocks = _plan(table, near=near, large=large, last=last)
+    strategy, embedding, trainable = _plan(table, near=near, large=large, last=last)
     measured = (
         f"Size: the rarest class has {rarest} clips; {ENOUGH_CLIPS} or more count as large.",
         f"Nearness: a linear probe reaches {own.accuracy:.3f} on the last embedding and {best.accuracy:.3f} on the "
         f"best layer, {best.layer}: {errors:.0f} errors against {least:.0f} in {table.clips} clips, near unless the "
         f"odds of an error are more than {NEAR_ODDS:g} times as high and that is more than chance makes of the same.",
     )
-    return Advice(case, strategy, embedding, blocks, _regularisation(large=large), (*measured, _REASONS[case]), table)
+    return Advice(
+        case, strategy, embedding, trainable, _regularisation(large=large), (*measured, _REASONS[case]), table
+    )
 
 
 def _more_errors(errors: float, least: float, clips: int) -> bool:
@@ -154,7 +156,7 @@ _REASONS = {
 
 
 def _plan(table: ProbeTable, *, near: bool, large: bool, last: str) -> tuple[str, str, int | str]:
-    """Strategy, embedding, blocks."""
+    """Strategy, embedding, trainable."""
     if near:
         return ("last blocks", last, 2) if large else ("head only", last, 0)
     best = max(table.rows, key=lambda row: row.accuracy).layer

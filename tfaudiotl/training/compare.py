@@ -38,15 +38,16 @@ class Strategy:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def strategies(blocks: int | str = 2) -> tuple[Strategy, ...]:
+def strategies(trainable: int | str = 2) -> tuple[Strategy, ...]:
     """The four that are compared: from scratch, head only, last blocks, everything."""
+    last = f"last {trainable} blocks" if isinstance(trainable, int) else f"from {trainable}"
     return (
         # Without weights there is no head to train first, and nothing that a high rate could spoil.
         Strategy(
             "from scratch",
             pretrained=False,
             options={
-                "blocks": "all",
+                "trainable": "all",
                 "head_epochs": 0,
                 "batch_norm": "train",
                 "learning_rate": 2e-3,
@@ -54,9 +55,12 @@ def strategies(blocks: int | str = 2) -> tuple[Strategy, ...]:
                 "patience": 15,  # the first epochs show nothing yet
             },
         ),
-        Strategy("head only", options={"blocks": 0}),
-        Strategy(f"last {blocks} blocks" if isinstance(blocks, int) else f"from {blocks}", options={"blocks": blocks}),
-        Strategy("everything", options={"blocks": "all"}),
+        Strategy("head only", options={"trainable": 0}),
+        Strategy(
+            f"last {trainable} blocks" if isinstance(trainable, int) else f"from {trainable}",
+            options={"trainable": trainable},
+        ),
+        Strategy("everything", options={"trainable": "all"}),
     )
 
 
@@ -154,11 +158,11 @@ class TimeBudget(keras.callbacks.Callback):
 
 def compare_strategies(
     train: Clips,
-    val: Clips,
+    test: Clips,
     *,
     backbone: str = "yamnet",
     weights: str = "audioset",
-    blocks: int | str = 2,
+    trainable: int | str = 2,
     which: Sequence[Strategy] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     seconds: float | None = None,
@@ -167,7 +171,7 @@ def compare_strategies(
     say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Comparison:
-    """Trains the same classifier in several ways, each with the same budget, and measures each on ``val``.
+    """Trains the same classifier in several ways, each with the same budget, and measures each on ``test``.
 
     Each has as many epochs at most, ``head_epochs + epochs``: in two stages where it trains the head first, in one
     where it trains the head alone or begins with random weights. Early stopping may end it before. An epoch of more
@@ -177,10 +181,10 @@ def compare_strategies(
 
     Args:
         train: clips to learn.
-        val: clips to measure on.
+        test: clips to measure on; they decide nothing.
         backbone: a name from ``list_backbones()``.
         weights: as for the backbone's builder; random instead in "from scratch".
-        blocks: of "last blocks".
+        trainable: of "last blocks".
         which: other strategies than these four.
         seeds: each strategy is trained once with each: of the inner split, weights and batches.
         seconds: a training ends with the epoch in which so many are over, the cache counted; None: no limit. Not with
@@ -194,7 +198,7 @@ def compare_strategies(
         The table.
 
     Raises:
-        ValueError: an argument out of range; ``val`` with other classes; blocks that the backbone does not have.
+        ValueError: an argument out of range; ``test`` with other classes; blocks that the backbone does not have.
     """
     if seconds and options.get("refit"):
         raise ValueError(f"seconds={seconds!r}: a second training (refit=True) would find them spent")
@@ -202,12 +206,12 @@ def compare_strategies(
         raise ValueError(f"seconds={seconds!r}: a positive number, or None for no limit")
     if len(seeds) == 0:
         raise ValueError(f"seeds={seeds!r}: at least one")
-    if val.class_names != train.class_names:
-        raise ValueError(f"val has the classes {val.class_names}, train {train.class_names}")
-    ways, settings = which or strategies(blocks), {"multi_label": train.multi_label, **(classifier or {})}
+    if test.class_names != train.class_names:
+        raise ValueError(f"test has the classes {test.class_names}, train {train.class_names}")
+    ways, settings = which or strategies(trainable), {"multi_label": train.multi_label, **(classifier or {})}
     trial = build_classifier(backbone, classes=train.class_names, weights=weights, **settings)
     for way in ways:  # a mistake in the last one is told before hours of the first
-        set_blocks(trial, {**options, **way.options}.get("blocks", FineTuneOptions.blocks), argument="blocks")
+        set_blocks(trial, {**options, **way.options}.get("trainable", FineTuneOptions.trainable))
     tuning = {way.name: _with_budget(way, options) for way in ways}
     parts = [inner_split(train, val=VAL, seed=seed) for seed in seeds]
     runs = []
@@ -233,10 +237,10 @@ def compare_strategies(
             )
             taken = perf_counter() - start
             measured = evaluate_scores(
-                window_scores(model, val, window_seconds),
-                val.targets,
-                class_names=val.class_names,
-                multi_label=val.multi_label,
+                window_scores(model, test, window_seconds),
+                test.targets,
+                class_names=test.class_names,
+                multi_label=test.multi_label,
             )
             trainable = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
             runs.append(Run(way.name, seed, measured.accuracy, measured.macro_f1, taken, trainable))
@@ -251,7 +255,7 @@ def _with_budget(way: Strategy, options: dict[str, Any]) -> dict[str, Any]:
     both = sum(options.get(name, getattr(FineTuneOptions, name)) for name in ("head_epochs", "epochs"))
     if merged.get("head_epochs") == 0 and "epochs" not in way.options:
         return {**merged, "epochs": both}
-    if merged.get("blocks", FineTuneOptions.blocks) == 0 and "head_epochs" not in way.options:
+    if merged.get("trainable", FineTuneOptions.trainable) == 0 and "head_epochs" not in way.options:
         return {**merged, "head_epochs": both}
     return merged
 
@@ -261,7 +265,7 @@ def _budget(tuning: dict[str, dict[str, Any]]) -> str:
     parts: dict[str, tuple[int, int]] = {}
     for name, options in tuning.items():
         chosen = FineTuneOptions(**options)
-        parts[name] = (chosen.head_epochs, 0 if chosen.blocks == 0 else chosen.epochs)
+        parts[name] = (chosen.head_epochs, 0 if chosen.trainable == 0 else chosen.epochs)
     totals = {sum(epochs) for epochs in parts.values()}
     if len(totals) > 1:
         return "; ".join(f"{name} at most {sum(epochs)} epochs" for name, epochs in parts.items())

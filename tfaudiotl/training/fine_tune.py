@@ -308,7 +308,7 @@ class FineTuner:
     def stages(self, model: keras.Model) -> list[Stage]:
         """The parts of the training, in order."""
         options = self.options
-        blocks = _count(model, options.blocks)
+        blocks = _count(model, options.trainable)
         stages = [Stage("head", 0, options.head_epochs, options.head_learning_rate)] if options.head_epochs else []
         if options.gradual:
             share = math.ceil(options.epochs / max(1, blocks))
@@ -400,7 +400,7 @@ def sample_rate_of(model: keras.Model) -> int:
 def _cuts(model: keras.Model, options: FineTuneOptions) -> tuple[list[Any], list[int], list[int]]:
     """The tensors to keep; the numbers of those for the head alone, and of those for the blocks."""
     flags = [(layer, layer.trainable) for layer in model.layers]
-    set_blocks(model, options.blocks, batch_norm=options.batch_norm, argument="blocks")
+    set_blocks(model, options.trainable, batch_norm=options.batch_norm)
     model.get_layer("head_batch_norm").trainable = True  # it is above the cut, whatever else
     low = cut(model)
     set_blocks(model, 0)
@@ -412,12 +412,12 @@ def _cuts(model: keras.Model, options: FineTuneOptions) -> tuple[list[Any], list
     return tensors, [numbers[id(tensor)] for tensor in head], [numbers[id(tensor)] for tensor in low]
 
 
-def _count(model: keras.Model, blocks: int | str) -> int:
+def _count(model: keras.Model, trainable: int | str) -> int:
     """How many of the last blocks train; all those there are with "all"."""
     names = block_names(model)
-    if isinstance(blocks, int):
-        return blocks
-    return len(names) - (names.index(blocks) if blocks in names else 0)
+    if isinstance(trainable, int):
+        return trainable
+    return len(names) - (names.index(trainable) if trainable in names else 0)
 
 
 def _standardise(

@@ -72,7 +72,7 @@ class FineTuneOptions:
     """How a classifier is fine-tuned.
 
     Attributes:
-        blocks: which blocks of the backbone train in the end: the last n, "layer12" and those after it, or "all".
+        trainable: which blocks of the backbone train in the end: the last n, "layer12" and those after it, or "all".
         head_epochs: epochs at most with the whole backbone frozen; 0 takes the head as it is.
         epochs: epochs at most with the blocks.
         batch_size: windows per step.
@@ -95,7 +95,7 @@ class FineTuneOptions:
         seed: of batches and copies.
     """
 
-    blocks: int | str = 2
+    trainable: int | str = 2
     head_epochs: int = 30
     epochs: int = 20
     batch_size: int = 32

@@ -472,7 +472,7 @@ class _Recipe:
 
     def cross_validate(self, folds: Folds) -> None:
         """Scores every fold by a classifier trained on the others, then trains the final one on everything."""
-        for name, train, held in self._usable.folds(_number(folds), seed=self._seed):
+        for name, train, held in folds_of(self._usable, folds, seed=self._seed):
             file = f"fold-{len(self.folds) + 1}"  # names are any text, and no names of files
             epochs = self._choose_epochs(train, run=f"fold {name}", file=file)
             model = self._trainer.fresh()
@@ -509,9 +509,15 @@ class _Recipe:
         self.scored[held.source] = True
 
 
-def _number(folds: Folds) -> int | None:
-    """What ``Clips.folds`` takes."""
-    return None if folds == "given" else int(folds)
+def folds_of(clips: Clips, folds: Folds, *, seed: int) -> list[tuple[str, Clips, Clips]]:
+    """Name, training part and held-out part of each fold: drawn ones, or with "given" the clips' own.
+
+    Raises:
+        ValueError: another ``folds``, or one that cannot be.
+    """
+    if folds != "given" and (isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 2):
+        raise ValueError(f"folds={folds!r}: expected 'given' or a whole number of at least 2")
+    return clips.folds(None if folds == "given" else int(folds), seed=seed)
 
 
 def check_splits(windows: Clips, folds: Folds | None, *, val: float = VAL, test: float = TEST, seed: int) -> None:
@@ -532,7 +538,7 @@ def check_splits(windows: Clips, folds: Folds | None, *, val: float = VAL, test:
                 100 / reported,
             )
         return
-    for name, train, _ in windows.folds(_number(folds), seed=seed):
+    for name, train, _ in folds_of(windows, folds, seed=seed):
         try:
             inner_split(train, val=val, seed=seed)
         except ValueError as error:

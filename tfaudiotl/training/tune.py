@@ -26,7 +26,7 @@ from tfaudiotl.training.batches import Augment, checked_augment
 from tfaudiotl.training.compare import window_scores
 from tfaudiotl.training.fine_tune import fine_tune
 from tfaudiotl.training.options import VAL, FineTuneOptions
-from tfaudiotl.training.train import inner_split
+from tfaudiotl.training.train import Folds, folds_of, inner_split
 
 METHODS = ("bayesian", "random")
 SCORE = "score"
@@ -40,7 +40,7 @@ class SearchSpace:
         embedding: layers to classify on.
         hidden: widths of the head's hidden layers.
         dropout: of the head.
-        blocks: depth of unfreezing: the last n blocks, "layer12" and those after it, or "all"; 0 trains the head alone.
+        trainable: blocks that train: the last n, "layer12" and those after it, or "all"; 0 trains the head alone.
         head_learning_rate: from, to; drawn evenly in its logarithm.
         learning_rate: likewise, of the blocks.
         label_smoothing: shares.
@@ -50,7 +50,7 @@ class SearchSpace:
     embedding: Sequence[str] = ("embedding",)
     hidden: Sequence[Sequence[int]] = ((), (128,), (256,))
     dropout: Sequence[float] = (0.0, 0.2, 0.4)
-    blocks: Sequence[int | str] = (0, 1, 2, 4)
+    trainable: Sequence[int | str] = (0, 1, 2, 4)
     head_learning_rate: tuple[float, float] = (5e-4, 1e-2)
     learning_rate: tuple[float, float] = (5e-5, 2e-3)
     label_smoothing: Sequence[float] = (0.0, 0.1)
@@ -70,7 +70,7 @@ class SearchSpace:
         return {
             "build_classifier": {name: choice(name) for name in ("embedding", "hidden", "dropout")},
             "fine_tune": {
-                **{name: choice(name) for name in ("blocks", "label_smoothing", "copies")},
+                **{name: choice(name) for name in ("trainable", "label_smoothing", "copies")},
                 **{name: rate(name) for name in ("head_learning_rate", "learning_rate")},
             },
         }
@@ -119,7 +119,7 @@ def tune(
     weights: str | None = "audioset",
     space: SearchSpace | None = None,
     trials: int = 20,
-    folds: int | None = 3,
+    folds: Folds = 3,
     method: str = "bayesian",
     augment: bool | Augmentation | Sequence[Augmentation] | Augment | None = None,
     seed: int = 0,
@@ -140,7 +140,7 @@ def tune(
         weights: as for the backbone's builder.
         space: what is tried.
         trials: points tried, at most.
-        folds: to draw; None: the clips' own.
+        folds: the number of folds to draw, or "given" for the clips' own fold column.
         method: "bayesian" or "random".
         augment: as for ``fine_tune``; how much of it is ``space.copies``.
         seed: of the search, the folds and the trainings.
@@ -166,7 +166,7 @@ def tune(
     if not augment and any(asked.copies):
         raise ValueError(f"copies={list(asked.copies)}: needs augment=, which makes them")
     # Every split before the first trial: a class that is too small is told at once.
-    parts = [(*inner_split(train, val=VAL, seed=seed), test) for _, train, test in clips.folds(folds, seed=seed)]
+    parts = [(*inner_split(train, val=VAL, seed=seed), test) for _, train, test in folds_of(clips, folds, seed=seed)]
 
     def score(hp: Any) -> float:
         settings = asked.draw(hp)
