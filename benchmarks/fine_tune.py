@@ -92,14 +92,13 @@ def cache_memory(clips: Clips, weights: str, blocks: int, shard_bytes: int) -> t
         # TensorFlow's and the converter's own memory is not the cache's.
         ActivationCache.build(
             Path(warm) / "c", model, tensors, sounds.jobs[:40], key="", shard_bytes=shard_bytes
-        ).close()
+        )
         memory.forget_peak()
         before = memory.resident()
         cache = ActivationCache.build(Path(work) / "c", model, tensors, sounds.jobs, key="", shard_bytes=shard_bytes)
         inputs = CachedInputs(cache, range(len(tensors)))
         for start in range(0, len(clips), BATCH):
             inputs.batch(np.arange(start, min(start + BATCH, len(clips))))
-        cache.close()
         return memory.peak() - before, cache.bytes / 2**20
 
 

@@ -329,7 +329,7 @@ def embedded(monkeypatch: pytest.MonkeyPatch, base: keras.Model, tmp_path: Path)
     def run(clips: Clips, *, model: keras.Model | None = None, allow_silence: bool = False) -> bool:
         calls.clear()
         sounds = Sounds.of([clips], sample_rate=RATE, allow_silence=allow_silence)
-        _cache(sounds, model or base, tmp_path / "work").close()
+        _cache(sounds, model or base, tmp_path / "work")
         return bool(calls)
 
     return run
@@ -410,7 +410,6 @@ def cached(folder: Path, clips: Clips, model: keras.Model, key: str = "") -> np.
     sounds = Sounds.of([clips], sample_rate=RATE)
     cache = ActivationCache.build(folder, model, cut(model), sounds.jobs, key=f"{sounds.digest} {key}")
     rows = [cache.read(0, row) for row in range(len(clips))]
-    cache.close()
     return np.concatenate(rows)
 
 

@@ -193,7 +193,7 @@ def test_fine_tuning_is_one_option_more(tmp_path: Path, stand_in: Path) -> None:
 def test_fine_tuning_options_are_checked(tmp_path: Path, stand_in: Path) -> None:
     sounds = write_folder(tmp_path / "sounds", per_class=2)
     common = ["train", sounds, "-o", tmp_path / "out", "--weights", stand_in, *FAST]
-    assert "need --fine-tune" in call(*common, "--gradual", code=1).output
+    assert "needs --fine-tune" in call(*common, "--gradual", code=1).output
     assert "--fine-tune layer30" in call(*common, "--fine-tune", "layer30", code=1).output
     assert not (tmp_path / "out").exists()  # so the corrected command is not refused
     assert "'--precision'" in call(*common, "--precision", "int4", code=2).output

@@ -24,7 +24,7 @@ CASES = [
     ("train sounds -o out --fold-pattern (", "'(' is not a regular expression"),
     ("train sounds -o out --fold-pattern x", "--fold-pattern x has no capture group"),
     ("train sounds -o out --learning-rate 0", "0.0 is not a number above 0"),
-    ("train sounds -o out --gradual", "need --fine-tune"),
+    ("train sounds -o out --gradual", "needs --fine-tune"),
     ("train sounds -o file", "--output file is there already; --overwrite replaces it"),
     ("train sounds -o texts", "--output texts is not empty; --overwrite replaces what is in it"),
     ("train sounds -o file/out", "file is a file, not a folder"),

@@ -106,12 +106,31 @@ def test_shards_are_bounded_and_finished_ones_are_used_again(stand_in: Path, tmp
         **options,  # type: ignore[arg-type]
     )
     assert done == [4, 5]  # the first shard had the first three
-    sizes = [file.stat().st_size for file in sorted((tmp_path / "cache").glob("shard-*/0.bin"))]
-    assert sum(sizes) == cache.bytes == patch * sum(cache.counts.values())
+    sizes = [file.stat().st_size for file in (tmp_path / "cache").glob("*/0.npy")]
+    assert len(sizes) > 1
+    assert sum(sizes) == cache.bytes
+    assert patch * sum(cache.counts.values()) < cache.bytes < patch * (sum(cache.counts.values()) + 1)
     assert max(sizes) < 3 * patch + 8 * patch  # the sound that filled it
     whole = ActivationCache.build(tmp_path / "other", model, cut(model), jobs(), key="")
     for row in range(5):
         np.testing.assert_allclose(cache.read(0, row), whole.read(0, row), rtol=1e-4, atol=1e-5)
+
+
+def test_a_damaged_shard_is_computed_again(stand_in: Path, tmp_path: Path) -> None:
+    model = classifier(stand_in)
+    whole = ActivationCache.build(tmp_path / "cache", model, cut(model), jobs(), key="", shard_bytes=1)
+    before = [whole.read(0, row) for row in range(5)]
+    file = sorted((tmp_path / "cache").glob("*/0.npy"))[2]
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    done: list[int] = []
+    again = ActivationCache.build(
+        tmp_path / "cache", model, cut(model), jobs(), key="", progress=lambda progress: done.append(progress.done)
+    )
+    assert done == [5]
+    for row in range(5):
+        np.testing.assert_allclose(again.read(0, row), before[row], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("change", ["key", "weights"])

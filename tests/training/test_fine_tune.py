@@ -15,7 +15,7 @@ import pytest
 
 import tfaudiotl as tl
 from tests.helpers.sounds import KINDS, sound
-from tests.helpers.training import QUICK, Steps, classifier, clips
+from tests.helpers.training import QUICK, Steps, classifier, clips, examples, head
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.mixup_specaugment import MixUp
 from tfaudiotl.backbones.registry import get_backbone
@@ -25,8 +25,9 @@ from tfaudiotl.models.freeze import set_blocks
 from tfaudiotl.training.activation_cache import whole_model
 from tfaudiotl.training.batches import checked_augment
 from tfaudiotl.training.fine_tune import FineTuned, fine_tune
+from tfaudiotl.training.head import fit_head
 from tfaudiotl.training.optimizers import BlockAdam, block_factors, cosine
-from tfaudiotl.training.options import FineTuneOptions, loss_of
+from tfaudiotl.training.options import FineTuneOptions, FitOptions, loss_of
 
 
 def test_head_then_blocks_and_an_ordinary_model_again(stand_in: Path, tmp_path: Path) -> None:
@@ -330,11 +331,13 @@ def test_losses_are_keras_own() -> None:
     y = np.array([[0.0, 1.0, 0.0]], np.float32)
     p = np.array([[0.2, 0.7, 0.1]], np.float32)
     assert float(loss_of(FineTuneOptions(), multi_label=False)(y, p)) == pytest.approx(-np.log(0.7), rel=1e-4)
-    focal = loss_of(FineTuneOptions(focal_gamma=2.0), multi_label=False)
-    assert float(focal(y, p)) == pytest.approx(-(0.3**2) * np.log(0.7), rel=1e-4)
+    model, data = head(), examples(6)
+    fit_head(model, data, None, FitOptions(epochs=1, loss="focal"))
+    for focal in (loss_of(FineTuneOptions(loss="focal"), multi_label=False), model.loss):  # the same for both trainers
+        assert float(focal(y, p)) == pytest.approx(-(0.3**2) * np.log(0.7), rel=1e-4)
     smooth = loss_of(FineTuneOptions(label_smoothing=0.3), multi_label=False)
     assert float(smooth(y, p)) == pytest.approx(-(0.8 * np.log(0.7) + 0.1 * np.log(0.2) + 0.1 * np.log(0.1)), rel=1e-4)
-    binary = loss_of(FineTuneOptions(focal_gamma=2.0), multi_label=True)
+    binary = loss_of(FineTuneOptions(loss="focal"), multi_label=True)
     assert float(binary(y, y)) == pytest.approx(0, abs=1e-4)
 
 
@@ -356,9 +359,9 @@ def test_multi_label_classifiers(stand_in: Path) -> None:
     [
         ({"trainable": 9}, "^trainable=9: allowed are 0 to 3"),
         ({"trainable": "layer99"}, "^trainable='layer99': allowed are .*layer1, layer2, layer3"),
-        ({"epochs": 0}, "epochs=0: a whole number of at least 1"),
-        ({"learning_rate": -1.0}, "learning_rate=-1.0: a positive number"),
-        ({"label_smoothing": 1.0}, "label_smoothing=1.0: allowed is 0"),
+        ({"epochs": 0}, "epochs=0: allowed are whole numbers of at least 1"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0: allowed are numbers above 0"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1.0: allowed are numbers from 0 and below 1"),
         ({"augment": lambda x, rng: x, "copies": 0}, "copies=0: augment= needs"),
         ({"augment": True, "copies": 0}, "copies=0: augment= needs"),
         ({"augment": "mild"}, "augment='mild': expected True"),

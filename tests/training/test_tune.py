@@ -61,7 +61,7 @@ def test_finds_settings_and_goes_on_after_a_kill(
         ({"trials": 0}, ValueError, "trials=0: a whole number of at least 1"),
         ({"epocs": 3}, TypeError, "epocs=3: tune\\(\\) takes besides its own .*epochs"),
         ({"trainable": 3}, TypeError, "trainable=3: tune"),
-        ({"epochs": 0}, ValueError, "epochs=0: a whole number of at least 1"),
+        ({"epochs": 0}, ValueError, "epochs=0: allowed are whole numbers of at least 1"),
         ({"backbone": "yamnt"}, ValueError, "yamnt"),
         ({"space": SearchSpace(embedding=("layer99",))}, ValueError, "embedding='layer99': yamnet has the layers"),
     ],

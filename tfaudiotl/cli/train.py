@@ -89,10 +89,10 @@ def train(
     gradual: Annotated[
         bool, typer.Option("--gradual", help="With --fine-tune: unfreeze one block after another.")
     ] = False,
-    label_smoothing: Annotated[float, typer.Option(help="With --fine-tune: label smoothing, 0 to 1.")] = 0.0,
+    label_smoothing: Annotated[float, typer.Option(help="Label smoothing, 0 to 1.")] = 0.0,
     focal: Annotated[
         float,
-        typer.Option(min=0, help="With --fine-tune: the focal loss's gamma; 0 for none."),
+        typer.Option(min=0, help="The focal loss's gamma; 0 for cross-entropy."),
         Library(("focal_gamma",)),
     ] = 0.0,
     precision: Annotated[
@@ -112,8 +112,8 @@ def train(
         raise typer.BadParameter("give --folds or --fold-pattern, not both")
     widths = _whole_numbers(hidden, "--hidden")
     backbone, weights = pretrained(backbone, weights)
-    if fine_tune is None and (gradual or label_smoothing or focal):
-        raise ValueError("--gradual, --label-smoothing and --focal need --fine-tune")
+    if fine_tune is None and gradual:
+        raise ValueError("--gradual needs --fine-tune")
     share = _share(test)
     if share is None and (folds is not None or fold_pattern is not None):
         raise typer.BadParameter("give --test or folds, not both: folds test every clip")
@@ -152,36 +152,28 @@ def train(
     given: dict[str, Any] = {} if share is None else {"test": share}
     if background is not None:
         given["background"] = background
-    class_weight: Any = "auto" if balance is None else "balanced" if balance else None
-    how: dict[str, Any]
+    common: dict[str, Any] = {
+        "batch_size": batch_size,
+        "patience": patience,
+        "class_weight": "auto" if balance is None else "balanced" if balance else None,
+        "label_smoothing": label_smoothing,
+        "seed": seed,
+    }
+    if focal:
+        common |= {"loss": "focal", "focal_gamma": focal}
+    how: dict[str, Any] = {}
     if fine_tune is None:
-        how = {
-            "fit": FitOptions(
-                epochs=epochs,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                patience=patience,
-                class_weight=class_weight,
-                seed=seed,
-            )
-        }
+        how["fit"] = FitOptions(epochs=epochs, learning_rate=learning_rate, **common)
     else:
-        how = {
-            "fine_tune": FineTuneOptions(
-                trainable=int(fine_tune) if fine_tune.isdigit() else fine_tune,
-                head_epochs=epochs,
-                epochs=fine_tune_epochs,
-                batch_size=batch_size,
-                head_learning_rate=learning_rate,
-                learning_rate=fine_tune_rate,
-                patience=patience,
-                gradual=gradual,
-                label_smoothing=label_smoothing,
-                focal_gamma=focal,
-                class_weight=class_weight,
-                seed=seed,
-            )
-        }
+        how["fine_tune"] = FineTuneOptions(
+            trainable=int(fine_tune) if fine_tune.isdigit() else fine_tune,
+            head_epochs=epochs,
+            epochs=fine_tune_epochs,
+            head_learning_rate=learning_rate,
+            learning_rate=fine_tune_rate,
+            gradual=gradual,
+            **common,
+        )
     try:
         with progress_shown() as progress:
             metrics = train_folder(

@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 
 POOLINGS = ("avg", "max", "avgmax", "time")
 AGGREGATES = ("scores", "embeddings")
-# For one class per clip, and for several.
-LOSSES = {
-    "crossentropy": (keras.losses.CategoricalCrossentropy, keras.losses.BinaryCrossentropy),
-    "focal": (keras.losses.CategoricalFocalCrossentropy, keras.losses.BinaryFocalCrossentropy),
-}
 
 
 def embedding_model(
@@ -201,7 +196,7 @@ def compile_classifier(
     jit_compile: Any = "auto" if _has_accelerator() else False
     model.compile(
         scaled(model, freed_with_its_model(optimizer or keras.optimizers.Adam(learning_rate))),
-        loss or LOSSES["crossentropy"][multi_label](),
+        loss or (keras.losses.BinaryCrossentropy() if multi_label else keras.losses.CategoricalCrossentropy()),
         metrics=[kind(name="accuracy")],
         jit_compile=jit_compile,
     )

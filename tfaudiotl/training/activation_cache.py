@@ -6,11 +6,7 @@ rest, with the classifier's own layers: training it trains the classifier.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +14,15 @@ import keras
 import numpy as np
 from keras import tree
 
-from tfaudiotl._files import claim, write_atomic
+from tfaudiotl._files import claim
 from tfaudiotl._fingerprint import fingerprint, model_parts, versions
+from tfaudiotl._shards import SHARD_NAMES, DamagedError, Shard, Shards, ShardWriter
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.backbones.frontend import PatchSequence, ValidPatches
 from tfaudiotl.embeddings.engine import PatchNetwork, finite
 from tfaudiotl.errors import AudioError
 
-SHARD_BYTES = 256 * 2**20  # finished work that a kill can cost, and what is written at a time
+SHARD_BYTES = 64 * 2**20  # finished work that a kill can cost, and what is held in memory until it is written
 
 Job = Callable[[], np.ndarray]
 
@@ -139,25 +136,24 @@ def _norm_mask(values: Any, valid: Any, *, by_clip: bool) -> Any:
     return keras.ops.reshape(valid, (-1, *[1] * (len(values.shape) - 2)))
 
 
-@dataclass
 class ActivationCache:
-    """Activations of every patch of every sound, in files; rows are read one by one, never a whole file.
+    """Activations of every patch of every sound, on disk; rows are read one by one, never a whole file.
+
+    Args:
+        folder: of the shards.
+        shapes: of a patch's activations, by tensor.
 
     Attributes:
-        folder: where the shards lie.
-        shapes: of a patch's activations, by tensor.
+        shapes: as given.
         counts: row -> number of patches.
         skipped: row -> the sound that could not be used.
-        shard_bytes: of a shard, about.
     """
 
-    folder: Path
-    shapes: list[tuple[int, ...]]
-    shard_bytes: int = SHARD_BYTES
-    counts: dict[int, int] = field(default_factory=dict)
-    skipped: dict[int, AudioError] = field(default_factory=dict)
-    _places: dict[int, tuple[int, int]] = field(default_factory=dict)  # row -> shard, patches before it there
-    _open: dict[tuple[int, int], int] = field(default_factory=dict)  # shard, tensor -> file descriptor
+    def __init__(self, folder: Path, shapes: Sequence[tuple[int, ...]]):
+        self.shapes, self._shards = list(shapes), Shards(folder)
+        self.counts: dict[int, int] = {}
+        self.skipped: dict[int, AudioError] = {}
+        self._places: dict[int, tuple[Shard, int]] = {}  # row -> shard, number of its unit there
 
     @classmethod
     def build(
@@ -172,7 +168,7 @@ class ActivationCache:
         shard_bytes: int = SHARD_BYTES,
         progress: OnProgress = ignore,
     ) -> ActivationCache:
-        """Runs the frozen part over every sound; shards that an earlier run finished are used again.
+        """Runs the frozen part over every sound; what an earlier run finished is used again.
 
         Args:
             folder: for the shards; those of another ``key``, or another frozen part, in it are removed.
@@ -181,22 +177,25 @@ class ActivationCache:
             jobs: one per row.
             key: what tells one cache from another, beside the frozen part itself.
             paths: what the rows are called in messages; None: by their numbers.
-            shard_bytes: of a shard, about; only so much is unfinished at any time.
+            shard_bytes: of a shard, about; only so much is unfinished, and in memory, at any time.
             progress: called after each row.
 
         Raises:
             FileExistsError: the folder holds something and is no cache.
         """
-        cache = cls(Path(folder), [tuple(tensor.shape[1:]) for tensor in tensors], shard_bytes)
+        shapes = [tuple(tensor.shape[1:]) for tensor in tensors]
         network = model_parts(keras.Model(model.inputs, list(tensors)))
-        content = fingerprint(network=network, key=key, shapes=cache.shapes, versions=versions())
-        claim(cache.folder, "cache.json", {"content": content}, ours=r"shard-\d{5}|unfinished")
-        done = cache._reopen()
-        if done < len(jobs):
+        content = fingerprint(network=network, key=key, shapes=shapes, versions=versions())
+        claim(Path(folder), "cache.json", {"content": content}, ours=SHARD_NAMES)
+        cache = cls(Path(folder), shapes)
+        missing = cache._reopen(len(jobs))
+        if missing:
             names = paths or [f"row {row}" for row in range(len(jobs))]
-            numbers = _network(model, tensors).run_jobs(jobs[done:], expected_patches=2 * (len(jobs) - done))
-            results = map(finite, numbers, names[done:])
-            cache._write(results, done, len(jobs), progress)
+            outputs = _network(model, tensors).run_jobs(
+                [jobs[row] for row in missing], expected_patches=2 * len(missing)
+            )
+            results = map(finite, outputs, [names[row] for row in missing])
+            cache._write(missing, results, len(jobs), ShardWriter(cache._shards, most_bytes=shard_bytes), progress)
         return cache
 
     @property
@@ -206,81 +205,46 @@ class ActivationCache:
 
     @property
     def bytes(self) -> int:
-        """Of all shards."""
-        return sum(file.stat().st_size for file in self.folder.glob("shard-*/*.bin"))
+        """On disk."""
+        return self._shards.bytes
 
     def read(self, tensor: int, row: int) -> np.ndarray:
         """The activations ``(patches, ...)`` of one row."""
-        shard, before = self._places[row]
-        shape = self.shapes[tensor]
-        size = 4 * int(np.prod(shape))
-        if (shard, tensor) not in self._open:
-            self._open[shard, tensor] = os.open(self._shard(shard) / f"{tensor}.bin", os.O_RDONLY)
-        # pread leaves nothing in this process's memory, where a mapped file would stay.
-        content = os.pread(self._open[shard, tensor], self.counts[row] * size, before * size)
-        return np.frombuffer(content, np.float32).reshape(self.counts[row], *shape)
+        shard, unit = self._places[row]
+        return shard.read(str(tensor), unit)
 
-    def close(self) -> None:
-        """Closes the files."""
-        for descriptor in self._open.values():
-            os.close(descriptor)
-        self._open.clear()
-
-    def _shard(self, number: int) -> Path:
-        return self.folder / f"shard-{number:05d}"
-
-    def _reopen(self) -> int:
-        """Takes up finished shards; returns the number of rows in them."""
-        number = done = 0
-        while (index := self._shard(number) / "index.json").is_file():
-            done = self._enter(number, json.loads(index.read_text(encoding="utf-8")))
-            number += 1
-        return done
-
-    def _enter(self, number: int, index: dict[str, Any]) -> int:
-        before = 0
-        for row, count in index["counts"]:
-            self._places[row], self.counts[row] = (number, before), count
-            before += count
-        for row, path, reason in index["skipped"]:
-            self.skipped[row] = AudioError(path, reason)
-        return int(index["end"])
-
-    def _write(self, results: Any, done: int, total: int, progress: OnProgress) -> None:
-        number = sum(1 for _ in self.folder.glob("shard-*/index.json"))
-        results = enumerate(results, start=done)
-        while done < total:
-            done = self._write_shard(number, results, done, total, progress)
-            number += 1
-
-    def _write_shard(self, number: int, results: Any, done: int, total: int, progress: OnProgress) -> int:
-        """One shard, under another name until it is complete; returns the number of rows done by then."""
-        work = self.folder / "unfinished"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        index: dict[str, Any] = {"counts": [], "skipped": []}
-        files = [(work / f"{tensor}.bin").open("wb") for tensor in range(len(self.shapes))]
-        written = 0
-        for row, result in results:
-            if isinstance(result, AudioError):
-                index["skipped"].append((row, result.path, result.reason))
+    def _reopen(self, rows: int) -> list[int]:
+        """Takes up finished shards that are as they were written; returns the rows that are in none."""
+        self._shards.clean()
+        for shard in list(self._shards):
+            try:
+                for name in shard.sums:
+                    shard.check(name)
+            except DamagedError:
+                self._shards.drop(shard)
             else:
-                index["counts"].append((row, len(result[0])))
-                for file, values in zip(files, result, strict=True):
-                    written += file.write(np.ascontiguousarray(values, np.float32).tobytes())
-            done = row + 1
+                self._enter(shard)
+        return [row for row in range(rows) if row not in self.counts and row not in self.skipped]
+
+    def _enter(self, shard: Shard | None) -> None:
+        for number, unit in enumerate(shard.units if shard is not None else ()):
+            if "reason" in unit:
+                self.skipped[unit["row"]] = AudioError(unit["path"], unit["reason"])
+            else:
+                self.counts[unit["row"]] = unit["count"]
+                self._places[unit["row"]] = (shard, number)  # type: ignore[assignment]
+
+    def _write(
+        self, rows: Sequence[int], results: Iterable[Any], total: int, writer: ShardWriter, progress: OnProgress
+    ) -> None:
+        for done, (row, result) in enumerate(zip(rows, results, strict=True), start=total - len(rows) + 1):
+            if isinstance(result, AudioError):
+                self._enter(writer.add({"row": row, "path": result.path, "reason": result.reason}, {}))
+            else:
+                arrays = {str(n): np.ascontiguousarray(values, np.float32) for n, values in enumerate(result)}
+                self._enter(writer.add({"row": row}, arrays))
             progress(Progress("Computing frozen layers", done, total))
-            if written >= self.shard_bytes:
-                break
-        for file in files:
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-        index["end"] = done
-        write_atomic(work / "index.json", json.dumps(index))
-        work.replace(self._shard(number))
-        self._enter(number, index)
-        return done
+        self._enter(writer.flush())
 
 
 def _network(model: keras.Model, tensors: Sequence[Any]) -> PatchNetwork:

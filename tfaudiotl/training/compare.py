@@ -56,10 +56,7 @@ def strategies(trainable: int | str = 2) -> tuple[Strategy, ...]:
             },
         ),
         Strategy("head only", options={"trainable": 0}),
-        Strategy(
-            f"last {trainable} blocks" if isinstance(trainable, int) else f"from {trainable}",
-            options={"trainable": trainable},
-        ),
+        Strategy(last, options={"trainable": trainable}),
         Strategy("everything", options={"trainable": "all"}),
     )
 

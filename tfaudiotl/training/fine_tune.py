@@ -145,7 +145,6 @@ def fine_tune(
             extra=lambda stage: [*callbacks, *_tensorboard(tensorboard, stage)],
             say=print if verbose else None,
         )
-        stack.callback(tuner.cache.close)
         tuner.refuse_skipped()
         rows = np.arange(len(sounds.jobs))
         return tuner.fit(model, rows[: len(windows[0])], rows[len(windows[0]) :] if val is not None else None, folder)

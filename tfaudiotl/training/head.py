@@ -32,16 +32,12 @@ from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips, trim_padding
 from tfaudiotl.errors import AudioError, OnError
-from tfaudiotl.models.builder import LOSSES, compile_classifier
+from tfaudiotl.models.builder import compile_classifier
 from tfaudiotl.models.heads import is_sequence_head
 from tfaudiotl.training.activation_cache import upper_model
 from tfaudiotl.training.batches import Batch, generated
 from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, Diverged, first_as_good, restore
-from tfaudiotl.training.options import (
-    FitOptions,
-    balanced_loss,
-    balanced_weights,
-)
+from tfaudiotl.training.options import FitOptions, balanced_loss, balanced_weights, loss_of
 
 CLIPS_AT_ONCE = 256  # whose sequences are scored together
 UNEQUAL = 4.0  # a held-out clip that weighs so many times another makes the loss hang on it
@@ -164,7 +160,7 @@ def fit_head(
     if watched is not None and not watched.any():
         raise ValueError("weights: every clip that is held out weighs 0, so none can tell when to stop")
     _standardise(head, train.vectors)
-    loss: keras.losses.Loss = LOSSES[options.loss][multi_label]()
+    loss = loss_of(options, multi_label=multi_label)
     if multi_label and options.class_weight:
         loss = balanced_loss(loss, train.targets)
     compile_classifier(head, multi_label=multi_label, learning_rate=options.learning_rate, loss=loss)

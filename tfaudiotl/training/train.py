@@ -200,7 +200,6 @@ def train_classifier(
         folder = Path(workdir or stack.enter_context(tempfile.TemporaryDirectory()))
         start = perf_counter()
         trainer = _trainer(model, sounds, options, change, folder, progress)
-        stack.callback(trainer.cache.close)
         kept, skipped = _usable(trainer.cache, sounds, on_error)
         seconds["embed"] = perf_counter() - start
         start = perf_counter()
