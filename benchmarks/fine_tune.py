@@ -90,9 +90,7 @@ def cache_memory(clips: Clips, weights: str, blocks: int, shard_bytes: int) -> t
     sounds, tensors = Sounds.of([clips], sample_rate=sample_rate_of(model)), cut(model)
     with tempfile.TemporaryDirectory() as warm, tempfile.TemporaryDirectory() as work:
         # TensorFlow's and the converter's own memory is not the cache's.
-        ActivationCache.build(
-            Path(warm) / "c", model, tensors, sounds.jobs[:40], key="", shard_bytes=shard_bytes
-        )
+        ActivationCache.build(Path(warm) / "c", model, tensors, sounds.jobs[:40], key="", shard_bytes=shard_bytes)
         memory.forget_peak()
         before = memory.resident()
         cache = ActivationCache.build(Path(work) / "c", model, tensors, sounds.jobs, key="", shard_bytes=shard_bytes)
