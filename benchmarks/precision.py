@@ -9,8 +9,8 @@ import argparse
 import time
 
 import numpy as np
-
 from tests.training.test_precision import train_steps
+
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.training.devices import PRECISIONS, set_precision

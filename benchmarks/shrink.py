@@ -87,7 +87,7 @@ def trained(
 ) -> Iterator[tuple[str, keras.Model]]:
     """The student, and those that learn from the labels."""
     sounds = [[(np.clip(waveform, -1, 1) * 32_767).astype(np.int16) for waveform in waveforms]]
-    yield "distilled", distill(teacher, sounds, embedding=["layer8"], student_weights=start, options=options).model
+    yield "distilled", distill(teacher, sounds, embedding="layer8", student_weights=start, options=options).model
     yield "labels", labelled(train, waveforms, start, options)
     yield "labels, random start", labelled(train, waveforms, None, options)
 

@@ -48,7 +48,7 @@ def distill(
         typer.Option(help="What the student starts from: a preset, a file or 'random', the default for a backbone."),
     ] = None,
     embedding: Annotated[
-        str | None, typer.Option(help="Layers of the teacher to match besides its embedding, with commas.")
+        str | None, typer.Option(help="Layers of the teacher to match besides its own embedding, with commas.")
     ] = None,
     exclude: Annotated[
         str | None, typer.Option(callback=regex, help="Skip files whose path matches this regex.")

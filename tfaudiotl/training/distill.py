@@ -172,7 +172,7 @@ def distill(
     student: str = "yamnet_mini",
     weights: str | None = "audioset",
     student_weights: str | None = None,
-    embedding: Sequence[str] = (),
+    embedding: str | Sequence[str] = (),
     options: DistillOptions | None = None,
     progress: OnProgress = ignore,
 ) -> Distilled:
@@ -187,7 +187,7 @@ def distill(
             each through its own front-end.
         weights: the teacher's, if it is a backbone.
         student_weights: what the student starts from; None: random weights.
-        embedding: the teacher's layers to match beside its embedding, such as ``["layer8"]``.
+        embedding: layer or layers of the teacher to match beside its own embedding, such as "layer8".
         options: how.
         progress: called after each of the teacher's examples and each of the student's steps.
 
@@ -202,7 +202,7 @@ def distill(
     begun = perf_counter()
     if not len(sounds):
         raise ValueError("sounds: at least one folder of recordings")
-    cut = open_teacher(teacher, embedding, weights)
+    cut = open_teacher(teacher, [embedding] if isinstance(embedding, str) else embedding, weights)
     _check_student(student, cut.network.frontend.spec)
     build = partial(_build_student, cut, student, student_weights)
     model, core = build(input="waveform"), build(input="patches")
@@ -242,12 +242,12 @@ def _check_student(student: str, teacher: LogMelSpec | WindowSpec) -> None:
         )
 
 
-def open_teacher(teacher: str | keras.Model, layers: Sequence[str], weights: str | None) -> Teacher:
+def open_teacher(teacher: str | keras.Model, embedding: Sequence[str], weights: str | None) -> Teacher:
     """Cuts a backbone or a classifier into what a student shall learn; see ``distill``."""
     if isinstance(teacher, str):
         spec = get_backbone(teacher)
         _check_grid(teacher, spec.frontend)
-        names = list(dict.fromkeys([*layers, spec.default_embedding]))
+        names = list(dict.fromkeys([*embedding, spec.default_embedding]))
         top = "scores" in spec.top
         base = cut_backbone(spec, [*names, *(["scores"] if top else [])], weights=weights)
         outputs = pooled_layers(base, spec, names, "avg")
@@ -264,7 +264,7 @@ def open_teacher(teacher: str | keras.Model, layers: Sequence[str], weights: str
                 f"teacher={teacher.name!r}: its head scores the sequence of a clip's patches, and a student learns "
                 "patch by patch; build the teacher with head='dense' or 'average'"
             )
-        names = [*layers, "patch_embedding"]
+        names = [*embedding, "patch_embedding"]
         outputs = [_pooled(teacher, name) for name in names]
         head = head_of(teacher)  # applied patch by patch, also where the model pools embeddings first
         scores, class_names = [head(outputs[-1])], class_names_of(teacher)
