@@ -560,7 +560,7 @@ def held_out_parts(
         ValueError: there is nothing to train on, or nothing of a class; or "train" cannot be divided.
     """
     if len(windows.parts()) < 2:
-        train, held = windows.split(val=test, seed=seed)
+        train, held = windows.split(test=test, seed=seed)
         return train, None if testable(train) else held, held
     train, held = windows.split()
     learned, present = train.counts(), windows.counts()
