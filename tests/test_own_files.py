@@ -24,8 +24,7 @@ from tfaudiotl.errors import ExportError
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.plots import save_figure
 from tfaudiotl.evaluation.report import write_report
-from tfaudiotl.runtime.events import Event
-from tfaudiotl.runtime.writers import write_events
+from tfaudiotl.runtime.events import Event, write_events
 
 
 def names(folder: Path) -> list[str]:

@@ -70,10 +70,9 @@ from .models.freeze import freeze as freeze
 from .models.info import LayerInfo as LayerInfo, embedding_layers as embedding_layers
 from .models.linear import classifier_from_sklearn as classifier_from_sklearn
 from .models.replace import replace_head as replace_head
-from .runtime.classify import classify_sound as classify_sound
 from .runtime.evaluate import evaluate as evaluate
 from .runtime.events import Event as Event
-from .runtime.predictor import Predictor as Predictor
+from .runtime.predictor import Predictor as Predictor, classify_sound as classify_sound
 from .runtime.stream import StreamingClassifier as StreamingClassifier
 from .training.advise import Advice as Advice, advise as advise
 from .training.compare import Comparison as Comparison, Strategy as Strategy, compare_strategies as compare_strategies

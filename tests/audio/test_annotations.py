@@ -8,8 +8,7 @@ from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.annotations import Mark, gaps, read_marks
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.errors import AudioErrors
-from tfaudiotl.runtime.events import Event
-from tfaudiotl.runtime.writers import events_audacity, events_raven
+from tfaudiotl.runtime.events import Event, events_audacity, events_raven
 
 MARKS = [Mark(1.0, 2.5, "frog"), Mark(4.0, 4.5, "bird; frog")]
 

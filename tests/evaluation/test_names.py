@@ -24,9 +24,8 @@ from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.plots import save_figure, spectrograms_figure
 from tfaudiotl.evaluation.report import write_report
 from tfaudiotl.models.builder import check_classes
-from tfaudiotl.runtime.events import Event
+from tfaudiotl.runtime.events import Event, events_csv, events_json
 from tfaudiotl.runtime.predictor import Prediction
-from tfaudiotl.runtime.writers import events_csv, events_json
 from tfaudiotl.training.compare import Comparison, Run
 
 HOSTILE = r"cost $\frac$ of _x$_{$"

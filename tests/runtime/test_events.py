@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tfaudiotl.runtime.events import Event, EventOptions, EventTracker, in_order
-from tfaudiotl.runtime.writers import format_events, write_events
+from tfaudiotl.runtime.events import Event, EventOptions, EventTracker, format_events, in_order, write_events
 
 
 def track(scores: list[float], *, hop: float = 0.5, window: float = 1.0, **options: float) -> list[tuple[float, float]]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
 from tests.helpers.sounds import write_folder
+from tfaudiotl.audio import files, table
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import write_audio
 from tfaudiotl.backbones.scores import ClassScores
-from tfaudiotl.errors import AudioError
+from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.models.builder import build_classifier
 from tfaudiotl.runtime.evaluate import evaluate
 from tfaudiotl.runtime.predictor import Predictor
@@ -142,10 +144,56 @@ def test_evaluate_skips_and_lists(listener: keras.Model, tmp_path: Path) -> None
     assert [Path(error.path).name for error in skipped] == ["a.wav"]
 
 
+def test_evaluate_lists_every_clip_that_cannot_be_read(listener: keras.Model, tmp_path: Path) -> None:
+    for name in ("loud", "quiet"):
+        for number in range(3):
+            (tmp_path / name).mkdir(exist_ok=True)
+            write_audio(tmp_path / name / f"{number}.wav", np.full(1_000, 0.5))
+    clips = Clips.from_directory(tmp_path)
+    for lost in ("loud/0.wav", "loud/2.wav", "quiet/1.wav"):
+        (tmp_path / lost).write_bytes(b"")
+    with pytest.raises(AudioErrors, match="3 of 6 sounds cannot be used") as raised:
+        evaluate(listener, clips)
+    assert [Path(error.path).name for error in raised.value.errors] == ["0.wav", "2.wav", "1.wav"]
+    for path in tmp_path.glob("*/*.wav"):
+        path.write_bytes(b"")
+    with pytest.raises(AudioErrors, match="6 of 6 sounds cannot be used"):
+        evaluate(listener, clips, on_error="skip")
+
+
+def test_evaluate_reads_long_recordings_in_parts(
+    listener: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole ones and a span of one; and names one whose middle turns out to be unusable."""
+    (tmp_path / "loud").mkdir()
+    write_audio(tmp_path / "loud" / "a.flac", np.repeat(np.concatenate([bursts()] * 5), 2), sample_rate=32_000)
+    clips = Clips.from_files(
+        [str(tmp_path / "loud" / "a.flac")] * 2, ["loud", "loud"], starts=[0.0, 3.5], ends=[30.0, 24.25]
+    )
+    predictor = Predictor(listener)
+    wanted = [predictor.scores(clips.load(row), sample_rate=16_000) for row in range(2)]
+    read, load_audio = [], files.load_audio
+
+    def load(path: Path, **part: Any) -> np.ndarray:
+        read.append((part["start"], part["end"]))
+        if part["start"] == lost:
+            raise AudioError(str(path), "is damaged here")
+        return load_audio(path, **part)
+
+    lost = -1.0
+    monkeypatch.setattr(files, "BLOCK_SECONDS", 3)
+    monkeypatch.setattr(table, "BLOCK_SECONDS", 3)
+    monkeypatch.setattr(files, "load_audio", load)
+    np.testing.assert_allclose(evaluate(predictor, clips).scores, wanted, atol=1e-5)
+    assert max(end - start for start, end in read) < 6
+    lost = 9.0
+    with pytest.raises(AudioErrors, match="1 of 2 sounds cannot be used"):
+        evaluate(predictor, clips)
+
+
 def test_a_long_file_gives_what_its_samples_give(
     listener: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tfaudiotl.audio import files
     from tfaudiotl.audio.files import LongSound, load_audio
 
     monkeypatch.setattr(files, "BLOCK_SECONDS", 3)

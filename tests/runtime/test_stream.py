@@ -10,8 +10,7 @@ import pytest
 from tests.helpers.sounds import sound
 from tfaudiotl.backbones.scores import ClassScores
 from tfaudiotl.errors import AudioError
-from tfaudiotl.runtime.classify import classify_sound
-from tfaudiotl.runtime.predictor import Predictor
+from tfaudiotl.runtime.predictor import Predictor, classify_sound
 from tfaudiotl.runtime.stream import StreamingClassifier
 
 NAMES = ("loud", "rising")

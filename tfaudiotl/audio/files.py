@@ -260,10 +260,22 @@ def open_samples(path: str | os.PathLike[str], *, sample_rate: int = SAMPLE_RATE
     Raises:
         AudioError: the file cannot be used; what is wrong in the middle of a long one is told when that is read.
     """
-    duration = audio_info(path).duration
-    if duration < 2 * BLOCK_SECONDS:
-        return load_audio(path, sample_rate=sample_rate)
-    return LongSound(path, sample_rate=sample_rate, duration=duration)
+    return open_span(path, sample_rate=sample_rate)
+
+
+def open_span(
+    path: str | os.PathLike[str],
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    start: float = 0.0,
+    end: float | None = None,
+    channels: Channels = "mean",
+) -> Sound:
+    """Likewise of a part of a file; the arguments are those of ``load_audio``."""
+    last = audio_info(path).duration if end is None or math.isnan(end) else end
+    if last - start < 2 * BLOCK_SECONDS:
+        return load_audio(path, sample_rate=sample_rate, start=start, end=end, channels=channels)
+    return LongSound(path, sample_rate=sample_rate, start=start, end=end, duration=last - start, channels=channels)
 
 
 class LongSound:
@@ -272,10 +284,21 @@ class LongSound:
     Args:
         path: the file.
         sample_rate: of the samples, Hz.
-        duration: of the file in seconds, at least ``BLOCK_SECONDS``.
+        duration: in seconds, at least ``BLOCK_SECONDS``.
+        start, end, channels: of the part of the file that is read, as for ``load_audio``.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, sample_rate: int, duration: float):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        sample_rate: int,
+        duration: float,
+        start: float = 0.0,
+        end: float | None = None,
+        channels: Channels = "mean",
+    ):
+        self._start, self._end, self._channels = start, end, channels
         self._path, self._rate, self._size = path, sample_rate, BLOCK_SECONDS * sample_rate
         self._blocks = math.floor(duration / BLOCK_SECONDS)  # the last one has the rest too
         self._held: dict[int, NDArray[np.float32]] = {}
@@ -298,9 +321,9 @@ class LongSound:
 
     def _block(self, number: int) -> NDArray[np.float32]:
         if number not in self._held:
-            end = None if number == self._blocks - 1 else float((number + 1) * BLOCK_SECONDS)
-            start = float(number * BLOCK_SECONDS)
-            block = load_audio(self._path, sample_rate=self._rate, start=start, end=end)
+            start = self._start + number * BLOCK_SECONDS
+            end = self._end if number == self._blocks - 1 else start + BLOCK_SECONDS
+            block = load_audio(self._path, sample_rate=self._rate, start=start, end=end, channels=self._channels)
             while len(self._held) >= _KEPT:
                 del self._held[next(iter(self._held))]
             self._held[number] = block

@@ -15,8 +15,8 @@ import numpy as np
 from tfaudiotl._files import file_digest, sha256
 from tfaudiotl._fingerprint import State, file_state, fingerprint, plain
 from tfaudiotl.audio.columns import Columns, clean_class_names, clean_labels, listed
-from tfaudiotl.audio.files import audio_info, check_channels, check_span, load_audio
-from tfaudiotl.audio.waveform import SAMPLE_RATE, Channels, check_rate, resample
+from tfaudiotl.audio.files import BLOCK_SECONDS, audio_info, check_channels, check_span, load_audio, open_span
+from tfaudiotl.audio.waveform import SAMPLE_RATE, Channels, Sound, check_rate, resample
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
 
 if TYPE_CHECKING:
@@ -329,11 +329,21 @@ class Table:
         """
         path, start, end = self.paths[row], float(self.starts[row]), float(self.ends[row])
         if self._waveforms is None:
-            channels: Channels = "mean" if self.channel is None or self.channel[row] < 0 else int(self.channel[row])
+            channels = self._channels(row)
             return load_audio(path, sample_rate=sample_rate, start=start, end=end, channels=channels)
         stop = None if np.isnan(end) else round(end * SAMPLE_RATE)
         held = self._waveforms[path][round(start * SAMPLE_RATE) : stop].copy()  # the table's own must not be changed
         return resample(held, SAMPLE_RATE, check_rate("sample_rate", sample_rate))
+
+    def open(self, row: int, *, sample_rate: int = SAMPLE_RATE) -> Sound:
+        """Likewise, a long recording in parts, as they are asked for: see ``audio.files.open_samples``."""
+        if self._waveforms is not None or self.durations[row] < 2 * BLOCK_SECONDS:
+            return self.load(row, sample_rate=sample_rate)
+        start, end = float(self.starts[row]), float(self.ends[row])
+        return open_span(self.paths[row], sample_rate=sample_rate, start=start, end=end, channels=self._channels(row))
+
+    def _channels(self, row: int) -> Channels:
+        return "mean" if self.channel is None or self.channel[row] < 0 else int(self.channel[row])
 
     def content_keys(self) -> list[Hashable]:
         """One key per row, equal for rows whose files have the same bytes (or arrays the same samples).

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,24 +27,15 @@ from tfaudiotl.cli.options import (
 )
 
 
-class Events(str, Enum):
-    """How events are written."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSON = "json"
-    AUDACITY = "audacity"
-    RAVEN = "raven"
-
-
 @command
 def events(
     model: ModelPath,
     sound: Annotated[Path, typer.Argument(help="A sound file.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the events into this file.")] = None,
     format: Annotated[
-        Events, typer.Option(help="Table, CSV, JSON, Audacity labels or Raven selections.")
-    ] = Events.TABLE,
+        Literal["table", "csv", "json", "audacity", "raven"],
+        typer.Option(help="Table, CSV, JSON, Audacity labels or Raven selections."),
+    ] = "table",
     threshold: Threshold = None,
     release: Release = None,
     smoothing: Smoothing = 1,
@@ -67,8 +57,8 @@ def events(
         raise ValueError(f"{sound} is a folder; events takes one file, and 'predict --timeline' takes folders")
     check_model(model)
     load_tensorflow()
+    from tfaudiotl.runtime.events import format_events, write_events
     from tfaudiotl.runtime.predictor import Predictor
-    from tfaudiotl.runtime.writers import format_events, write_events
 
     predictor = Predictor(
         model,
@@ -83,9 +73,9 @@ def events(
     say(f"Reading {sound}")
     found = predictor.analyze_file(sound)
     if output:
-        say(f"Wrote {write_events(output, found.events, format.value)}")
+        say(f"Wrote {write_events(output, found.events, format)}")
     else:
-        typer.echo(format_events(found.events, format.value), nl=False)
+        typer.echo(format_events(found.events, format), nl=False)
     if plot:
         say(f"Wrote {found.plot(plot)}")
 

@@ -6,9 +6,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,12 +27,7 @@ from tfaudiotl.cli.options import (
 Row = dict[str, Any]
 
 
-class Format(str, Enum):
-    """How predictions are printed."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSON = "json"
+Format = Literal["table", "csv", "json"]
 
 
 @command
@@ -45,7 +39,7 @@ def predict(
     threshold: Threshold = None,
     background: Background = None,
     report_background: ReportBackground = False,
-    format: Annotated[Format, typer.Option(help="How results are printed.")] = Format.TABLE,
+    format: Annotated[Format, typer.Option(help="How results are printed.")] = "table",
     on_error: OnErrorOption = OnError.RAISE,
 ) -> None:
     """Classify sound files: the best classes of each, or its events.
@@ -97,17 +91,17 @@ def _printed(style: Format, columns: Sequence[str]) -> Iterator[Callable[[list[R
     from tfaudiotl.evaluation.markdown import csv_line, rounded
 
     out, before = sys.stdout, ""
-    if style is Format.CSV:
+    if style == "csv":
         out.write(csv_line(columns))
-    elif style is Format.JSON:
+    elif style == "json":
         out.write("[")
 
     def write(rows: list[Row]) -> None:
         nonlocal before
         for row in rows:
-            if style is Format.CSV:
+            if style == "csv":
                 out.write(csv_line(row.values()))
-            elif style is Format.JSON:
+            elif style == "json":
                 out.write(f"{before}\n  {json.dumps(rounded(row))}")
                 before = ","
             else:
@@ -120,6 +114,6 @@ def _printed(style: Format, columns: Sequence[str]) -> Iterator[Callable[[list[R
     try:
         yield write
     finally:
-        if style is Format.JSON:
+        if style == "json":
             out.write("\n]\n")
         out.flush()

@@ -21,6 +21,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from tfaudiotl._files import show_name, write_atomic
+from tfaudiotl.errors import check_number
 from tfaudiotl.evaluation.measures import Calibration
 from tfaudiotl.evaluation.metrics import ClassMetrics, Evaluation
 
@@ -31,6 +32,7 @@ _MAX_ANNOTATED = 30  # classes up to which a cell has room for its count
 _MAX_BARS = 60  # classes in per_class_figure: about as tall a picture as one scrolls through
 _LABEL_LENGTH = 32  # characters of a class name
 _FFT, _DEPTH, _LOUDEST = 512, 80.0, -30.0  # of spectrograms: samples of a frame, dB, dB per Hz
+_OUTLINE = 4_000  # columns of a waveform's outline: more cannot be seen
 _LETTER = 0.6 / 72  # inches that a letter takes, per point of the font's size
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart
@@ -288,6 +290,58 @@ def spectrogram_figure(waveform: np.ndarray, rate: int) -> Figure:
     axes.set_xlabel("Seconds", fontsize=8)
     axes.set_ylabel("Hz", fontsize=8)
     axes.tick_params(labelsize=8)
+    return figure
+
+
+def timeline_figure(
+    waveform: np.ndarray,
+    sample_rate: int,
+    *,
+    starts: np.ndarray,
+    scores: np.ndarray,
+    class_names: Sequence[str],
+    window_seconds: float,
+    events: Sequence[tuple[float, float, str]],
+    classes: int = 8,
+) -> Figure:
+    """What was found in a recording: waveform, spectrogram, and the scores over time with the events in red.
+
+    Args:
+        waveform: ``(samples,)``.
+        sample_rate: Hz.
+        starts: ``(windows,)`` seconds.
+        scores: ``(windows, classes)``.
+        class_names: in the order of the scores.
+        window_seconds: length of a window.
+        events: start and end in seconds, and class.
+        classes: rows of the timeline: the classes with the highest peaks.
+
+    Raises:
+        ValueError: ``classes`` is not a whole number from 1.
+    """
+    check_number("classes", classes, least=1, whole=True)
+    figure = _figure(10, 6.5)
+    wave, spectrum, timeline = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.5, 2])
+    step = max(1, len(waveform) // _OUTLINE)
+    blocks = waveform[: len(waveform) // step * step].reshape(-1, step)
+    times = np.arange(len(blocks)) * step / sample_rate
+    wave.fill_between(times, blocks.min(axis=1), blocks.max(axis=1), linewidth=0.5)
+    wave.set(ylabel="Waveform", ylim=(-1, 1))
+    draw_spectrogram(spectrum, waveform, sample_rate)
+    spectrum.set(ylabel="Hz")
+    columns = np.argsort(-scores.max(axis=0), kind="stable")[:classes]
+    hop = starts[1] - starts[0] if len(starts) > 1 else window_seconds
+    edges, rows = np.append(starts, starts[-1] + hop), np.arange(len(columns) + 1)
+    shown = timeline.pcolormesh(edges, rows, scores[:, columns].T, vmin=0, vmax=1, cmap="Blues")
+    places = {class_names[column]: row for row, column in enumerate(columns)}
+    for start, end, label in events:
+        if label in places:
+            timeline.plot([start, end], [places[label] + 0.5] * 2, color="tab:red", linewidth=3)
+    names = [show_name(class_names[column]) for column in columns]
+    timeline.set_yticks(rows[:-1] + 0.5, names, parse_math=False)
+    timeline.invert_yaxis()
+    timeline.set(xlabel="Seconds", xlim=(0, max(len(waveform) / sample_rate, hop)))
+    figure.colorbar(shown, ax=timeline, label="Score (red: event)")
     return figure
 
 

@@ -11,11 +11,12 @@ import numpy as np
 from tfaudiotl._threads import OnProgress, Progress, ignore, map_ahead
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.splits import shared_units
-from tfaudiotl.audio.waveform import SAMPLE_RATE
+from tfaudiotl.audio.waveform import SAMPLE_RATE, Sound
 from tfaudiotl.backbones.scores import THRESHOLD
-from tfaudiotl.errors import AudioError, OnError, check_choice
+from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.report import Report
+from tfaudiotl.export.load import score_clip
 from tfaudiotl.runtime.predictor import Predictor
 
 
@@ -34,7 +35,8 @@ def evaluate(
         model: a Keras model, or the path of a .keras file, SavedModel or .tflite file; or a ``Predictor`` of one.
         clips: labelled clips; their classes must be among the model's, and need not be all of them.
         class_names: names in output order, for a model that does not carry them.
-        on_error: "raise", or "skip" clips that cannot be read.
+        on_error: "raise": one AudioErrors that lists every clip that cannot be read, once all were tried; "skip":
+            they are left out.
         skipped: a list that takes the skipped sounds; without one they are in the log.
         progress: called after each clip.
 
@@ -45,7 +47,7 @@ def evaluate(
 
     Raises:
         ValueError: the clips have classes which the model does not.
-        AudioError: a clip cannot be read, with ``on_error="raise"``.
+        AudioErrors: clips that cannot be read, with ``on_error="raise"``, or all of them.
     """
     check_choice("on_error", on_error, OnError)
     if isinstance(model, Predictor) and class_names is not None:
@@ -55,26 +57,28 @@ def evaluate(
     unknown = sorted({label for labels in clips.labels for label in labels} - set(names))
     if unknown:
         raise ValueError(f"clips have the classes {unknown}, which the model does not; it has {list(names)}")
-    lost: list[AudioError] = skipped if skipped is not None else []
+    artifact = predictor.artifact
 
-    def load(row: int) -> np.ndarray | AudioError:
+    def load(row: int) -> Sound | AudioError:
         try:
-            return clips.load(row, sample_rate=predictor.artifact.sample_rate)
+            return clips.open(row, sample_rate=artifact.sample_rate)
         except AudioError as error:
             return error
 
-    scores, rows = [], []
-    for row, waveform in enumerate(map_ahead(load, range(len(clips)))):
+    scores, rows, lost = [], [], []
+    for row, sound in enumerate(map_ahead(load, range(len(clips)))):
+        try:
+            if isinstance(sound, AudioError):
+                raise sound
+            scores.append(score_clip(artifact, sound))
+            rows.append(row)
+        except AudioError as error:  # of a long recording perhaps in its middle
+            lost.append(error)
         progress(Progress("Classifying", row + 1, len(clips)))
-        if isinstance(waveform, AudioError):
-            if on_error == "raise":
-                raise waveform
-            lost.append(waveform)
-            continue
-        scores.append(predictor.scores(waveform, sample_rate=predictor.artifact.sample_rate))
-        rows.append(row)
-    if not rows:
-        raise ValueError("clips: none of them could be read")
+    if lost and (on_error == "raise" or not rows):
+        raise AudioErrors(lost, len(clips))
+    if skipped is not None:
+        skipped += lost
     column = {name: index for index, name in enumerate(names)}
     targets = np.zeros((len(rows), len(names)), np.float32)
     for place, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""From scores of window after window to events: smoothing, hysteresis, merging of gaps, least duration.
+"""From scores of window after window to events (smoothing, hysteresis, gaps, least duration), and events as text.
 
 One state machine serves files and streams, so that both give the same events.
 """
@@ -6,13 +6,17 @@ One state machine serves files and streams, so that both give the same events.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from tfaudiotl._files import write_atomic
 from tfaudiotl.backbones.scores import THRESHOLD, check_background, class_thresholds
+from tfaudiotl.errors import check_choice
+from tfaudiotl.evaluation.markdown import csv_line, json_text
 
 
 @dataclass(frozen=True)
@@ -212,3 +216,64 @@ class EventTracker:
 def in_order(events: Sequence[Event]) -> list[Event]:
     """By start; the louder of two that start together first."""
     return sorted(events, key=lambda event: (event.start, -event.score, event.label))
+
+
+# Events as text.
+
+Format = Literal["table", "csv", "json", "audacity", "raven"]
+LOW_HZ, HIGH_HZ = 0.0, 8_000.0  # of a box in Raven: it spans all frequencies, since a classifier has no others
+
+
+def events_table(events: Sequence[Event]) -> str:
+    """One line per event, in columns."""
+    return "".join(f"{event}\n" for event in events)
+
+
+def events_csv(events: Sequence[Event]) -> str:
+    """Comma-separated, with a header."""
+    header = ["start", "end", "label", "score"]
+    return "".join(map(csv_line, [header, *([event.to_dict()[name] for name in header] for event in events)]))
+
+
+def events_json(events: Sequence[Event]) -> str:
+    """A list of objects."""
+    return json_text([event.to_dict() for event in events])
+
+
+def events_audacity(events: Sequence[Event]) -> str:
+    """A label track for Audacity: start, end and label with tabs between."""
+    return "".join(f"{event.start:.6f}\t{event.end:.6f}\t{_line(event.label)}\n" for event in events)
+
+
+def events_raven(events: Sequence[Event]) -> str:
+    """A selection table for Raven; the box spans all frequencies, since a classifier has no others."""
+    columns = ["Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"]
+    lines = ["\t".join([*columns, "Label", "Score"])]
+    for number, event in enumerate(events, start=1):
+        span = f"{event.start:.6f}\t{event.end:.6f}\t{LOW_HZ:.1f}\t{HIGH_HZ:.1f}"
+        lines.append(f"{number}\tSpectrogram 1\t1\t{span}\t{_line(event.label)}\t{event.score:.4f}")
+    return "\n".join(lines) + "\n"
+
+
+FORMATS: dict[Format, Callable[[Sequence[Event]], str]] = {
+    "table": events_table,
+    "csv": events_csv,
+    "json": events_json,
+    "audacity": events_audacity,
+    "raven": events_raven,
+}
+
+
+def format_events(events: Sequence[Event], format: Format = "table") -> str:
+    """Events as text: a table, CSV, JSON, Audacity's label track or Raven's selection table."""
+    check_choice("format", format, Format)
+    return FORMATS[format](events)
+
+
+def write_events(path: str | Path, events: Sequence[Event], format: Format = "csv") -> Path:
+    """Writes events to a file, whole or not at all."""
+    return write_atomic(path, format_events(events, format))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfaudiotl._threads import map_ahead
 from tfaudiotl.audio.files import open_samples
 from tfaudiotl.audio.waveform import Sound, check_waveform, frames
 from tfaudiotl.backbones.scores import THRESHOLD, check_background
@@ -84,9 +85,19 @@ class Prediction:
 
     def plot(self, path: str | Path, *, classes: int = 8) -> Path:
         """Draws waveform, spectrogram and the timeline of the ``classes`` highest classes into a picture file."""
-        from tfaudiotl.runtime.plot import plot_prediction
+        from tfaudiotl.evaluation.plots import save_figure, timeline_figure  # here, since matplotlib takes its time
 
-        return plot_prediction(self, path, classes=classes)
+        figure = timeline_figure(
+            self.waveform,
+            self.sample_rate,
+            starts=self.starts,
+            scores=self.scores,
+            class_names=self.class_names,
+            window_seconds=self.window_seconds,
+            events=[(event.start, event.end, event.label) for event in self.events],
+            classes=classes,
+        )
+        return save_figure(figure, path, dpi=110)
 
 
 class Predictor:
@@ -171,8 +182,6 @@ class Predictor:
 
     def scores_of_files(self, paths: Sequence[str | Path]) -> np.ndarray:
         """Scores of many files, ``(files, classes)``; the next ones are decoded while one is classified."""
-        from tfaudiotl._threads import map_ahead
-
         rate = self.artifact.sample_rate
         return np.stack(
             [score_clip(self.artifact, x) for x in map_ahead(lambda path: open_samples(path, sample_rate=rate), paths)]
@@ -256,3 +265,51 @@ def _samples(name: str, seconds: float, rate: int) -> int:
     if samples < 1:
         raise ValueError(f"{name}={seconds!r}: a positive number of seconds")
     return samples
+
+
+@dataclass(frozen=True)
+class ClassifiedSound:
+    """What ``classify_sound`` found.
+
+    Attributes:
+        sounds: the labels, in order of their start.
+        timestamps: ``(sounds, 2)``: start and end of each in seconds.
+        results: the events, with the highest score of each.
+    """
+
+    sounds: list[str]
+    timestamps: np.ndarray
+    results: list[Event]
+
+
+def classify_sound(
+    audio: Any,
+    sample_rate: int,
+    *,
+    model: str | Path | keras.Model | Predictor,
+    threshold: float = 0.35,
+    minimum_sound_separation: float = 0.25,
+    minimum_sound_duration: float = 0.5,
+) -> ClassifiedSound:
+    """MATLAB's ``classifySound``: names the sounds in a recording, with its names and defaults.
+
+    Windows and hop are the model's own (YAMNet's: 0.975 s every 0.48 s). ``classifySound`` smooths and thresholds in
+    its own way, which is not published; the meaning of the three numbers is the same.
+
+    Args:
+        audio: the waveform, as for ``Predictor.predict``.
+        sample_rate: Hz.
+        model: a classifier, such as ``tl.YAMNet(patch_pooling="avg")`` with its 521 classes, or a ``Predictor``
+            (whose own settings then hold).
+        threshold: a sound is reported from this score on.
+        minimum_sound_separation: seconds; sounds of a class closer than this are one.
+        minimum_sound_duration: seconds; shorter sounds are left out.
+    """
+    predictor = model
+    if not isinstance(predictor, Predictor):
+        predictor = Predictor(
+            predictor, threshold=threshold, min_gap=minimum_sound_separation, min_duration=minimum_sound_duration
+        )
+    events = predictor.predict(audio, sample_rate=sample_rate)
+    times = np.array([(event.start, event.end) for event in events], np.float64).reshape(-1, 2)
+    return ClassifiedSound([event.label for event in events], times, events)
