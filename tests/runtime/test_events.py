@@ -87,4 +87,4 @@ def test_every_format_holds_every_event(tmp_path) -> None:  # type: ignore[no-un
     assert len(format_events(EVENTS).splitlines()) == 2
     assert write_events(tmp_path / "e.txt", EVENTS, "audacity").read_text().startswith("0.5")
     with pytest.raises(ValueError, match="format='xml'"):
-        format_events(EVENTS, "xml")
+        format_events(EVENTS, "xml")  # type: ignore[arg-type]
