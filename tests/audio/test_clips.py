@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -298,9 +297,9 @@ def test_windows_of_clips(tmp_path: Path) -> None:
     assert windows.group.tolist() == ["1", "2", "2", "2", "3", "3"]
     assert [len(windows.load(row)) for row in range(6)] == [4_800] + [16_000] * 5
     assert len(clips[:0].windows(1.0)) == 0
-    for bad in [(0, None), (-1, None), (float("nan"), None), (1, 0), (1, 2)]:
-        with pytest.raises(ValueError, match=re.escape("window_seconds=")):
-            clips.windows(*bad)
+    for window, hop in [(0, None), (-1, None), (float("nan"), None), (1, 0), (1, 2)]:
+        with pytest.raises(ValueError, match="^window_seconds=" if hop is None else "^hop_seconds=.*above 0 to 1"):
+            clips.windows(window, hop)
 
 
 def test_esc10(shared: Path) -> None:

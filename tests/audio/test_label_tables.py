@@ -150,7 +150,7 @@ def test_published_data_sets(tmp_path: Path) -> None:
     evaluation = Clips.from_dataset("fsd50k_eval", tmp_path, class_names=fsd.class_names)
     assert evaluation.targets.shape == (1, 6)
     for call, message in [
-        (lambda: Clips.from_dataset("esc5", tmp_path), "esc50, esc10, urbansound8k"),  # type: ignore[arg-type]
+        (lambda: Clips.from_dataset("esc5", tmp_path), "'esc50', 'esc10', 'urbansound8k'"),  # type: ignore[arg-type]
         (lambda: Clips.from_dataset("esc50", tmp_path / "audio"), "meta/esc50.csv"),
     ]:
         with pytest.raises(ValueError, match=message):

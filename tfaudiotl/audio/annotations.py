@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfaudiotl.audio.columns import Columns, listed
+from tfaudiotl.audio.columns import Columns, check_separator, listed
 from tfaudiotl.audio.files import audio_info
 from tfaudiotl.audio.folders import files_below
-from tfaudiotl.errors import AudioError
+from tfaudiotl.errors import AudioError, check_number
 
 # Raven names the column of the label as its user does; these are usual.
 LABEL_COLUMNS = ("Annotation", "Label", "Species", "Class", "Common Name", "Species Code", "Tags", "Type")
@@ -114,10 +114,8 @@ def read_annotations(
     root = Path(directory)
     if not root.is_dir():
         raise ValueError(f"directory={str(directory)!r} is not a folder")
-    if not 0 < background_seconds < math.inf:
-        raise ValueError(f"background_seconds={background_seconds!r}: expected a number of seconds over 0")
-    if label_separator is not None and not label_separator:
-        raise ValueError("label_separator='': expected what is between two labels, such as ';'")
+    check_number("background_seconds", background_seconds, above=0)
+    check_separator(label_separator)
     suffixes = {suffix.lower() for suffix in extensions}
     files = [Path(file) for file in files_below(root)]
     sounds = [file for file in files if file.suffix.lower() in suffixes]

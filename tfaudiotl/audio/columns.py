@@ -118,6 +118,12 @@ def part_of(value: object) -> Part:
     raise ValueError(f"{value!r} is no part: expected {', '.join(name for usual in PARTS.values() for name in usual)}")
 
 
+def check_separator(label_separator: str | None) -> None:
+    """ValueError where what is between two labels of a cell is nothing."""
+    if label_separator is not None and not label_separator:
+        raise ValueError("label_separator='': expected what is between two labels, such as ';'")
+
+
 def listed(names: Iterable[object]) -> str:
     """A few of the names, for a message."""
     names = list(names)

@@ -12,7 +12,8 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, Literal, TextIO
 
-from tfaudiotl.audio.columns import Columns, as_number, as_text, is_missing, listed, part_of
+from tfaudiotl.audio.columns import Columns, as_number, as_text, check_separator, is_missing, listed, part_of
+from tfaudiotl.errors import check_choice
 
 DataSet = Literal["esc50", "esc10", "urbansound8k", "fsd50k", "fsd50k_eval"]
 Cells = dict[str, list[Any]]
@@ -63,13 +64,11 @@ def read_data_set(name: DataSet, root: str | os.PathLike[str]) -> Columns:
     Raises:
         ValueError: There is no such layout, or no such table below ``root``.
     """
-    if name not in LAYOUTS:
-        raise ValueError(f"dataset={name!r}: allowed are {', '.join(LAYOUTS)}")
+    check_choice("dataset", name, DataSet)
     layout, folder = LAYOUTS[name], Path(root)
     if not (folder / layout.table).is_file():
         raise ValueError(f"root={str(root)!r}: {name} has its table in {layout.table}, and there is none")
-    columns = {"path": layout.path, "label": layout.label, "fold": layout.fold, "group": layout.group}
-    columns["part"] = layout.part
+    columns = {name: getattr(layout, name) for name in ("path", "label", "fold", "group", "part")}
     return read_table(
         folder / layout.table, columns=columns, label_separator=layout.separator, root=folder, only=layout.only
     )
@@ -102,8 +101,7 @@ def read_table(
         ValueError: The table is missing or empty, a column is missing or there twice, a row has more cells than there
             are columns, or a cell cannot be read.
     """
-    if label_separator is not None and not label_separator:
-        raise ValueError("label_separator='': expected what is between two labels, such as ';'")
+    check_separator(label_separator)
     named = isinstance(table, (str, os.PathLike))
     name = os.fspath(table) if named else type(table).__name__
     base = Path(root) if root is not None else Path(table).parent if named else Path()

@@ -17,13 +17,12 @@ from tfaudiotl._fingerprint import State, file_state, fingerprint, plain
 from tfaudiotl.audio.columns import Columns, clean_class_names, clean_labels, listed
 from tfaudiotl.audio.files import BLOCK_SECONDS, audio_info, check_channels, check_span, load_audio, open_span
 from tfaudiotl.audio.waveform import SAMPLE_RATE, Channels, Sound, check_rate, resample
-from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
+from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice, check_number
 
 if TYPE_CHECKING:
     from typing import Self
 
     from numpy.typing import NDArray
-
 
 _HEAD = 1 << 16  # bytes of files compared before whole files are
 
@@ -293,12 +292,8 @@ class Table:
             ValueError: A length is out of range.
         """
         hop = window_seconds if hop_seconds is None else hop_seconds
-        if not 0 < window_seconds < np.inf:
-            raise ValueError(f"window_seconds={window_seconds!r}: expected a number of seconds over 0")
-        if not 0 < hop <= window_seconds:
-            raise ValueError(
-                f"hop_seconds={hop_seconds!r}: expected over 0 and at most window_seconds={window_seconds!r}"
-            )
+        check_number("window_seconds", window_seconds, above=0)
+        check_number("hop_seconds", hop, above=0, most=window_seconds)
         spans = [window_spans(duration, window_seconds, hop) for duration in self.durations.tolist()]
         source = np.repeat(np.arange(len(self)), [len(span) for span in spans])
         begin, stop = np.array([pair for span in spans for pair in span], np.float64).reshape(-1, 2).T
