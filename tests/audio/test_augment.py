@@ -12,7 +12,7 @@ from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.chain import Chain, as_augmentation, augment_dataset, mild_augmentation
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.layer import Augmentation
-from tfaudiotl.audio.mixup_specaugment import MixUp, SpecAugment
+from tfaudiotl.audio.mixup_specaugment import MixedLabels, MixUp, SpecAugment
 from tfaudiotl.audio.noise import COLOURS
 from tfaudiotl.audio.waveforms import (
     RandomCrop,
@@ -164,7 +164,7 @@ def test_crops_come_from_within(batch: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("labels", ["mix", "union"])
-def test_mixup_mixes_labels_as_sounds(labels: str, batch: np.ndarray) -> None:
+def test_mixup_mixes_labels_as_sounds(labels: MixedLabels, batch: np.ndarray) -> None:
     targets = np.eye(16, dtype=np.float32)
     layer = MixUp(1.0, labels=labels, seed=5)
     assert all(
@@ -227,7 +227,7 @@ def test_options_out_of_range() -> None:
         (lambda: RandomSpeed((0, 1)), "factors"),
         (lambda: RandomCrop(0), "seconds=0"),
         (lambda: MixUp(0), "alpha=0"),
-        (lambda: MixUp(labels="both"), "labels='both'"),
+        (lambda: MixUp(labels="both"), "labels='both'"),  # type: ignore[arg-type]
         (lambda: MixUp()(np.zeros((2, 2)), training=True), r"\[waveforms, targets\]"),
         (lambda: SpecAugment(time_masks=-1), "time_masks=-1"),
         (lambda: Chain([]), "at least one"),

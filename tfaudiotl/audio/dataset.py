@@ -19,9 +19,9 @@ from tfaudiotl.audio.chain import augment_dataset
 from tfaudiotl.audio.layer import Augmentation
 from tfaudiotl.audio.splits import rarest_class
 from tfaudiotl.audio.table import Table, clips_parts, file_states
-from tfaudiotl.audio.tfio import GraphDecoder, in_graph
+from tfaudiotl.audio.tfio import Decoder, GraphDecoder, in_graph
 from tfaudiotl.audio.waveform import SAMPLE_RATE, check_rate
-from tfaudiotl.errors import AudioError, OnError, check_choice
+from tfaudiotl.errors import AudioError, OnError, check_choice, check_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +50,7 @@ def make_dataset(
     augment: bool | Augmentation | Sequence[Augmentation] = False,
     balance: bool = False,
     shard: tuple[int, int] | None = None,
-    decoder: str = "auto",
+    decoder: Decoder = "auto",
 ) -> tf.data.Dataset:
     """Makes a dataset of (waveform, target) batches for ``Model.fit`` and its kin.
 
@@ -297,11 +297,10 @@ def check_rows(
     """The rows that clips become in a dataset, and the samples of each; ValueError for arguments out of range."""
     if len(clips) == 0:
         raise ValueError("clips is empty: there is nothing to make batches of")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r}: expected a whole number of at least 1")
+    check_number("batch_size", batch_size, least=1, whole=True)
     check_choice("on_error", on_error, OnError)
-    if window_seconds is not None and not 0 < window_seconds < math.inf:
-        raise ValueError(f"window_seconds={window_seconds!r}: expected a number of seconds over 0, or None")
+    if window_seconds is not None:
+        check_number("window_seconds", window_seconds, above=0)
     window = window_seconds if window_seconds is not None else min(float(clips.durations.max()), MAX_WINDOW_SECONDS)
     samples = max(1, math.ceil(window * sample_rate - 1e-3))  # durations are rounded fractions
     return clips.windows(window), samples

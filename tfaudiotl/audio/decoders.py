@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
@@ -31,7 +31,6 @@ from tfaudiotl.audio.waveform import MAX_RATE, MIN_RATE, Channels, pick_channels
 from tfaudiotl.errors import AudioError
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
     from numpy.typing import NDArray
@@ -47,37 +46,27 @@ _MP3_FRAME = 1152  # frames; encoders disagree on a last partial MP3 frame, so t
 _SEEKABLE = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW", "ALAC", "VORBIS", "OPUS", "MPEG", "IMA_ADPCM", "MS_ADPCM")
 
 
-class OpenSound(Protocol):
-    """An open sound file."""
+class OpenSound:
+    """An open sound file: its rate in Hz, its width, its samples per channel, and the names of its formats."""
 
-    @property
-    def samplerate(self) -> int:
-        """Hz."""
-
-    @property
-    def channels(self) -> int:
-        """Their number."""
-
-    @property
-    def frames(self) -> int:
-        """Samples per channel, over 0."""
-
-    @property
-    def format(self) -> str:
-        """Name of the container."""
-
-    @property
-    def subtype(self) -> str:
-        """Name of the sample format."""
+    samplerate: int
+    channels: int
+    frames: int
+    format: str
+    subtype: str
 
     def decode(self, first: int, last: int, channels: Channels) -> NDArray[np.float32]:
         """Frames from ``first`` to before ``last``: (frames,), or (frames, channels) for all channels."""
+        raise NotImplementedError
 
-    def __enter__(self) -> Self: ...
+    def close(self) -> None:
+        """Frees what is open; most have nothing open between calls."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def open_sound(name: str) -> OpenSound:
@@ -123,7 +112,7 @@ def _checked(sound: OpenSound, name: str) -> OpenSound:
     elif sound.frames <= 0:
         reason = "has a header but no samples"
     if reason:
-        sound.__exit__(None, None, None)
+        sound.close()
         raise AudioError(name, reason)
     return sound
 
@@ -134,7 +123,7 @@ def _note(name: str, note: str, modified: int) -> None:
 
 
 def _open_whole(name: str, status: os.stat_result) -> OpenSound:
-    sound = _SndfileSound.of_file(name, status.st_size)
+    sound = _SndfileSound(name, Part(0, status.st_size), whole=True)
     if sound.format != "MP3":
         return sound
     try:
@@ -157,7 +146,7 @@ def _open_parts(name: str, parts: Sequence[AnyPart], status: os.stat_result) -> 
 def _open_part(name: str, part: AnyPart, modified: int) -> OpenSound:
     if isinstance(part, FfmpegPart):
         return open_ffmpeg(name, part, modified)
-    return _SndfileSound.of_part(name, part)
+    return _SndfileSound(name, part) if isinstance(part, Part) else _SndfileSound(name, part.part(), part)
 
 
 @lru_cache(maxsize=256)
@@ -178,11 +167,11 @@ def _joined(name: str, parts: tuple[AnyPart, ...], modified: int) -> _JoinedSoun
         )
     lengths = tuple(frames for frames, *_ in sounds)
     _, rate, channels, container, subtype = sounds[0]
-    return _JoinedSound(name, modified, parts, lengths, rate, channels, container, subtype)
+    return _JoinedSound(name, modified, parts, lengths, rate, channels, sum(lengths), container, subtype)
 
 
 @dataclass(frozen=True)
-class _JoinedSound:
+class _JoinedSound(OpenSound):
     """Several sounds of one rate and width in one file, which are opened when they are read."""
 
     name: str
@@ -191,12 +180,9 @@ class _JoinedSound:
     lengths: tuple[int, ...]
     samplerate: int
     channels: int
+    frames: int
     format: str
     subtype: str
-
-    @property
-    def frames(self) -> int:
-        return sum(self.lengths)
 
     def decode(self, first: int, last: int, channels: Channels) -> NDArray[np.float32]:
         pieces, begin = [], 0
@@ -210,12 +196,6 @@ class _JoinedSound:
             begin += length
         return np.concatenate(pieces)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Nothing stays open between calls."""
-
 
 class _Stream(soundfile.SoundFile):
     """A SoundFile that only moves when told to.
@@ -228,7 +208,7 @@ class _Stream(soundfile.SoundFile):
         return False
 
 
-class _SndfileSound:
+class _SndfileSound(OpenSound):
     """A sound that libsndfile reads.
 
     Args:
@@ -256,16 +236,6 @@ class _SndfileSound:
         self._counted = int(self._stream.frames) < UNKNOWN_FRAMES
         self._frames: int | None = int(self._stream.frames) if self._counted else None
 
-    @classmethod
-    def of_file(cls, name: str, size: int) -> _SndfileSound:
-        """A file that is one sound, right as it is."""
-        return cls(name, Part(0, size), whole=True)
-
-    @classmethod
-    def of_part(cls, name: str, part: Part | Mp3Part) -> _SndfileSound:
-        """One of the sounds of a file, or one whose header was put right."""
-        return cls(name, part) if isinstance(part, Part) else cls(name, part.part(), part)
-
     def _reader(self) -> int | FilePart | bytes:
         if not self._whole:
             return FilePart(self.name, self._part)
@@ -282,7 +252,7 @@ class _SndfileSound:
                 os.close(self._source)
 
     @property
-    def frames(self) -> int:
+    def frames(self) -> int:  # type: ignore[override]
         """Their number; a stream that does not say is decoded once to count them."""
         if self._frames is None:
             with _SndfileSound(self.name, self._part, self._mp3, whole=self._whole) as counted:
@@ -347,12 +317,6 @@ class _SndfileSound:
     def close(self) -> None:
         self._stream.close()
         self._close_source()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
 
 def _said(error: Exception) -> str:
@@ -453,20 +417,8 @@ def read_head(path: str) -> bytes:
 
 
 @dataclass(frozen=True)
-class FfmpegSound:
-    """The first sound track of a file; made by ``open_ffmpeg``.
-
-    Attributes:
-        name: The file.
-        modified: When it was changed last.
-        samplerate: Hz.
-        channels: Their number.
-        frames: Samples per channel: from the length that the header gives, or counted.
-        format: Name of the container.
-        subtype: Name of the codec.
-        counted: Whether the frames were counted.
-        part: Which part of the file it is.
-    """
+class _FfmpegSound(OpenSound):
+    """The first sound track of a file; ``counted`` where its frames are no guess from the header's length."""
 
     name: str
     modified: int
@@ -479,7 +431,6 @@ class FfmpegSound:
     part: FfmpegPart
 
     def decode(self, first: int, last: int, channels: Channels) -> NDArray[np.float32]:
-        """Frames from ``first`` to before ``last``: (frames,), or (frames, channels) for all channels."""
         if self.counted or first or last < self.frames:
             # Not by seeking: many containers count whole milliseconds, up to 22 frames of 44.1 kHz off, and AAC fills
             # bands with noise that depends on where decoding began.
@@ -494,12 +445,6 @@ class FfmpegSound:
                 self.name, f"truncated: decoding stops {missing} frames before {last / self.samplerate:g} s"
             )
         return np.array(pick_channels(self.name, samples, channels))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Nothing stays open between calls."""
 
 
 _QUIET = ("-v", "error", "-nostdin", "-threads", "1")
@@ -538,7 +483,7 @@ def _to_disk(name: str, part: FfmpegPart, modified: int, channels: int) -> NDArr
         return np.memmap(out, "<f4", "r", shape=(size, channels))
 
 
-def open_ffmpeg(name: str, part: FfmpegPart, modified: int) -> FfmpegSound:
+def open_ffmpeg(name: str, part: FfmpegPart, modified: int) -> _FfmpegSound:
     """Looks at a file, or a part of it, with ffprobe.
 
     Raises:
@@ -563,7 +508,7 @@ def open_ffmpeg(name: str, part: FfmpegPart, modified: int) -> FfmpegSound:
     counted = length is None or kind in _NO_LENGTH  # as of a WebM that was written to a pipe
     frames = len(_decoded(name, part, modified, channels)) if counted else round(float(length) * rate)
     codec = stream.get("codec_name", "?").upper()
-    return FfmpegSound(name, modified, rate, channels, frames, kind, codec, counted, part)
+    return _FfmpegSound(name, modified, rate, channels, frames, kind, codec, counted, part)
 
 
 def _run(command: list[str], name: str) -> bytes:

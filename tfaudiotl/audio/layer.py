@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfaudiotl.errors import check_number
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -77,8 +79,7 @@ class Augmentation(keras.layers.Layer):
     def __init__(self, *, probability: float = 1.0, seed: int | None = None, **kwargs: Any):
         kwargs["dtype"] = "float32"  # a waveform in half precision is noisy, and Fourier transforms have none
         super().__init__(**kwargs)
-        if not 0 <= probability <= 1:
-            raise ValueError(f"probability={probability!r}: allowed is 0 to 1")
+        check_number("probability", probability, least=0, most=1)
         self.probability, self.seed = probability, seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
 from tfaudiotl.audio.layer import Augmentation, Draws, Tensor
+from tfaudiotl.errors import check_choice, check_number
+
+MixedLabels = Literal["mix", "union"]
 
 
 @keras.saving.register_keras_serializable(package="tfaudiotl")
@@ -27,12 +30,10 @@ class MixUp(Augmentation):
     OPTIONS = ("alpha", "labels")
     changes_labels = True
 
-    def __init__(self, alpha: float = 0.2, *, labels: str = "mix", **kwargs: Any):
+    def __init__(self, alpha: float = 0.2, *, labels: MixedLabels = "mix", **kwargs: Any):
         super().__init__(**kwargs)
-        if not alpha > 0:
-            raise ValueError(f"alpha={alpha!r}: expected over 0")
-        if labels not in ("mix", "union"):
-            raise ValueError(f"labels={labels!r}: allowed are 'mix' and 'union'")
+        check_number("alpha", alpha, above=0)
+        check_choice("labels", labels, MixedLabels)
         self.alpha, self.labels = alpha, labels
 
     def augment(self, inputs: Tensor, draws: Draws) -> Tensor:
@@ -84,15 +85,10 @@ class SpecAugment(Augmentation):
         self, *, time_masks: int = 2, max_frames: int = 16, band_masks: int = 2, max_bands: int = 8, **kwargs: Any
     ):
         super().__init__(**kwargs)
-        self.time_masks, self.max_frames, self.band_masks, self.max_bands = (
-            time_masks,
-            max_frames,
-            band_masks,
-            max_bands,
-        )
+        self.time_masks, self.max_frames = time_masks, max_frames
+        self.band_masks, self.max_bands = band_masks, max_bands
         for name in self.OPTIONS:
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected a whole number of at least 0")
+            check_number(name, getattr(self, name), least=0, whole=True)
 
     def change(self, inputs: Tensor, draws: Draws) -> Tensor:
         rank, axes = len(inputs.shape), tuple(range(1, len(inputs.shape)))

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -18,10 +17,12 @@ from tfaudiotl.audio.columns import listed
 from tfaudiotl.audio.containers import layout
 from tfaudiotl.audio.files import AudioInfo, audio_info, span_frames
 from tfaudiotl.audio.waveform import resampled_length
-from tfaudiotl.errors import AudioError
+from tfaudiotl.errors import AudioError, check_choice
 
 if TYPE_CHECKING:
     from tfaudiotl.audio.table import Table
+
+Decoder = Literal["auto", "tfio", "python"]
 
 # (container, sample format) as libsndfile names them -> tensorflow-io's operation, what it is told of the samples, and
 # their full scale. Its IOTensor, which could read a part of a file, is not used: calls that run at the same time share
@@ -81,16 +82,6 @@ class GraphResampler:
         return tf.reshape(framed @ self._matrix, (-1,))[:length]
 
 
-@dataclass(frozen=True)
-class _Span:
-    """Which frames of a file to decode, and which of the resampled samples to keep."""
-
-    first: int
-    stop: int
-    skip: int
-    length: int
-
-
 class GraphDecoder:
     """Rows of a table as waveforms, decoded by tensorflow-io.
 
@@ -118,7 +109,7 @@ class GraphDecoder:
         ]
         self._kind_of = tf.constant([kinds.index(_kind(infos[path])) for path in rows.paths])
         self._paths = tf.constant([os.fsencode(path) for path in rows.paths])
-        self._spans = tf.constant([(s.first, s.stop, s.skip, s.length) for s in spans], tf.int64)
+        self._spans = tf.constant(spans, tf.int64)
         self._samples = samples
 
     def read(self, row: tf.Tensor) -> tf.Tensor:
@@ -183,16 +174,16 @@ def _resampler(from_rate: int, to_rate: int) -> GraphResampler | None:
     return None if from_rate == to_rate else GraphResampler(from_rate, to_rate)
 
 
-def _span(info: AudioInfo, start: float, end: float, to_rate: int) -> _Span:
+def _span(info: AudioInfo, start: float, end: float, to_rate: int) -> tuple[int, int, int, int]:
+    """First frame of a file to decode, where to stop, the resampled samples to skip, and those to keep."""
     rate = info.sample_rate
     first, last, lead, stop = span_frames(info.path, start, end, info.frames, rate, to_rate)
-    return _Span(first - lead, stop, lead * to_rate // rate, resampled_length(last - first, rate, to_rate))
+    return (first - lead, stop, lead * to_rate // rate, resampled_length(last - first, rate, to_rate))
 
 
-def in_graph(decoder: str, rows: Table, sample_rate: int) -> bool:
+def in_graph(decoder: Decoder, rows: Table, sample_rate: int) -> bool:
     """Whether to decode in the graph: as asked ("tfio", "python"), or for "auto" where that is the faster way."""
-    if decoder not in ("auto", "tfio", "python"):
-        raise ValueError(f"decoder={decoder!r}: allowed are 'auto', 'tfio' and 'python'")
+    check_choice("decoder", decoder, Decoder)
     return decoder == "tfio" or (decoder == "auto" and not why_not(rows, sample_rate) and _quicker(rows, sample_rate))
 
 

@@ -11,9 +11,9 @@ import os
 import re
 import secrets
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -25,16 +25,15 @@ from tfaudiotl.audio.dataset import make_dataset
 from tfaudiotl.audio.layer import Augmentation
 from tfaudiotl.audio.table import Table
 from tfaudiotl.audio.waveform import SAMPLE_RATE
-from tfaudiotl.errors import AudioError, OnError
+from tfaudiotl.errors import AudioError, OnError, check_choice, check_number
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+SampleType = Literal["float32", "int16"]
 
 INDEX = "records.json"
 SHARD_BYTES = 128 << 20  # of a shard: TensorFlow's guide asks for 100 MB to 200 MB
 _READ_BATCH = 32
 _SHARD = re.compile(r"part-\d{5}-of-\d{5}-[0-9a-f]{8}\.tfrecord(\.tmp)?")  # every file that is ours beside the index
-_DTYPES = {"float32": 4, "int16": 2}  # bytes of a sample
+_DTYPES: dict[SampleType, int] = {"float32": 4, "int16": 2}  # bytes of a sample
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class RecordsInfo:
     rows: int
     samples: int
     sample_rate: int
-    dtype: str
+    dtype: SampleType
     class_names: list[str]
     multi_label: bool
     weighted: bool
@@ -71,10 +70,10 @@ def write_records(
     shards: int | None = None,
     window_seconds: float | None = None,
     sample_rate: int = SAMPLE_RATE,
-    dtype: str = "float32",
+    dtype: SampleType = "float32",
     on_error: OnError = "raise",
     overwrite: bool = False,
-    progress: bool | OnProgress = False,
+    progress: OnProgress = ignore,
 ) -> RecordsInfo:
     """Decodes clips once and writes them as TFRecord files.
 
@@ -88,7 +87,7 @@ def write_records(
         dtype: "float32", or "int16": half the size, 16 bits, clipped to [-1, 1].
         on_error: As in ``Clips.dataset``; what is left out is listed in the result.
         overwrite: Whether to replace records that are there; they stay until the new ones are whole.
-        progress: True shows a progress bar; or what to call after each batch.
+        progress: called after each batch.
 
     Returns:
         What was written.
@@ -99,10 +98,9 @@ def write_records(
         tf.errors.OpError: A sound cannot be used (``on_error="raise"``), or the place cannot be written to. What was
             there is untouched, as after any other error.
     """
-    if dtype not in _DTYPES:
-        raise ValueError(f"dtype={dtype!r}: allowed are {', '.join(_DTYPES)}")
-    if shards is not None and (isinstance(shards, bool) or not isinstance(shards, int) or shards < 1):
-        raise ValueError(f"shards={shards!r}: a whole number of at least 1, or None")
+    check_choice("dtype", dtype, SampleType)
+    if shards is not None:
+        check_number("shards", shards, least=1, whole=True)
     root, log = os.fspath(folder), list[AudioError]()
     index = _join(root, INDEX)
     if tf.io.gfile.exists(index) and not overwrite:
@@ -124,13 +122,13 @@ def write_records(
     tf.io.gfile.makedirs(root)
     written = 0
     try:
-        with _bar(progress) as step, ExitStack() as stack:
+        with ExitStack() as stack:
             writers = [stack.enter_context(tf.io.TFRecordWriter(_join(root, f"{name}.tmp"))) for name in names]
             for batch in dataset.as_numpy_iterator():
                 for row in zip(*batch, strict=True):
                     writers[written % count].write(_encode(row, dtype))
                     written += 1
-                step(Progress("Writing records", written, total))
+                progress(Progress("Writing records", written, total))
         for name in names:
             tf.io.gfile.rename(_join(root, f"{name}.tmp"), _join(root, name), overwrite=True)
         info = RecordsInfo(
@@ -251,7 +249,7 @@ def read_records(
     return augment_dataset(dataset, augment, sample_rate=info.sample_rate, seed=seed).prefetch(2)
 
 
-def _encode(row: tuple[Any, ...], dtype: str) -> bytes:
+def _encode(row: tuple[Any, ...], dtype: SampleType) -> bytes:
     waveform, target, weight = (*row, np.float32(1))[:3]
     if dtype == "int16":
         waveform = np.clip(np.round(waveform * 32_768), -32_768, 32_767)
@@ -267,19 +265,3 @@ def _encode(row: tuple[Any, ...], dtype: str) -> bytes:
 
 def _join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}"  # also for gs:// on Windows
-
-
-@contextmanager
-def _bar(progress: bool | OnProgress) -> Iterator[OnProgress]:
-    if callable(progress):
-        yield progress
-    elif not progress:
-        yield ignore
-    else:
-        from rich.console import Console
-        from rich.progress import Progress as Bars
-
-        bars: AbstractContextManager[Bars] = Bars(console=Console(stderr=True))
-        with bars as shown:
-            task = shown.add_task("Writing records", total=None)
-            yield lambda step: shown.update(task, completed=step.done, total=step.total)

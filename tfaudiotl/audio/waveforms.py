@@ -15,6 +15,7 @@ from tfaudiotl.audio.files import load_audio
 from tfaudiotl.audio.layer import Augmentation, Draws, Range, Tensor, check_range, gather, level, sounding
 from tfaudiotl.audio.noise import COLOURS, Colour, coloured_noise
 from tfaudiotl.audio.waveform import SAMPLE_RATE, check_rate
+from tfaudiotl.errors import check_number
 
 _BANK_SECONDS = 8.0  # of each synthetic noise; a piece from a random place is used
 _BANK_SEED = 1  # the noises themselves are always the same, which of them and where is drawn
@@ -54,8 +55,7 @@ class RandomShift(Augmentation):
 
     def __init__(self, fraction: float = 0.5, **kwargs: Any):
         super().__init__(**kwargs)
-        if not 0 <= fraction <= 1:
-            raise ValueError(f"fraction={fraction!r}: allowed is 0 to 1")
+        check_number("fraction", fraction, least=0, most=1)
         self.fraction = fraction
 
     def change(self, inputs: Tensor, draws: Draws) -> Tensor:
@@ -80,8 +80,7 @@ class RandomCrop(Augmentation):
     def __init__(self, seconds: float, *, sample_rate: int = SAMPLE_RATE, **kwargs: Any):
         super().__init__(**kwargs)
         self.seconds, self.sample_rate = seconds, check_rate("sample_rate", sample_rate)
-        if not seconds > 0:
-            raise ValueError(f"seconds={seconds!r}: expected over 0")
+        check_number("seconds", seconds, above=0)
 
     @property
     def _samples(self) -> int:
@@ -193,10 +192,8 @@ class RandomEqualizer(Augmentation):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if not max_db >= 0 or not isinstance(bands, int) or bands < 2:
-            raise ValueError(
-                f"max_db={max_db!r}, bands={bands!r}: expected at least 0, and a whole number of at least 2"
-            )
+        check_number("max_db", max_db, least=0)
+        check_number("bands", bands, least=2, whole=True)
         self.max_db, self.bands, self.sample_rate = max_db, bands, check_rate("sample_rate", sample_rate)
         self.high_pass = None if high_pass is None else check_range("high_pass", high_pass, least=1.0)
         self.low_pass = None if low_pass is None else check_range("low_pass", low_pass, least=1.0)
