@@ -129,7 +129,7 @@ def augment_dataset(
     sample_rate: int | None = None,
     seed: int = 0,
 ) -> tf.data.Dataset:
-    """Changes the batches of a dataset, anew in every epoch, the same in every run of one seed.
+    """Changes the batches of a dataset, differently in every epoch, the same way in every run of one seed.
 
     Args:
         dataset: batches (waveforms, targets) or (waveforms, targets, sample weights), as ``Clips.dataset`` gives.

@@ -124,7 +124,7 @@ class _Sized:
 
 @dataclass(frozen=True)
 class _Chunks:
-    """How the chunks of a container are built: a name and a size, then so many bytes.
+    """How the chunks of a container are built: a name and a size, then the content.
 
     Attributes:
         base: The first byte of the container, from which padding is counted.
@@ -218,7 +218,7 @@ def _ogg_page_bytes(data: mmap.mmap, place: int) -> int:
 
 
 def _check_ogg(name: str, data: mmap.mmap, part: Part) -> None:
-    """Ogg has no header that tells its length, but each page tells its own."""
+    """Ogg has no header with its length, but each page has its own."""
     page = data.rfind(b"OggS", max(part.start, part.stop - _OGG_PAGE), part.stop)
     # No page: something else follows the sound, a tag for example.
     if page >= 0 and page + _ogg_page_bytes(data, page) > part.stop:

@@ -52,7 +52,7 @@ def make_dataset(
     shard: tuple[int, int] | None = None,
     decoder: Decoder = "auto",
 ) -> tf.data.Dataset:
-    """Makes a dataset of (waveform, target) batches for ``Model.fit`` and its kin.
+    """Makes a dataset of (waveform, target) batches for ``Model.fit``, ``evaluate`` and ``predict``.
 
     Every row has the same length: clips longer than the window become several rows, cut as
     ``Clips.windows`` does; shorter ones are padded with zeros at the end. The classifiers of this
@@ -86,7 +86,7 @@ def make_dataset(
         log: A list to which skipped sounds are added, once each.
         num_parallel_calls: Rows decoded at a time; None is one per core, ``tf.data.AUTOTUNE`` lets tf.data decide.
         repeat: Whether to go on without end; batches then run across epochs.
-        augment: Change the waveforms of every batch anew: True is a mild chain (see docs/augmentation.md), or
+        augment: Change the waveforms of every batch: True is a mild chain (see docs/augmentation.md), or
             layers such as ``RandomNoise``. For training data only: it changes whatever is read here.
         balance: Draw rows so that every class comes equally often, in as many rows as there are; nothing is
             rejected, rare classes are repeated. A row of several classes counts for its rarest. Shuffles.

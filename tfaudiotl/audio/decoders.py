@@ -198,7 +198,7 @@ class _JoinedSound(OpenSound):
 
 
 class _Stream(soundfile.SoundFile):
-    """A SoundFile that only moves when told to.
+    """A SoundFile that seeks only when asked to.
 
     soundfile seeks after every read to where it already is, which costs time and fails at the end
     of a FLAC stream whose header gives no length.
@@ -331,7 +331,7 @@ FFMPEG_EXTENSIONS = (
     ".flv", ".amr", ".ac3", ".mpg", ".mpeg",
 )  # fmt: skip
 
-# How their files begin (offset, bytes). Only these are given to ffmpeg, which would hear sound in any bytes.
+# How their files begin (offset, bytes). Only these are given to ffmpeg, which would find sound in any bytes.
 _MAGIC = (
     (4, b"ftyp"),  # MP4, M4A, MOV, 3GP: ISO/IEC 14496-12
     (0, b"\x1a\x45\xdf\xa3"),  # Matroska, WebM: RFC 8794

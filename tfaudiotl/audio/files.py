@@ -258,7 +258,7 @@ def open_samples(path: str | os.PathLike[str], *, sample_rate: int = SAMPLE_RATE
     """The samples of a file, as ``load_audio`` gives them: an array, or of a long file a ``LongSound``.
 
     Raises:
-        AudioError: the file cannot be used; what is wrong in the middle of a long one is told when that is read.
+        AudioError: the file cannot be used; what is wrong in the middle of a long one is an error when that is read.
     """
     return open_span(path, sample_rate=sample_rate)
 

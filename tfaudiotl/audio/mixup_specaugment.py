@@ -24,7 +24,7 @@ class MixUp(Augmentation):
     Args:
         alpha: over 0; the smaller, the more examples stay nearly as they were.
         labels: "mix" targets as the sounds are mixed (one class per clip); "union": every class of
-            either, in full (multi-label: a sound is heard or not).
+            either, in full (multi-label: a sound is present or not).
     """
 
     OPTIONS = ("alpha", "labels")
@@ -74,9 +74,9 @@ class SpecAugment(Augmentation):
 
     Args:
         time_masks: number of spans.
-        max_frames: each of up to so many frames.
+        max_frames: the most frames of one.
         band_masks: number of bands.
-        max_bands: each of up to so many rows.
+        max_bands: the most bands of one.
     """
 
     OPTIONS = ("time_masks", "max_frames", "band_masks", "max_bands")

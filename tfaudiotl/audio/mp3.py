@@ -1,4 +1,4 @@
-"""MP3 files that do not tell their length, tell a wrong one, or are several joined end to end.
+"""MP3 files without their length or with a wrong one, and several joined end to end.
 
 Many programs write such files, and decoders then guess the length from the bit rate of the first frame, or stop where
 the first of the joined files ends. Here the frames are counted, and the decoder is given each file's part with the
@@ -38,11 +38,11 @@ _ID3V1 = 128  # bytes
 
 @dataclass(frozen=True)
 class _Tag:
-    """What the first frame of a file tells of the others, if it tells anything.
+    """What the first frame of a file says about the others, if it is a tag.
 
     Attributes:
         count: Number of the frames after it, or None.
-        delays: The encoder's delay and padding, samples, 12 bits each; 0 where they are not told.
+        delays: The encoder's delay and padding, samples, 12 bits each; 0 where they are unknown.
     """
 
     count: int | None
@@ -59,7 +59,7 @@ class Mp3Part:
         stop: One past the last byte of its last whole frame.
         count: Its frames, without the one that is a tag.
         places: Where every 512th of them begins.
-        tag: What its first frame tells, or None.
+        tag: Its first frame's, or None.
     """
 
     header: int
@@ -75,8 +75,8 @@ class Mp3Part:
         return 1152 if self.header >> 19 & 3 == 3 else 576
 
     @property
-    def told(self) -> bool:
-        """Whether its tag tells its length; one that tells more than there is shows a file that was cut short."""
+    def has_length(self) -> bool:
+        """Whether its tag has its length; more than there is shows a file that was cut short."""
         return self.tag is not None and self.tag.count is not None and self.tag.count >= self.count - 1
 
     @property
@@ -86,7 +86,7 @@ class Mp3Part:
 
     def part(self, mark: int = 0) -> Part:
         """The bytes for the decoder, from the ``mark``-th marked frame on."""
-        if self.told:
+        if self.has_length:
             return Part(self.start, self.stop)
         return Part(self.places[mark], self.stop, _length_frames(self, mark))
 
@@ -95,7 +95,7 @@ class Mp3Part:
 
         None where that is the beginning, or the samples do not begin with the first frame.
         """
-        if self.told or self.delays:
+        if self.has_length or self.delays:
             return None
         mark = min(max(0, sample) // (_MARKED * self.samples), len(self.places) - 1)
         return (self.part(mark), mark * _MARKED * self.samples) if mark else None
@@ -111,7 +111,7 @@ def mp3_parts(name: str, size: int, modified: int) -> tuple[Mp3Part, ...]:
         modified: When it was changed last: a changed file is looked at again.
 
     Returns:
-        Its parts in order; none where there is nothing to put right: it is one file that tells its length (or no MP3).
+        Its parts in order; none where there is nothing to put right: it is one file with its length (or no MP3).
     """
     with open(name, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         start = _next_frame(data, _after_tags(data, 0), None)
@@ -121,7 +121,7 @@ def mp3_parts(name: str, size: int, modified: int) -> tuple[Mp3Part, ...]:
             part, start = _read_part(data, start, tags)
             if part.count or part.tag:
                 parts.append(part)
-        return () if len(parts) == 1 and parts[0].told else tuple(parts)
+        return () if len(parts) == 1 and parts[0].has_length else tuple(parts)
 
 
 def _read_part(data: mmap.mmap, start: int, tags: Sequence[int]) -> tuple[Mp3Part, int | None]:
@@ -258,7 +258,7 @@ def _length_frames(mp3: Mp3Part, mark: int) -> bytes:
     """Silent frames like the first one: LAME's "Info" tag with the number of the others, and one to skip.
 
     A decoder that meets the tag drops its own delay from the beginning. Told of as much delay of the encoder as is
-    then left of the second frame, it drops that frame and no more. Where the file tells its encoder's delays, the tag
+    then left of the second frame, it drops that frame and no more. Where the file has its encoder's delays, the tag
     repeats them and there is no frame to skip.
     """
     header = mp3.header & ~0xF200 | 0x1_0000 | _TAG_RATE << 12  # this bit rate, no padding, no checksum

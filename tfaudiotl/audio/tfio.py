@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Decoder = Literal["auto", "tfio", "python"]
 
-# (container, sample format) as libsndfile names them -> tensorflow-io's operation, what it is told of the samples, and
+# (container, sample format) as libsndfile names them -> tensorflow-io's operation, its options, and
 # their full scale. Its IOTensor, which could read a part of a file, is not used: calls that run at the same time share
 # one resource, and now and then one gets the sound of another.
 FORMATS: dict[tuple[str, str], tuple[str, dict[str, Any], float]] = {
@@ -86,7 +86,7 @@ class GraphDecoder:
     """Rows of a table as waveforms, decoded by tensorflow-io.
 
     Args:
-        rows: files of ``FORMATS``, heard as the mean of their channels.
+        rows: files of ``FORMATS``, read as the mean of their channels.
         samples: length of every waveform, zeros at its end.
         sample_rate: of the result, Hz.
 
@@ -137,7 +137,7 @@ def why_not(rows: Table, sample_rate: int) -> str:
     if rows._waveforms is not None:
         return "these sounds are in memory"
     if rows.channel is not None:
-        return "it hears the mean of the channels only"
+        return "it reads the mean of the channels only"
     if not _works():
         return "tensorflow-io is not installed, or not for this TensorFlow (the tfio extra is for 2.16)"
     try:

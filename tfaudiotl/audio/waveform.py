@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Channels = Literal["mean", "first", "all"] | int
 
-SAMPLE_RATE = 16_000  # Hz: what YAMNet and VGGish listen at
+SAMPLE_RATE = 16_000  # Hz: of YAMNet and VGGish
 
 MIN_RATE = 100  # Hz; below what records infrasound: at 1 Hz a file of 60 kB would become 1.9 GB at 16 kHz
 MAX_RATE = 10_000_000  # Hz; beyond ultrasound recorders, so a larger "rate" is another number

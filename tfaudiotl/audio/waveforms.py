@@ -48,7 +48,7 @@ class RandomShift(Augmentation):
     """Moves each sound in time; what leaves at one end comes in at the other, padding stays at the end.
 
     Args:
-        fraction: of the sound's length: it moves by up to so much to either side, in [0, 1].
+        fraction: the most that it moves to either side, as a share of the sound's length, in [0, 1].
     """
 
     OPTIONS = ("fraction",)
@@ -172,10 +172,10 @@ class RandomEqualizer(Augmentation):
     """Turns the knobs of an equalizer, and may cut the lows and the highs, without delay.
 
     Args:
-        max_db: each of the bands is raised or lowered by up to so much.
+        max_db: the most that a band is raised or lowered.
         bands: their number, evenly spaced in octaves from 60 Hz to half the rate.
         high_pass: (low, high) of a drawn cut-off, Hz, 24 dB per octave; None leaves the lows.
-        low_pass: likewise for the highs.
+        low_pass: the same for the highs.
         sample_rate: of the waveforms, Hz.
     """
 

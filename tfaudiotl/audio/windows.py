@@ -26,14 +26,14 @@ class PatchWindows(Clips):
 
     Attributes:
         patches: int64 (rows,): the patches of each row, its weight in the clip's score.
-        inner: int64 (rows,): samples of a row that its clip goes on after, else 0.
+        inner: int64 (rows,): samples of a row after which its clip continues, else 0.
     """
 
     patches: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     inner: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def load(self, row: int, *, sample_rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
-        """As ``Clips.load``; silence at the end of a window that its clip goes on after is marked as sound."""
+        """As ``Clips.load``; silence at the end of a window is marked as sound where the clip continues."""
         waveform = super().load(row, sample_rate=sample_rate)
         return mark_end(waveform[: self.inner[row]]) if self.inner[row] else waveform
 
@@ -82,7 +82,7 @@ def patch_windows(clips: Clips, grid: Grid, window_seconds: float) -> PatchWindo
 
 
 def _sounding(clips: Clips, row: int, samples: int, rate: int) -> int:
-    """Samples of a long clip without the zeros at its end; all of them where it cannot be read, which loading tells."""
+    """Samples of a long clip without the zeros at its end; all where it cannot be read, which loading raises."""
     duration, tail = float(clips.durations[row]), _TAIL_SECONDS
     try:
         while tail < 2 * duration:
