@@ -123,7 +123,7 @@ def stream_of(model: keras.Model) -> StreamingClassifier | None:
     artifact, grid = predictor.artifact, predictor.artifact.grid
     more, rest = divmod(artifact.window - grid.min_samples, grid.patch_hop_samples)
     hop = (1 + more) * grid.patch_hop_samples / artifact.sample_rate
-    return None if rest else StreamingClassifier(model, sample_rate=artifact.sample_rate, hop_seconds=hop)
+    return None if rest else StreamingClassifier(Predictor(model, hop_seconds=hop), sample_rate=artifact.sample_rate)
 
 
 def streamed(stream: StreamingClassifier, wave: np.ndarray) -> np.ndarray:

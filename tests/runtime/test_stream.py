@@ -88,8 +88,6 @@ def test_int16_is_taken_and_bad_samples_are_refused(model: keras.Model, waveform
         stream.push(np.zeros((4, 2)))
     with pytest.raises(AudioError, match="NaN or infinite"):
         stream.push(np.array([0.0, np.nan]))
-    with pytest.raises(ValueError, match="threshold"):
-        StreamingClassifier(Predictor(model), threshold=0.2)
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "int32", ">i2", "<i4", "float64"])

@@ -106,11 +106,11 @@ def listen(
     load_tensorflow()
     import numpy as np
 
+    from tfaudiotl.runtime.predictor import Predictor
     from tfaudiotl.runtime.stream import StreamingClassifier
 
-    live = StreamingClassifier(
+    predictor = Predictor(
         model,
-        sample_rate=sample_rate,
         hop_seconds=hop_seconds,
         threshold=threshold,
         release=release,
@@ -120,6 +120,7 @@ def listen(
         background=background,
         report_background=report_background,
     )
+    live = StreamingClassifier(predictor, sample_rate=sample_rate)
     say("Listening to standard input; Ctrl-C ends it")
 
     def show(found: Iterable[object]) -> None:

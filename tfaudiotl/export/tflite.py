@@ -17,7 +17,7 @@ from tfaudiotl.audio.waveform import SAMPLE_RATE, is_silent, pieces_of
 from tfaudiotl.backbones.frontend import LogMelSpec, PatchGrid
 from tfaudiotl.backbones.scores import class_names_of, decisions_of
 from tfaudiotl.classifiers.anatomy import parts
-from tfaudiotl.errors import ExportError
+from tfaudiotl.errors import ExportError, check_choice, check_number
 from tfaudiotl.export.audit import audit_graph, check_audit
 from tfaudiotl.export.check import MIN_AGREEMENT, Sound, prove, report_paths, waveforms_of
 from tfaudiotl.export.graph import Graph
@@ -163,14 +163,10 @@ def _check(
     frontend: str,
     min_agreement: float,
 ) -> None:
-    if quantize not in QUANTIZE:
-        raise ValueError(f"quantize={quantize!r}: allowed are {', '.join(map(repr, QUANTIZE))}")
-    if input not in get_args(Input):
-        raise ValueError(f"input={input!r}: allowed are {', '.join(get_args(Input))}")
-    if frontend not in get_args(Frontend):
-        raise ValueError(f"frontend={frontend!r}: allowed are {', '.join(get_args(Frontend))}")
-    if not 0 <= min_agreement <= 1:
-        raise ValueError(f"min_agreement={min_agreement!r}: allowed is 0 to 1")
+    check_choice("quantize", quantize, QUANTIZE)
+    check_choice("input", input, Input)
+    check_choice("frontend", frontend, Frontend)
+    check_number("min_agreement", min_agreement, least=0, most=1)
     if quantize == "int8_io" and not has_patches(model):
         raise _refused(model, "it has no front-end of patches that the device could compute")
     if quantize == "int8_io" and input != "patches":

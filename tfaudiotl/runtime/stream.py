@@ -24,17 +24,13 @@ class StreamingClassifier:
     where the windows hold each patch once (as they do by themselves where a window is one patch).
 
     Args:
-        model: a Keras model, the path of one, of a SavedModel or a .tflite file, or a ``Predictor``, whose
-            settings are then used.
+        model: a ``Predictor`` with settings of its own; or a Keras model, the path of one, of a SavedModel or a .tflite
+            file, for a ``Predictor``'s defaults.
         sample_rate: of the samples pushed, Hz; other rates than the model's are resampled as they come.
-        **options: as for ``Predictor``: ``window_seconds``, ``hop_seconds``, ``threshold``, ``release``,
-            ``smoothing``, ``min_duration``, ``min_gap``, ``class_names``, ``background``, ``report_background``.
     """
 
-    def __init__(self, model: str | Path | keras.Model | Predictor, *, sample_rate: int = 16_000, **options: Any):
-        if isinstance(model, Predictor) and options:
-            raise ValueError(f"{', '.join(options)}: a Predictor has its own; give them to it")
-        self.predictor = model if isinstance(model, Predictor) else Predictor(model, **options)
+    def __init__(self, model: str | Path | keras.Model | Predictor, *, sample_rate: int = 16_000):
+        self.predictor = model if isinstance(model, Predictor) else Predictor(model)
         self.sample_rate = check_rate("sample_rate", sample_rate)
         self.reset()
 
