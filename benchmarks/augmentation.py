@@ -84,7 +84,7 @@ class Study:
 
     def __init__(self, clips: Clips, yamnet: str, kinds: list[str]):
         self.clips = clips
-        self.model = build_classifier(classes=clips.class_names, weights=yamnet, seed=0)
+        self.model = build_classifier(class_names=clips.class_names, weights=yamnet, seed=0)
         self.network = PatchNetwork(self.model, [self.model.get_layer("patch_embedding").output])
         found = embed_clips(self.network, clips)
         self.examples = Examples(found.vectors, found.counts, clips.targets, clips.weights)

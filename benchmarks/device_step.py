@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 from tfaudiotl.backbones.registry import get_backbone
-from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.build import build_classifier
 
 
 def chip() -> tuple[str, Any]:
@@ -50,7 +50,7 @@ def measure(precision: str, options: argparse.Namespace) -> tuple[float, float]:
     keras.config.set_dtype_policy(precision)
     samples = round(options.seconds * get_backbone(options.backbone).frontend.sample_rate)
     model = build_classifier(
-        options.backbone, classes=[f"class {n}" for n in range(50)], weights=options.weights, samples=samples,
+        options.backbone, class_names=[f"class {n}" for n in range(50)], weights=options.weights, samples=samples,
         trainable="all", batch_norm="train", seed=0,
     )  # fmt: skip
     rng = np.random.default_rng(0)

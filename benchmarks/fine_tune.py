@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks import memory
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.models.freeze import train_blocks
+from tfaudiotl.models.build import build_classifier
+from tfaudiotl.models.edit import train_blocks
 from tfaudiotl.training.activation_cache import ActivationCache, cut
 from tfaudiotl.training.batches import CachedInputs, Sounds
 from tfaudiotl.training.fine_tune import fine_tune, sample_rate_of
@@ -53,7 +53,7 @@ class Watch(keras.callbacks.Callback):
 
 
 def classifier(clips: Clips, weights: str, **options: Any) -> keras.Model:
-    return build_classifier("yamnet", classes=clips.class_names, weights=weights, seed=0, **options)
+    return build_classifier("yamnet", class_names=clips.class_names, weights=weights, seed=0, **options)
 
 
 def cached_epoch(clips: Clips, weights: str, blocks: int, epochs: int) -> float:

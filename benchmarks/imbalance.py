@@ -57,7 +57,7 @@ class Study:
     def __init__(self, folder: str, yamnet: str):
         self.clips = Clips.from_directory(folder, fold_pattern=r"^(\d)-")
         self.labels = self.clips.label_ids
-        model = build_classifier(classes=self.clips.class_names, weights=yamnet, seed=0)
+        model = build_classifier(class_names=self.clips.class_names, weights=yamnet, seed=0)
         network = PatchNetwork(model, [model.get_layer("patch_embedding").output])
         found, (targets, weights) = embed_clips(network, self.clips), (self.clips.targets, self.clips.weights)
         self.examples = Examples(found.vectors, found.counts, targets, weights)

@@ -12,7 +12,7 @@ import numpy as np
 from tests.training.test_precision import train_steps
 
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.build import build_classifier
 from tfaudiotl.training.devices import PRECISIONS, set_precision
 from tfaudiotl.training.options import FitOptions
 from tfaudiotl.training.train import train_classifier
@@ -34,7 +34,7 @@ def main() -> None:
         result = train_classifier(clips, folds="given", weights=options.weights, fit=FitOptions(seed=0))
         taken = time.perf_counter() - start
         model = build_classifier(
-            "yamnet", classes=["a", "b", "c"], weights=options.weights, trainable="layer13", seed=0, samples=15_600
+            "yamnet", class_names=["a", "b", "c"], weights=options.weights, trainable="layer13", seed=0, samples=15_600
         )
         losses = train_steps(model, options.steps)
         finite = int(np.isfinite(losses).sum())

@@ -20,7 +20,7 @@ import numpy as np
 
 import tfaudiotl as tl
 from tfaudiotl.evaluation.markdown import markdown_table
-from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.build import build_classifier
 from tfaudiotl.training.distill import DistillOptions, MixOptions, distill
 
 PATCH = 15_600
@@ -29,7 +29,7 @@ MIXING = MixOptions(mix=0.3, noise=0.1, narrow=0.05, short=0.1, synthetic=0.0, s
 
 def labelled(train: tl.Clips, waveforms: list[np.ndarray], start: str | None, options: DistillOptions) -> keras.Model:
     """The student network trained on the labels: random patches of the clips, as many as the distilled one learns."""
-    plain = {"classes": train.class_names, "hidden": (), "dropout": 0.0}
+    plain = {"class_names": train.class_names, "hidden": (), "dropout": 0.0}
     model = build_classifier("yamnet_mini", weights=start, trainable="all", samples=PATCH, seed=options.seed, **plain)
     steps = options.patches * options.epochs // options.batch_size
     rate = keras.optimizers.schedules.CosineDecay(

@@ -17,7 +17,7 @@ def main(sounds: str, weights: str, out: str) -> None:
     clips = tl.Clips.from_directory(sounds)
     train, test = clips.split(test=0.2)  # test is reported, so it must not decide when to stop
     train, val = train.split(val=0.15)
-    model = tl.build_classifier("yamnet", classes=clips.class_names, weights=weights, hidden=(128,), dropout=0.2)
+    model = tl.build_classifier("yamnet", class_names=clips.class_names, weights=weights, hidden=(128,), dropout=0.2)
     model.summary(show_trainable=True)
     model.fit(
         train.dataset(batch_size=32, shuffle=True, cache=True),

@@ -94,7 +94,7 @@ def pitch(path: Path) -> str:
 def trained(network: Network, task: Task, steps: int, seed: int) -> keras.Model:
     """The network, trained on the task from random weights."""
     model = tl.build_classifier(
-        network.backbone, classes=task.train.class_names, weights=None, trainable="all", hidden=(), dropout=0.0,
+        network.backbone, class_names=task.train.class_names, weights=None, trainable="all", hidden=(), dropout=0.0,
         seed=seed, **network.options,
     )  # fmt: skip
     schedule = keras.optimizers.schedules.CosineDecay(1e-3, steps)

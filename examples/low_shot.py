@@ -39,7 +39,7 @@ def main() -> None:
         print(f"{name}: {column.mean():.3f} +- {column.std():.3f}")
     head = table[-1][1]
     names = [options.other.name, options.wanted.name]
-    model = tl.classifier_from_sklearn(head, classes=names, embedding=options.embedding, weights=options.weights)
+    model = tl.classifier_from_sklearn(head, class_names=names, embedding=options.embedding, weights=options.weights)
     model.save(options.output.with_suffix(".keras"))
     tl.export_tflite(model, options.output.with_suffix(".tflite"), overwrite=True)
 

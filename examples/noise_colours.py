@@ -29,7 +29,9 @@ def main(out: str, seed: int = 0) -> None:
     y = np.repeat(np.eye(len(COLOURS), dtype=np.float32), CLIPS, axis=0)
     training = np.arange(len(x)) % CLIPS < TRAINED_ON
 
-    model = tl.build_classifier("yamnet_mini", classes=COLOURS, hidden=(), dropout=0.0, learning_rate=5e-3, seed=seed)
+    model = tl.build_classifier(
+        "yamnet_mini", class_names=COLOURS, hidden=(), dropout=0.0, learning_rate=5e-3, seed=seed
+    )
     model.get_layer("head_batch_norm").momentum = 0.5  # 15 clips are few steps to learn statistics in
     model.fit(
         x[training], y[training], validation_data=(x[~training], y[~training]), batch_size=5, epochs=20, verbose=2

@@ -48,7 +48,7 @@ def main() -> None:
     train, test = (clips[[row for row, out in enumerate(held) if out is wanted]] for wanted in (False, True))
     model = tl.build_classifier(
         "rawnet2",
-        classes=clips.class_names,
+        class_names=clips.class_names,
         weights=None,
         trainable="all",
         hidden=(),

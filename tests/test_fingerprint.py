@@ -32,7 +32,7 @@ from tfaudiotl.embeddings import extract
 from tfaudiotl.embeddings.extract import Extractor, embed
 from tfaudiotl.embeddings.store import StoreError
 from tfaudiotl.errors import AudioError, AudioErrors
-from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.build import build_classifier
 from tfaudiotl.training import fine_tune as fine_tune_module, train as recipe
 from tfaudiotl.training.activation_cache import ActivationCache, cut
 from tfaudiotl.training.batches import Sounds
@@ -152,7 +152,7 @@ def test_sound_in_memory_counts() -> None:
 
 def network(**options: Any) -> keras.Model:
     options = {"embedding": "layer2", "hidden": (4,), "seed": 1, **options}
-    return build_classifier("yamnet_mini", classes=["a", "b"], **options)
+    return build_classifier("yamnet_mini", class_names=["a", "b"], **options)
 
 
 @pytest.fixture(scope="module")
@@ -618,7 +618,7 @@ def test_a_saved_model_that_was_trained_again_in_its_place(tmp_path: Path, clips
     options: dict[str, Any] = {"backbone_options": {"sample_rate": RATE}}
 
     def classifier() -> dict[str, str]:
-        return model_parts(build_classifier(name, classes=["a", "b"], seed=0, **options))
+        return model_parts(build_classifier(name, class_names=["a", "b"], seed=0, **options))
 
     save(1.0)
     before = classifier()

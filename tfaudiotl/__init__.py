@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def _register_layers(_keras: ModuleType) -> None:
-    importlib.import_module("tfaudiotl.models.layers")
+    importlib.import_module("tfaudiotl._keras_layers")
 
 
 # keras.saving.load_model finds only layers that are registered. They register when Keras is imported,

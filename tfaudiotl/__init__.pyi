@@ -17,7 +17,11 @@ from .audio.waveforms import (
     RandomSpeed as RandomSpeed,
 )
 from .backbones.convnet import ConvNet as ConvNet
-from .backbones.pca import vggish_postprocess as vggish_postprocess
+from .backbones.embedding import (
+    LayerInfo as LayerInfo,
+    embedding_layers as embedding_layers,
+    embedding_model as embedding_model,
+)
 from .backbones.rawnet2 import RawNet2 as RawNet2
 from .backbones.registry import list_backbones as list_backbones
 from .backbones.scores import (
@@ -25,9 +29,8 @@ from .backbones.scores import (
     set_background as set_background,
     set_thresholds as set_thresholds,
 )
-from .backbones.vggish import VGGish as VGGish
-from .backbones.yamnet import YAMNet as YAMNet, decode_predictions as decode_predictions
-from .backbones.yamnet_mini import YAMNetMini as YAMNetMini
+from .backbones.vggish import VGGish as VGGish, vggish_postprocess as vggish_postprocess
+from .backbones.yamnet import YAMNet as YAMNet, YAMNetMini as YAMNetMini, decode_predictions as decode_predictions
 from .embeddings.extract import (
     EngineOptions as EngineOptions,
     Extractor as Extractor,
@@ -64,12 +67,9 @@ from .export.load import load_model as load_model
 from .export.metadata import Metadata as Metadata
 from .export.savedmodel import export_saved_model as export_saved_model
 from .export.tflite import export_tflite as export_tflite
-from .models.builder import build_classifier as build_classifier, embedding_model as embedding_model
-from .models.fold import fold_batch_norm as fold_batch_norm
-from .models.freeze import freeze as freeze
-from .models.info import LayerInfo as LayerInfo, embedding_layers as embedding_layers
-from .models.linear import classifier_from_sklearn as classifier_from_sklearn
-from .models.replace import replace_head as replace_head
+from .models.build import build_classifier as build_classifier
+from .models.edit import fold_batch_norm as fold_batch_norm, freeze as freeze, replace_head as replace_head
+from .models.from_sklearn import classifier_from_sklearn as classifier_from_sklearn
 from .runtime.evaluate import evaluate as evaluate
 from .runtime.events import Event as Event
 from .runtime.predictor import Predictor as Predictor, classify_sound as classify_sound

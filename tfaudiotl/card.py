@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
-from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
+from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.backbones.spec import BackboneSpec
+from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.evaluation.markdown import Section, escape_markdown, markdown_table
 from tfaudiotl.export.check import Check, checks_table
 from tfaudiotl.export.prepare import frontend_spec
-from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.models.freeze import backbone_layers, block_of
+from tfaudiotl.models.build import build_classifier
 from tfaudiotl.training.train import TrainingResult
 
 _RUN = """**Python**, files of any length and rate:
@@ -91,8 +92,10 @@ def _model(result: TrainingResult, spec: BackboneSpec, options: Mapping[str, Any
     if Path(weights).exists():
         weights = f"{Path(weights).name} (a local copy)"  # the folder says nothing to others
     layer = options["embedding"] or spec.default_embedding
-    blocks = [block_of(each) or each.name for each in backbone_layers(result.model) if each.trainable_weights]
-    tuned = f"fine-tuned ({', '.join(dict.fromkeys(blocks))})" if blocks else "frozen"
+    found = parts(result.model)
+    block_of = {layer.name: block for block, layers in found.blocks.items() for layer in layers}
+    trained = [block_of.get(each.name, each.name) for each in found.body if each.trainable_weights]
+    tuned = f"fine-tuned ({', '.join(dict.fromkeys(trained))})" if trained else "frozen"
     stages = [epochs for stage, epochs in result.best_epochs.items() if stage != "head"]
     if stages and not any(stages):
         tuned = "as it came (fine-tuning it made nothing better on held-out clips and was taken back)"

@@ -18,7 +18,7 @@ from tfaudiotl.errors import WeightsError
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.build import build_classifier
 from tfaudiotl.runtime.evaluate import evaluate
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.training.options import FitOptions
@@ -99,7 +99,7 @@ def test_loudness_does_not_matter() -> None:
 
 
 def test_tflite_of_the_whole_window(tmp_path: Path) -> None:
-    model = build_classifier("rawnet2", classes=["a", "b"], weights=None, samples=59_049, seed=0)
+    model = build_classifier("rawnet2", class_names=["a", "b"], weights=None, samples=59_049, seed=0)
     path = export_tflite(model, tmp_path / "model.tflite")
     np.testing.assert_allclose(open_artifact(path).scores(noise(59_049)), model(noise(59_049)), atol=1e-4)
 
@@ -107,23 +107,23 @@ def test_tflite_of_the_whole_window(tmp_path: Path) -> None:
 def test_a_trained_network_serves_another_task(tmp_path: Path) -> None:
     """From classifier to classifier by file: replace the last layer, freeze all else."""
     first = build_classifier(
-        "rawnet2", classes=["x", "y", "z"], weights=None, samples=4_000, trainable="all", hidden=()
+        "rawnet2", class_names=["x", "y", "z"], weights=None, samples=4_000, trainable="all", hidden=()
     )
     first.fit(noise(4_000, 12), np.eye(3)[np.arange(12) % 3], epochs=1, verbose=0)
     first.save(tmp_path / "first.keras")
-    second = build_classifier("rawnet2", classes=["a", "b"], weights=str(tmp_path / "first.keras"))
+    second = build_classifier("rawnet2", class_names=["a", "b"], weights=str(tmp_path / "first.keras"))
     assert second.get_layer("windows").spec.window == 4_000  # any length, in windows as it was trained on
     for name in ("layer1_sinc", "layer5_conv2", "layer8_gru", "layer9_fc"):
         assert not second.get_layer(name).trainable
         for ours, theirs in zip(second.get_layer(name).get_weights(), first.get_layer(name).get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
-    last = build_classifier("rawnet2", classes=["a", "b"], weights=None, samples=4_000, trainable=2)
+    last = build_classifier("rawnet2", class_names=["a", "b"], weights=None, samples=4_000, trainable=2)
     assert last.get_layer("layer8_gru").trainable
     assert not last.get_layer("layer7_conv1").trainable
 
 
 def test_filters_learn() -> None:
-    model = build_classifier("rawnet2", classes=["a", "b"], weights=None, samples=3_000, trainable="all", hidden=())
+    model = build_classifier("rawnet2", class_names=["a", "b"], weights=None, samples=3_000, trainable="all", hidden=())
     before = model.get_layer("layer1_sinc").get_weights()
     model.fit(noise(3_000, 4), np.eye(2)[[0, 1, 0, 1]], epochs=1, verbose=0)
     after = model.get_layer("layer1_sinc").get_weights()

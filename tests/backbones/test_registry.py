@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from tests.helpers.backbones import NAMES, SLOW, SMALL
+from tfaudiotl.backbones.embedding import embedding_layers, embedding_model
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.models.builder import build_classifier, embedding_model
-from tfaudiotl.models.info import embedding_layers
+from tfaudiotl.models.build import build_classifier
 
 POLICIES = {"mobilenet": "mixed_float16", "convnet": "mixed_float16"}  # the others: mixed_bfloat16
 
 
 @cache
 def classifier(name: str) -> keras.Model:
-    model = build_classifier(name, classes=["a", "b", "c"], weights=None, hidden=(), seed=1, **SMALL.get(name, {}))
+    model = build_classifier(name, class_names=["a", "b", "c"], weights=None, hidden=(), seed=1, **SMALL.get(name, {}))
     rng = np.random.default_rng(0)
     for layer in model.layers:  # batch norms of an untrained network would hide faults
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -90,7 +90,7 @@ def test_half_precision_inside_float32_outside(name: str) -> None:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(POLICIES.get(name, "mixed_bfloat16"))
     try:
-        model = build_classifier(name, classes=["a", "b"], weights=None, hidden=(), **SMALL.get(name, {}))
+        model = build_classifier(name, class_names=["a", "b"], weights=None, hidden=(), **SMALL.get(name, {}))
     finally:
         keras.config.set_dtype_policy(before)
     scores = model(noise(grid(name).min_samples))

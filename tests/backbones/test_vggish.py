@@ -24,11 +24,20 @@ from tests.helpers.vggish import (
 from tfaudiotl._files import file_digest
 from tfaudiotl.backbones import vggish
 from tfaudiotl.backbones.assembly import embed_patches
-from tfaudiotl.backbones.pca import PCA_SHA256, PcaParams, load_pca_params, vggish_postprocess
+from tfaudiotl.backbones.embedding import embedding_model
 from tfaudiotl.backbones.registry import get_backbone
-from tfaudiotl.backbones.vggish import FRONTEND, VGGish, check_known_answers, load_weights
+from tfaudiotl.backbones.vggish import (
+    FRONTEND,
+    PCA_SHA256,
+    PcaParams,
+    VGGish,
+    check_known_answers,
+    load_pca_params,
+    load_weights,
+    vggish_postprocess,
+)
 from tfaudiotl.errors import WeightsError
-from tfaudiotl.models.builder import build_classifier, embedding_model
+from tfaudiotl.models.build import build_classifier
 
 DENSE = vggish.DENSE
 
@@ -199,7 +208,7 @@ def test_every_layer_is_an_embedding(stand_in_vggish: Path, pca_file: Path) -> N
 
 def test_a_classifier_on_vggish_saves_and_frees_blocks(stand_in_vggish: Path, tmp_path: Path) -> None:
     model = build_classifier(
-        "vggish", classes=["a", "b"], embedding="conv3_2", weights=str(stand_in_vggish), trainable=1
+        "vggish", class_names=["a", "b"], embedding="conv3_2", weights=str(stand_in_vggish), trainable=1
     )
     trainable = {layer.name for layer in model.layers if layer.trainable and layer.weights}
     assert {"conv3_1", "conv3_2"} <= trainable

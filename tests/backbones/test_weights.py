@@ -22,8 +22,7 @@ from tfaudiotl.backbones.convnet import ConvNet
 from tfaudiotl.backbones.published import first_that_fits, published_sources
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.weights import load_into, load_path, npz_bytes
-from tfaudiotl.backbones.yamnet import PUBLISHED, YAMNet, check_known_answers, published_forms
-from tfaudiotl.backbones.yamnet_mini import YAMNetMini
+from tfaudiotl.backbones.yamnet import PUBLISHED, YAMNet, YAMNetMini, check_known_answers, published_forms
 from tfaudiotl.errors import WeightsError
 
 

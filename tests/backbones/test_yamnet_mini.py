@@ -8,14 +8,14 @@ import keras
 import numpy as np
 import pytest
 
+from tfaudiotl.backbones.embedding import embedding_layers
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.weights import load_npz, npz_bytes
-from tfaudiotl.backbones.yamnet_mini import EMBEDDED, YAMNetMini
+from tfaudiotl.backbones.yamnet import EMBEDDED, YAMNetMini
 from tfaudiotl.embeddings.extract import embed
 from tfaudiotl.errors import WeightsError
-from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.models.info import embedding_layers
+from tfaudiotl.models.build import build_classifier
 
 
 def test_size() -> None:
@@ -71,7 +71,7 @@ def test_the_engine_gives_what_the_model_gives(rng: np.random.Generator) -> None
 
 
 def test_classifiers_fine_tune_its_last_blocks() -> None:
-    model = build_classifier("yamnet_mini", classes=["a", "b"], trainable=2)
+    model = build_classifier("yamnet_mini", class_names=["a", "b"], trainable=2)
     free = {variable.path.split("_")[0] for variable in model.trainable_variables if "layer" in variable.path}
     assert free == {"layer5", "layer6"}
 

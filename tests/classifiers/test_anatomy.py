@@ -8,17 +8,19 @@ import keras
 import numpy as np
 import pytest
 
+from tfaudiotl.backbones.embedding import embedding_model
 from tfaudiotl.backbones.frontend import LogMelSpec
-from tfaudiotl.backbones.yamnet_mini import YAMNetMini
-from tfaudiotl.classifiers.anatomy import classifier_parts, parts
-from tfaudiotl.models.builder import build_classifier, embedding_model
+from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.backbones.yamnet import YAMNetMini
+from tfaudiotl.classifiers.anatomy import blocks_of, classifier_parts, parts
+from tfaudiotl.models.build import build_classifier
 
 NAMES = ("dog", "rain")
 
 
 def classifier(**options: Any) -> keras.Model:
     settings = {"embedding": "layer2", "hidden": (4,), "weights": None, "seed": 1, **options}
-    return build_classifier("yamnet_mini", classes=NAMES, **settings)
+    return build_classifier("yamnet_mini", class_names=NAMES, **settings)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,45 @@ def test_other_models_lack_parts() -> None:
     assert not embedding.is_classifier
     strange = parts(keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]))
     assert (strange.grid, strange.frontend, strange.rows, strange.scores) == (None, None, None, None)
+
+
+MOBILENETS = [f"block_{n}" for n in range(1, 17)]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "names", "options"),
+    [
+        ("yamnet_mini", [f"layer{n}" for n in range(1, 7)], {}),
+        ("rawnet2", [f"layer{n}" for n in range(1, 10)], {"window": 4_000}),
+        ("convnet", ["conv1", "conv2", "conv3", "conv4", "conv5", "fc1", "fc2"], {}),
+        pytest.param("vggish", ["conv1", "conv2", "conv3", "conv4", "fc1", "fc2"], {}, marks=pytest.mark.slow),
+        ("mobilenet", ["conv1", *(f"conv_{n}" for n in range(1, 14))], {"size": 32}),
+        ("mobilenetv2", ["Conv1", "expanded_conv", *MOBILENETS, "Conv_1"], {"size": 32}),
+        ("inceptionv3", [f"mixed{n}" for n in range(11)], {"size": 75}),
+        ("efficientnetv2b0", ["stem", *(f"block{n}" for n in range(1, 7)), "top"], {"size": 32}),
+    ],
+)
+def test_blocks_of_every_backbone(backbone: str, names: list[str], options: dict[str, Any]) -> None:
+    """They are the network in order, each layer with weights in one block, and every block has some."""
+    spec = get_backbone(backbone)
+    network = spec.build(include_top=False, weights=None, **options)
+    blocks = blocks_of(network)
+    assert list(blocks) == names
+    weighted = [layer.name for layer in network.layers if layer.weights]
+    assert sorted(weighted) == sorted(layer.name for members in blocks.values() for layer in members if layer.weights)
+    order = [layer.name for layer in network.layers]
+    ends = [order.index(block.end) for block in spec.blocks]
+    assert ends == sorted(ends)
+
+
+def test_an_embedding_inside_a_block_ends_it() -> None:
+    model = build_classifier("vggish", class_names=NAMES, embedding="conv3_1", weights=None)
+    blocks = parts(model).blocks
+    assert {name: [layer.name for layer in members if layer.weights] for name, members in blocks.items()} == {
+        "conv1": ["conv1"],
+        "conv2": ["conv2"],
+        "conv3": ["conv3_1"],
+    }
 
 
 def test_errors() -> None:

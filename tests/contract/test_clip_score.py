@@ -13,15 +13,14 @@ import pytest
 from tfaudiotl.audio.files import write_audio
 from tfaudiotl.audio.waveform import cut
 from tfaudiotl.backbones.assembly import grid_of_model
+from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.embeddings.engine import PatchNetwork
 from tfaudiotl.export.check import Pieces
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.models.heads import hears_clips, is_sequence_head
+from tfaudiotl.models.build import build_classifier
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.runtime.stream import StreamingClassifier
-from tfaudiotl.training.head import head_of
 
 LENGTHS = (0.2, 0.975, 1.0, 9.99, 10.0, 10.01, 10.5, 20.3, 61.0)
 CLASSES = ("a", "b", "c")
@@ -86,7 +85,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if options["weights"]:
         options["weights"] = str(request.getfixturevalue(options["weights"]))
     keras.utils.set_random_seed(3)
-    model = build_classifier(classes=CLASSES, **options)
+    model = build_classifier(class_names=CLASSES, **options)
     rows = lively(model)
     folder = tmp_path_factory.mktemp("forms")
     model.save(folder / "model.keras")
@@ -103,13 +102,13 @@ def by_store(case: Case, wave: np.ndarray) -> np.ndarray:
     """The head on the embeddings of the clip's patches, as ``embed`` gives them."""
     artifact = case.forms["keras"].artifact
     ((rows,),) = case.rows.run([wave])
-    head, scores, weights, first = head_of(case.model), [], [], 0
+    head, scores, weights, first = parts(case.model).head, [], [], 0
     for piece in cut(len(wave), artifact.grid, artifact.samples):
         part = rows[first : first + piece.patches]
-        if is_sequence_head(case.model):
+        if parts(case.model).sequence_head:
             found = head([part[None], np.ones((1, len(part)), np.float32)], training=False)
         else:
-            found = head(part.mean(axis=0, keepdims=True) if hears_clips(case.model) else part, training=False)
+            found = head(part.mean(axis=0, keepdims=True) if parts(case.model).scores_clips else part, training=False)
         scores.append(np.asarray(found).mean(axis=0))
         weights.append(piece.patches)
         first += piece.patches

@@ -14,9 +14,9 @@ from tests.helpers.sounds import write_folder
 from tfaudiotl._threads import map_ahead
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.waveform import trim_padding
+from tfaudiotl.backbones.embedding import embedding_model
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips
 from tfaudiotl.errors import AudioError, AudioErrors
-from tfaudiotl.models.builder import embedding_model
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 32])

@@ -16,12 +16,12 @@ from sklearn.svm import SVC
 
 from tests.helpers.sounds import sound, write_folder
 from tfaudiotl.audio.folders import sound_files
+from tfaudiotl.backbones.embedding import embedding_layers, embedding_model
 from tfaudiotl.embeddings import hear
 from tfaudiotl.embeddings.extract import EngineOptions, embed
 from tfaudiotl.embeddings.sklearn import AudioEmbedding
 from tfaudiotl.errors import AudioError, AudioErrors
-from tfaudiotl.models.builder import build_classifier, embedding_model
-from tfaudiotl.models.info import embedding_layers
+from tfaudiotl.models.build import build_classifier
 
 KERAS = EngineOptions(runtime="keras")
 
@@ -121,7 +121,7 @@ def test_embedding_layers_are_in_order_and_cost_more_and_more() -> None:
 
 
 def test_the_multiply_adds_are_the_published_ones() -> None:
-    from tfaudiotl.models.info import multiply_adds
+    from tfaudiotl.backbones.embedding import multiply_adds
 
     assert max(cost for cost, _ in multiply_adds("yamnet").values()) == 69_165_056
     assert multiply_adds("vggish")["embedding"][0] == pytest.approx(863.9e6, rel=1e-4)
@@ -142,7 +142,7 @@ def test_pooling_over_time(stand_in: Path, rng: np.random.Generator) -> None:
     with pytest.raises(ValueError, match="has no time axis left"):
         embedding_model("yamnet", pooling="time", weights=None)
     with pytest.raises(ValueError, match="pooling='time' is for embedding_model"):
-        build_classifier("yamnet", classes=["a", "b"], pooling="time", weights=None)
+        build_classifier("yamnet", class_names=["a", "b"], pooling="time", weights=None)
 
 
 def test_sounds_of_one_kind_are_alike(stand_in: Path, rng: np.random.Generator) -> None:

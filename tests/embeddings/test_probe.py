@@ -11,7 +11,7 @@ from tests.helpers.sounds import write_folder
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.embeddings.extract import EngineOptions
 from tfaudiotl.embeddings.probe import ProbeRow, _splits, probe_layers, recommend
-from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.build import build_classifier
 
 KERAS = EngineOptions(runtime="keras")
 
@@ -132,8 +132,8 @@ def test_a_classifier_on_the_layer_that_fits(clips: Clips, stand_in: Path, monke
 
     monkeypatch.setattr(probe, "probe_layers", quick)
     model = build_classifier(
-        "yamnet", classes=clips.class_names, embedding="auto", probe_clips=clips, weights=str(stand_in)
+        "yamnet", class_names=clips.class_names, embedding="auto", probe_clips=clips, weights=str(stand_in)
     )
     assert model.get_layer("patch_embedding").output.shape[-1] == 128
     with pytest.raises(ValueError, match="needs probe_clips="):
-        build_classifier("yamnet", classes=["a", "b"], embedding="auto", weights=None)
+        build_classifier("yamnet", class_names=["a", "b"], embedding="auto", weights=None)

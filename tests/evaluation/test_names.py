@@ -18,12 +18,12 @@ from tests.helpers.reports import history
 from tests.helpers.sounds import tone, write
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.inspection import spectrogram_page
+from tfaudiotl.backbones.scores import check_class_names
 from tfaudiotl.embeddings.probe import ProbeRow, ProbeTable
 from tfaudiotl.evaluation.markdown import csv_line, json_text, rounded
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.plots import save_figure, spectrograms_figure
 from tfaudiotl.evaluation.report import write_report
-from tfaudiotl.models.builder import check_classes
 from tfaudiotl.runtime.events import Event, events_csv, events_json
 from tfaudiotl.runtime.predictor import Prediction
 from tfaudiotl.training.compare import Comparison, Run
@@ -106,12 +106,12 @@ def test_a_report_of_files_whose_names_are_no_utf8(tmp_path: Path) -> None:
 )
 def test_class_names_that_no_file_of_labels_can_hold(name: str) -> None:
     with pytest.raises(ValueError, match=r"classes\[1\]=.*one line of text"):
-        check_classes(["dog", name])
+        check_class_names(["dog", name])
 
 
 def test_class_names_in_any_script() -> None:
     names = ["Geräusch", "می‌خواهم", "👩‍🚒", "a b", "a\u00a0b", HOSTILE, "=x"]
-    assert check_classes(names) == names
+    assert check_class_names(names) == names
 
 
 @pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1"])

@@ -14,13 +14,14 @@ from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import load_audio
 from tfaudiotl.backbones.scores import ClassScores, class_names_of
 from tfaudiotl.backbones.yamnet import YAMNet
+from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.errors import ExportError, WeightsError
 from tfaudiotl.export.check import Reference, checks_table, verify_export
 from tfaudiotl.export.load import Artifact, load_model, open_artifact
 from tfaudiotl.export.prepare import float_graph
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import Quantize, export_tflite
-from tfaudiotl.models.builder import build_classifier, clip_embedding_model
+from tfaudiotl.models.build import build_classifier
 
 CLASSES = ["dog", "rain", "sea waves"]
 WINDOW = 15_600
@@ -53,7 +54,7 @@ scores = np.concatenate([runner(waveform=w[None, :15600])["scores"] for w in wav
 
 @pytest.fixture(scope="module")
 def model(stand_in: Path) -> keras.Model:
-    return build_classifier("yamnet", classes=CLASSES, weights=str(stand_in), hidden=(16,))
+    return build_classifier("yamnet", class_names=CLASSES, weights=str(stand_in), hidden=(16,))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_saved_model_embeds(model: keras.Model, waveforms: np.ndarray, tmp_path:
     loaded = tf.saved_model.load(str(export_saved_model(model, tmp_path / "saved")))
     embedding = loaded.signatures["embed"](waveform=tf.constant(waveforms))["embedding"]
     assert embedding.shape == (5, 1024)
-    np.testing.assert_allclose(embedding, clip_embedding_model(model)(waveforms), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(embedding, parts(model).clip_embedding(waveforms), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("quantize", "atol"), [(None, 1e-4), ("float16", 0.1)])
@@ -129,10 +130,10 @@ def test_float16_is_half_the_size(model: keras.Model, tmp_path: Path) -> None:
 
 
 def test_tflite_windows_are_the_models_or_as_asked(stand_in: Path, tmp_path: Path) -> None:
-    fixed = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in), samples=32_000)
+    fixed = build_classifier("yamnet", class_names=CLASSES, weights=str(stand_in), samples=32_000)
     (tmp_path / "labels.txt").write_text("".join(f"{name}\n" for name in CLASSES))
     assert open_artifact(export_tflite(fixed, tmp_path / "fixed.tflite")).samples == 32_000
-    loose = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in))
+    loose = build_classifier("yamnet", class_names=CLASSES, weights=str(stand_in))
     assert open_artifact(export_tflite(loose, tmp_path / "two.tflite", samples=23_280)).samples == 23_280
     with pytest.raises(ValueError, match="samples=16000: the model was built"):
         export_tflite(fixed, tmp_path / "x.tflite", samples=16_000)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tests.helpers.sounds import sound
 from tfaudiotl.export.savedmodel import export_saved_model
-from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.build import build_classifier
 
 
 def wav(wave: np.ndarray, rate: int) -> bytes:
@@ -22,7 +22,7 @@ def wav(wave: np.ndarray, rate: int) -> bytes:
 
 
 def test_wav_bytes_give_the_scores_of_their_sound(stand_in: Path, tmp_path: Path) -> None:
-    model = build_classifier(classes=("a", "b"), weights=str(stand_in), embedding="layer3")
+    model = build_classifier(class_names=("a", "b"), weights=str(stand_in), embedding="layer3")
     loaded = tf.saved_model.load(str(export_saved_model(model, tmp_path / "saved")))
     classify = loaded.signatures["classify_file_bytes"]
     rng = np.random.default_rng(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -15,13 +16,13 @@ from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.metadata import read_metadata
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.build import build_classifier
 from tfaudiotl.runtime.predictor import Predictor
 
 
-def vggish(input: str) -> keras.Model:
+def vggish(input: Literal["waveform", "patches"]) -> keras.Model:
     return build_classifier(
-        "vggish", classes=["a", "b"], weights=None, embedding="conv1", input=input, hidden=(), seed=1
+        "vggish", class_names=["a", "b"], weights=None, embedding="conv1", input=input, hidden=(), seed=1
     )
 
 

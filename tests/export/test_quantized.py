@@ -12,6 +12,7 @@ import pytest
 
 from tests.helpers.sounds import KINDS, sound
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.backbones.embedding import embedding_model
 from tfaudiotl.errors import ExportError, WeightsError
 from tfaudiotl.export.audit import audit_tflite
 from tfaudiotl.export.check import Reference, same_sounds, verify_export
@@ -22,7 +23,7 @@ from tfaudiotl.export.prepare import Frontend, float_graph
 from tfaudiotl.export.quantize import Quantized, quantize_dynamic
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import Quantize, export_tflite
-from tfaudiotl.models.builder import build_classifier, embedding_model
+from tfaudiotl.models.build import build_classifier
 from tfaudiotl.runtime.evaluate import evaluate
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.training.train import train_classifier
@@ -146,7 +147,7 @@ def test_int8_throughout_for_microcontrollers(
 def test_a_model_of_patches_exports_and_opens_as_one_of_sound(stand_in: Path, tmp_path: Path) -> None:
     names = ("a", "b")
     keras.utils.set_random_seed(1)
-    model = build_classifier(classes=names, weights=str(stand_in), embedding="layer3", input="patches")
+    model = build_classifier(class_names=names, weights=str(stand_in), embedding="layer3", input="patches")
     path = export_tflite(model, tmp_path / "p.tflite")
     wave = sound("low", np.random.default_rng(0), seconds=2)
     a, b = (Predictor(form).scores(wave, sample_rate=16_000) for form in (model, path))

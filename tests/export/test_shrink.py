@@ -12,12 +12,12 @@ from tfaudiotl.export.graph import Graph
 from tfaudiotl.export.litert import run_content
 from tfaudiotl.export.prepare import float_graph
 from tfaudiotl.export.shrink import drop_fill, halve_constants
-from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.build import build_classifier
 
 
 @pytest.fixture(scope="module", params=["fft", "matmul"])
 def content(request: pytest.FixtureRequest, stand_in: Path) -> bytes:
-    model = build_classifier("yamnet", classes=["a", "b"], weights=str(stand_in), embedding="layer6", hidden=())
+    model = build_classifier("yamnet", class_names=["a", "b"], weights=str(stand_in), embedding="layer6", hidden=())
     return float_graph(model, frontend=request.param).content
 
 

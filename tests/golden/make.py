@@ -58,7 +58,7 @@ def clip() -> np.ndarray:
 
 def classifier(options: dict[str, Any]) -> keras.Model:
     """A small classifier whose batch norms have statistics, as those of a trained one have."""
-    model = tl.build_classifier(classes=NAMES, hidden=(8,), seed=1, **options)
+    model = tl.build_classifier(class_names=NAMES, hidden=(8,), seed=1, **options)
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

@@ -12,7 +12,7 @@ import pytest
 from tfaudiotl.backbones.frontend import WindowSpec
 from tfaudiotl.backbones.registry import list_backbones
 from tfaudiotl.export.prepare import frontend_spec
-from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.build import build_classifier
 
 # What keeps a network small enough for a test.
 SMALL: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ def network(name: str) -> keras.Model:
     options: dict[str, Any] = SMALL.get(name, {})
     keras.utils.set_random_seed(1)
     model = build_classifier(
-        name, classes=["a", "b", "c"], weights=None, hidden=(), seed=1, embedding=EARLY[name], **options
+        name, class_names=["a", "b", "c"], weights=None, hidden=(), seed=1, embedding=EARLY[name], **options
     )
     if not isinstance(frontend_spec(model), WindowSpec):  # an untrained network lets the sound fade from layer to layer
         for layer in model.layers:

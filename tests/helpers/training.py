@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.helpers.sounds import KINDS, sound
 from tfaudiotl.audio.clips import Clips
-from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.build import build_classifier
 from tfaudiotl.models.heads import dense_head
 from tfaudiotl.training.head import Examples
 
@@ -26,7 +26,7 @@ def clips(per_class: int = 6, seed: int = 0, *, seconds: tuple[float, float] = (
 
 def classifier(stand_in: Path, **options: Any) -> keras.Model:
     options = {"embedding": "layer3", "hidden": (8,), "seed": 1, **options}
-    return build_classifier("yamnet", classes=sorted(KINDS), weights=str(stand_in), **options)
+    return build_classifier("yamnet", class_names=sorted(KINDS), weights=str(stand_in), **options)
 
 
 class Steps(keras.callbacks.Callback):

@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import pytest
 
+from tfaudiotl.backbones.embedding import embedding_model
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.yamnet import YAMNet
-from tfaudiotl.models.builder import build_classifier, embedding_model
+from tfaudiotl.models.build import build_classifier
 
 CLASSES = ["dog", "rain", "sea waves"]
 LAYERS = [layer.name for layer in get_backbone("yamnet").layers]
@@ -40,7 +41,7 @@ def test_every_layer_is_an_embedding(layer: str, stand_in: Path) -> None:
 
 
 def test_nothing_above_the_last_layer_is_built(stand_in: Path) -> None:
-    model = build_classifier("yamnet", classes=CLASSES, embedding=["layer3", "layer8"], weights=str(stand_in))
+    model = build_classifier("yamnet", class_names=CLASSES, embedding=["layer3", "layer8"], weights=str(stand_in))
     names = {layer.name for layer in model.layers}
     assert "layer8_pointwise_conv_relu" in names
     assert not any(name.startswith("layer9") for name in names)
@@ -48,7 +49,7 @@ def test_nothing_above_the_last_layer_is_built(stand_in: Path) -> None:
 
 
 @pytest.mark.parametrize(("pooling", "width"), [("avg", 256 + 64), ("max", 256 + 64), ("avgmax", 2 * (256 + 64))])
-def test_several_layers_side_by_side(pooling: str, width: int, stand_in: Path) -> None:
+def test_several_layers_side_by_side(pooling: Any, width: int, stand_in: Path) -> None:
     several = embedding_model("yamnet", embedding=["layer2", "layer5"], pooling=pooling, weights=str(stand_in))
     both = np.asarray(several(noise(1)))
     assert both.shape == (1, 2, width)
@@ -59,7 +60,7 @@ def test_several_layers_side_by_side(pooling: str, width: int, stand_in: Path) -
 
 @pytest.mark.parametrize("aggregate", ["scores", "embeddings"])
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_classifier_learns_two_tones(aggregate: str, multi_label: bool, stand_in: Path) -> None:
+def test_classifier_learns_two_tones(aggregate: Any, multi_label: bool, stand_in: Path) -> None:
     rng = np.random.default_rng(0)
     time = np.arange(20_000) / 16_000
     high = rng.integers(0, 2, 40)
@@ -67,7 +68,7 @@ def test_classifier_learns_two_tones(aggregate: str, multi_label: bool, stand_in
     targets = np.eye(2, dtype=np.float32)[high]
     model = build_classifier(
         "yamnet",
-        classes=["low", "high"],
+        class_names=["low", "high"],
         embedding="layer2",
         hidden=(),
         aggregate=aggregate,
@@ -83,14 +84,14 @@ def test_classifier_learns_two_tones(aggregate: str, multi_label: bool, stand_in
 
 def test_padding_does_not_change_the_result(stand_in: Path) -> None:
     for aggregate in ("scores", "embeddings"):
-        model = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in), aggregate=aggregate)
+        model = build_classifier("yamnet", class_names=CLASSES, weights=str(stand_in), aggregate=aggregate)
         waveform = noise(2.2)
         padded = np.pad(waveform, ((0, 0), (0, 50_000)))
         np.testing.assert_allclose(model(waveform), model(padded), rtol=1e-4, atol=1e-6)
 
 
 def test_scores_are_the_mean_over_patches(stand_in: Path) -> None:
-    model = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in))
+    model = build_classifier("yamnet", class_names=CLASSES, weights=str(stand_in))
     waveform = noise(2)
     patches = [waveform[:, i * 7_680 : i * 7_680 + 15_600] for i in range(4)]
     each = [np.asarray(model(patch)) for patch in patches]
@@ -98,7 +99,7 @@ def test_scores_are_the_mean_over_patches(stand_in: Path) -> None:
 
 
 def test_saved_model_knows_its_classes(stand_in: Path, tmp_path: Path) -> None:
-    model = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in), hidden=(16,))
+    model = build_classifier("yamnet", class_names=CLASSES, weights=str(stand_in), hidden=(16,))
     model.save(tmp_path / "model.keras")
     reloaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     assert class_names_of(reloaded) == tuple(CLASSES)
@@ -110,18 +111,18 @@ def test_saved_model_knows_its_classes(stand_in: Path, tmp_path: Path) -> None:
     [(0, set()), (1, {"layer14"}), (2, {"layer13", "layer14"}), ("all", {f"layer{n}" for n in range(1, 15)})],
 )
 def test_trainable_blocks(trainable: int | str, blocks: set[str], stand_in: Path) -> None:
-    model = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in), trainable=trainable)
+    model = build_classifier("yamnet", class_names=CLASSES, weights=str(stand_in), trainable=trainable)
     free = {variable.path.split("_")[0].split("/")[0] for variable in model.trainable_variables}
     assert free == blocks | {"head"}
 
 
 def test_patches_and_fixed_samples(stand_in: Path) -> None:
-    patches = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in), input="patches")
+    patches = build_classifier("yamnet", class_names=CLASSES, weights=str(stand_in), input="patches")
     assert patches.input_shape == (None, 96, 64)
     assert patches(np.zeros((5, 96, 64), np.float32)).shape == (5, 3)
-    fixed = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in), samples=15_600)
+    fixed = build_classifier("yamnet", class_names=CLASSES, weights=str(stand_in), samples=15_600)
     assert fixed.input_shape == (None, 15_600)
-    loose = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in))
+    loose = build_classifier("yamnet", class_names=CLASSES, weights=str(stand_in))
     loose.set_weights(fixed.get_weights())
     np.testing.assert_allclose(fixed(noise(0.975)), loose(noise(0.975)), rtol=1e-4, atol=1e-6)
 
@@ -131,7 +132,7 @@ def test_mixed_precision_scores_are_float32(policy: str, stand_in: Path) -> None
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in))
+        model = build_classifier("yamnet", class_names=CLASSES, weights=str(stand_in))
     finally:
         keras.config.set_dtype_policy(before)
     scores = np.asarray(model(noise(2)))
@@ -142,10 +143,10 @@ def test_mixed_precision_scores_are_float32(policy: str, stand_in: Path) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes": ["one"]}, r"classes=\['one'\]: at least two"),
-        ({"classes": ["a", "a"]}, "at least two different"),
-        ({"classes": "dog"}, "classes='dog': a sequence"),
-        ({"classes": 10}, "classes=10: a sequence of class names"),
+        ({"class_names": ["one"]}, r"class_names=\['one'\]: at least two"),
+        ({"class_names": ["a", "a"]}, "at least two different"),
+        ({"class_names": "dog"}, "class_names='dog': a sequence"),
+        ({"class_names": 10}, "class_names=10: a sequence of class names"),
         ({"embedding": "layer15"}, "embedding='layer15': yamnet has the layers log_mel, layer1,"),
         ({"embedding": []}, r"embedding=\[\]"),
         ({"head": "svm"}, "head='svm': allowed are dense"),
@@ -159,4 +160,4 @@ def test_mixed_precision_scores_are_float32(policy: str, stand_in: Path) -> None
 )
 def test_wrong_arguments_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build_classifier("yamnet", **{"classes": CLASSES, "weights": None, **options})
+        build_classifier("yamnet", **{"class_names": CLASSES, "weights": None, **options})

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from tfaudiotl.backbones.scores import class_names_of
-from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.models.freeze import block_names, freeze, train_blocks
-from tfaudiotl.models.replace import replace_head
+from tfaudiotl.models.build import build_classifier
+from tfaudiotl.models.edit import block_names, freeze, replace_head, train_blocks
 
 CLASSES = ["dog", "rain", "sea waves"]
 
@@ -21,7 +20,7 @@ def small(stand_in: Path | None, **options: Any) -> keras.Model:
     """A classifier on the first four blocks."""
     weights = str(stand_in) if stand_in else None
     options = {"embedding": "layer4", "hidden": (8,), "seed": 1, **options}
-    return build_classifier("yamnet", classes=CLASSES, weights=weights, **options)
+    return build_classifier("yamnet", class_names=CLASSES, weights=weights, **options)
 
 
 def training(model: keras.Model) -> set[str]:
@@ -103,7 +102,7 @@ def test_bad_names_list_the_good_ones(stand_in: Path) -> None:
     with pytest.raises(ValueError, match=r"trainable='layer9'.*layer1, layer2"):
         train_blocks(model, "layer9")
     with pytest.raises(ValueError, match="batch_norm='thaw': allowed are 'frozen' and 'train'"):
-        freeze(model, until="layer2", batch_norm="thaw")
+        freeze(model, until="layer2", batch_norm="thaw")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no classifier of build_classifier"):
         freeze(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), until="layer1")
 
@@ -137,7 +136,7 @@ def test_a_head_for_other_classes_keeps_the_columns_of_shared_ones(stand_in: Pat
     with pytest.raises(ValueError, match=r"\['dog'\] are there already"):
         replace_head(old, ["dog"], extend=True)
     for wrong in ("siren", None, 5):
-        with pytest.raises(ValueError, match=f"classes={wrong!r}: a sequence of class names"):
+        with pytest.raises(ValueError, match=f"class_names={wrong!r}: a sequence of class names"):
             replace_head(old, wrong, extend=True)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least one name"):
         replace_head(old, [], extend=True)

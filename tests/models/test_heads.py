@@ -12,11 +12,13 @@ from ai_edge_litert.interpreter import Interpreter
 from tests.helpers.commands import call
 from tests.helpers.sounds import write_folder
 from tfaudiotl.audio.clips import Clips
+from tfaudiotl.classifiers.anatomy import parts
+from tfaudiotl.errors import choices
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.models.heads import HEADS, SEQUENCE_HEADS, AttentionPooling, LastPatch
-from tfaudiotl.training.head import Examples, clip_scores, fit_head, head_of, new_head
+from tfaudiotl.models.build import build_classifier
+from tfaudiotl.models.heads import AttentionPooling, Head, LastPatch, SequenceHead
+from tfaudiotl.training.head import Examples, clip_scores, fit_head, new_head
 from tfaudiotl.training.options import FitOptions
 from tfaudiotl.training.train import train_classifier
 
@@ -26,7 +28,7 @@ ORDERED = ("gru", "lstm", "conv")  # heads that tell a sequence from its reverse
 
 def classifier(head: str, stand_in: Path, **options: object) -> keras.Model:
     settings: dict[str, object] = {"embedding": "layer3", "hidden": (16,), "seed": 1, **options}
-    return build_classifier("yamnet", classes=CLASSES, head=head, weights=str(stand_in), **settings)  # type: ignore[arg-type]
+    return build_classifier("yamnet", class_names=CLASSES, head=head, weights=str(stand_in), **settings)  # type: ignore[arg-type]
 
 
 def noise(seconds: float, clips: int = 1) -> np.ndarray:
@@ -42,14 +44,14 @@ def ramps(clips: int, seed: int) -> Examples:
     return Examples(vectors.astype(np.float32), counts, np.eye(2, dtype=np.float32)[labels], np.ones(clips, np.float32))
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", choices(Head))
 def test_padding_does_not_change_the_result(head: str, stand_in: Path) -> None:
     model = classifier(head, stand_in)
     waveform = noise(2.2, clips=2)
     np.testing.assert_allclose(model(waveform), model(np.pad(waveform, ((0, 0), (0, 50_000)))), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("head", SEQUENCE_HEADS)
+@pytest.mark.parametrize("head", choices(SequenceHead))
 def test_a_saved_model_gives_the_same(head: str, stand_in: Path, tmp_path: Path) -> None:
     model = classifier(head, stand_in, multi_label=True)
     model.save(tmp_path / "model.keras")
@@ -59,7 +61,7 @@ def test_a_saved_model_gives_the_same(head: str, stand_in: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("head", ORDERED)
 def test_order_is_learned_from_cached_embeddings(head: str, stand_in: Path) -> None:
-    network = new_head(head_of(classifier(head, stand_in)))
+    network = new_head(parts(classifier(head, stand_in)).head)
     train, val = ramps(80, 0), ramps(40, 1)
     fit_head(network, train, val, FitOptions(epochs=30, learning_rate=0.01, patience=30))
     assert (clip_scores(network, val).argmax(axis=1) == val.targets.argmax(axis=1)).mean() > 0.9
@@ -78,7 +80,7 @@ def test_attention_finds_the_patch_that_matters(stand_in: Path) -> None:
         np.eye(2, dtype=np.float32)[labels],
         np.ones(clips, np.float32),
     )
-    network = new_head(head_of(classifier("attention", stand_in, hidden=())))
+    network = new_head(parts(classifier("attention", stand_in, hidden=())).head)
     train, val = data.take(np.arange(300)), data.take(np.arange(300, clips))
     fit_head(network, train, val, FitOptions(epochs=20, learning_rate=0.005, patience=20))
     assert (clip_scores(network, val).argmax(axis=1) == val.targets.argmax(axis=1)).mean() > 0.9
@@ -96,7 +98,7 @@ def test_pooling_layers_by_hand() -> None:
     np.testing.assert_allclose(AttentionPooling()([x, judged, valid]), [[2.5, 3.5]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", choices(Head))
 def test_the_recipe_trains_every_head(head: str, stand_in: Path, tmp_path: Path) -> None:
     clips = Clips.from_directory(write_folder(tmp_path / "sounds", per_class=6))
     fit = FitOptions(epochs=15, learning_rate=0.02)
@@ -107,7 +109,7 @@ def test_the_recipe_trains_every_head(head: str, stand_in: Path, tmp_path: Path)
         np.testing.assert_allclose(scores[0], result.evaluation.scores[row], rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize("head", SEQUENCE_HEADS)
+@pytest.mark.parametrize("head", choices(SequenceHead))
 def test_tflite_in_built_in_operators(head: str, stand_in: Path, tmp_path: Path) -> None:
     model = classifier(head, stand_in)
     path = export_tflite(model, tmp_path / "model.tflite", samples=40_000)

@@ -20,7 +20,7 @@ from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.embeddings.extract import embed
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.models.linear import classifier_from_sklearn
+from tfaudiotl.models.from_sklearn import classifier_from_sklearn
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_several_labels_and_numbers_as_classes(
 ) -> None:
     targets = np.stack([sounds[1] == "noise", sounds[1] != "high"], axis=1).astype(int)
     estimator = OneVsRestClassifier(make_logistic()).fit(vectors, targets)
-    scores = np.asarray(as_keras(estimator, stand_in, classes=["noisy", "deep"])(sounds[0]))
+    scores = np.asarray(as_keras(estimator, stand_in, class_names=["noisy", "deep"])(sounds[0]))
     np.testing.assert_allclose(scores, estimator.predict_proba(vectors), atol=2e-3)
 
 

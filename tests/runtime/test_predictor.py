@@ -15,7 +15,7 @@ from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import write_audio
 from tfaudiotl.backbones.scores import ClassScores
 from tfaudiotl.errors import AudioError, AudioErrors
-from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.build import build_classifier
 from tfaudiotl.runtime.evaluate import evaluate
 from tfaudiotl.runtime.predictor import Predictor
 
@@ -105,7 +105,7 @@ def test_wrong_arguments_are_named(listener: keras.Model, options: dict[str, flo
 
 
 def test_a_fixed_window_cannot_be_changed(stand_in: Path) -> None:
-    fixed = build_classifier("yamnet", classes=["a", "b"], weights=str(stand_in), samples=15_600)
+    fixed = build_classifier("yamnet", class_names=["a", "b"], weights=str(stand_in), samples=15_600)
     assert Predictor(fixed).window == 15_600
     with pytest.raises(ValueError, match=r"takes 0\.975 s at a time"):
         Predictor(fixed, window_seconds=2.0)
@@ -236,7 +236,7 @@ def test_a_tflite_file_scores_in_threads(tmp_path: Path) -> None:
 
     from tfaudiotl.export.tflite import export_tflite
 
-    model = build_classifier("yamnet_mini", classes=["a", "b"], weights=None, embedding="layer2", seed=1)
+    model = build_classifier("yamnet_mini", class_names=["a", "b"], weights=None, embedding="layer2", seed=1)
     predictor = Predictor(export_tflite(model, tmp_path / "m.tflite"), num_threads=1)
     waves = [bursts()[start : start + 20_000] for start in range(0, 60_000, 2_000)]
     wanted = [predictor.scores(wave, sample_rate=16_000) for wave in waves]

@@ -20,8 +20,8 @@ from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.export.metadata import Metadata, label_lines, read_metadata
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.models.replace import replace_head
+from tfaudiotl.models.build import build_classifier
+from tfaudiotl.models.edit import replace_head
 from tfaudiotl.runtime.evaluate import evaluate
 from tfaudiotl.runtime.events import Event, EventOptions, EventTracker
 from tfaudiotl.runtime.predictor import Predictor
@@ -37,7 +37,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One classifier in every form, with thresholds chosen on an evaluation and a background class."""
     keras.utils.set_random_seed(3)
     model = build_classifier(
-        "yamnet_mini", classes=KINDS, embedding="layer2", hidden=(), multi_label=True, background="low"
+        "yamnet_mini", class_names=KINDS, embedding="layer2", hidden=(), multi_label=True, background="low"
     )
     chosen = {name: Threshold(value, 1.0, 1.0, 1.0, 0.0) for name, value in CHOSEN.items()}
     set_thresholds(model, chosen)

@@ -12,8 +12,8 @@ import pytest
 
 from tfaudiotl._threads import Progress
 from tfaudiotl.errors import AudioError
-from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.models.freeze import train_blocks
+from tfaudiotl.models.build import build_classifier
+from tfaudiotl.models.edit import train_blocks
 from tfaudiotl.training.activation_cache import ActivationCache, cut, upper_model
 from tfaudiotl.training.batches import CachedInputs
 
@@ -22,7 +22,7 @@ LENGTHS = (9_000, 15_600, 31_000, 60_000, 20_000)
 
 def classifier(stand_in: Path, **options: Any) -> keras.Model:
     return build_classifier(
-        "yamnet", classes=["a", "b", "c"], weights=str(stand_in), seed=1, **{"embedding": "layer4", **options}
+        "yamnet", class_names=["a", "b", "c"], weights=str(stand_in), seed=1, **{"embedding": "layer4", **options}
     )
 
 

@@ -12,8 +12,8 @@ import pytest
 from tests.helpers.training import classifier, clips
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.embeddings.probe import ProbeRow, ProbeTable
-from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.models.freeze import set_blocks
+from tfaudiotl.models.build import build_classifier
+from tfaudiotl.models.edit import set_blocks
 from tfaudiotl.training.advise import advice_of, advise, block_of_embedding
 from tfaudiotl.training.compare import (
     Comparison,
@@ -193,7 +193,7 @@ def test_far_can_be_met_whatever_the_best_layer_reaches(own: float, best: float,
 )
 def test_advised_blocks_are_the_backbones(backbone: str, layer: str, block: str) -> None:
     spec = get_backbone(backbone)
-    model = build_classifier(backbone, classes=["a", "b"], weights=None, hidden=())
+    model = build_classifier(backbone, class_names=["a", "b"], weights=None, hidden=())
     layers = [each.name for each in spec.layers if each.name not in spec.top]
     assert not layer or block_of_embedding(backbone, layer) == block
     middle = layers[len(layers) // 2]

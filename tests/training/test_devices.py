@@ -19,7 +19,7 @@ from tests.helpers.training import classifier, clips
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.prepare import Input
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.build import build_classifier
 from tfaudiotl.training import devices as precision_module
 from tfaudiotl.training.batches import BatchPlan
 from tfaudiotl.training.devices import Device, best_precision, find_device, set_precision, several_hosts, strategy
@@ -52,11 +52,11 @@ address, number, stand_in, out = sys.argv[1:]
 several_hosts(address, hosts=2, number=int(number))
 import keras, numpy as np, tensorflow as tf
 from tests.helpers.sounds import KINDS, sound
-from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.models.build import build_classifier
 rng = np.random.default_rng(0)
 x = np.stack([sound(kind, rng, seconds=0.975) for kind in KINDS * 8])
 y = np.eye(3, dtype=np.float32)[list(range(3)) * 8]
-model = build_classifier("yamnet", classes=list(KINDS), embedding="layer2", weights=stand_in, hidden=(8,), seed=0,
+model = build_classifier("yamnet", class_names=list(KINDS), embedding="layer2", weights=stand_in, hidden=(8,), seed=0,
                          samples=15_600, trainable=1, dropout=0.0)
 # Each host reads its own half of every batch of 8.
 own = np.arange(24).reshape(3, 2, 4)[:, int(number)].reshape(-1)
@@ -215,10 +215,10 @@ def test_bad_precision_is_named() -> None:
 @pytest.mark.parametrize("input", ["waveform", "patches"])
 def test_files_compute_in_single_precision(policy: str, input: Input, stand_in: Path, tmp_path: Path) -> None:
     keras.config.set_dtype_policy(policy)
-    model = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in), hidden=(8,))
+    model = build_classifier("yamnet", class_names=CLASSES, weights=str(stand_in), hidden=(8,))
     path = export_tflite(model, tmp_path / "model.tflite", input=input)
     keras.config.set_dtype_policy("float32")
-    single = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in), hidden=(8,))
+    single = build_classifier("yamnet", class_names=CLASSES, weights=str(stand_in), hidden=(8,))
     single.set_weights(model.get_weights())
     wanted = export_tflite(single, tmp_path / "single.tflite", input=input)
     x = np.random.default_rng(0).uniform(-1, 1, (1, 15_600)).astype(np.float32)
@@ -227,9 +227,9 @@ def test_files_compute_in_single_precision(policy: str, input: Input, stand_in: 
 
 @pytest.mark.parametrize("policy", HALF)
 @pytest.mark.parametrize("aggregate", ["scores", "embeddings"])
-def test_front_end_and_outputs_are_float32(policy: str, aggregate: str, stand_in: Path) -> None:
+def test_front_end_and_outputs_are_float32(policy: str, aggregate: Any, stand_in: Path) -> None:
     keras.config.set_dtype_policy(policy)
-    model = build_classifier("yamnet", classes=CLASSES, weights=str(stand_in), aggregate=aggregate, hidden=(8,))
+    model = build_classifier("yamnet", class_names=CLASSES, weights=str(stand_in), aggregate=aggregate, hidden=(8,))
     half = policy.removeprefix("mixed_")
     x = np.random.default_rng(0).uniform(-1, 1, (1, 31_000)).astype(np.float32)
     names = [layer.name for layer in model.layers]
@@ -263,7 +263,7 @@ def train_steps(model: keras.Model, steps: int) -> list[float]:
 def test_steps_on_loud_silent_and_clipped_sound_are_finite(policy: str, stand_in: Path) -> None:
     keras.config.set_dtype_policy(policy)
     model = build_classifier(
-        "yamnet", classes=CLASSES, embedding="layer2", weights=str(stand_in), hidden=(8,), trainable="all", seed=0
+        "yamnet", class_names=CLASSES, embedding="layer2", weights=str(stand_in), hidden=(8,), trainable="all", seed=0
     )
     if policy == "mixed_float16":
         assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -293,7 +293,7 @@ def all_operations(graph: tf.Graph) -> set[str]:
 def test_the_step_has_static_shapes_and_no_host_operation(policy: str, stand_in: Path) -> None:
     keras.config.set_dtype_policy(policy)
     model = build_classifier(
-        "yamnet", classes=CLASSES, embedding="layer3", weights=str(stand_in), samples=31_000, trainable="all"
+        "yamnet", class_names=CLASSES, embedding="layer3", weights=str(stand_in), samples=31_000, trainable="all"
     )
     graph = step_graph(model, 31_000)
     host = {op for op in all_operations(graph) if "PyFunc" in op or op.startswith(("Print", "Send", "Recv", "Host"))}
@@ -312,7 +312,7 @@ def test_the_step_compiles_with_xla(policy: str, stand_in: Path) -> None:
     y = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
     for jit in (True, False):
         model = build_classifier(
-            "yamnet", classes=CLASSES, embedding="layer2", weights=str(stand_in), samples=15_600, trainable="all",
+            "yamnet", class_names=CLASSES, embedding="layer2", weights=str(stand_in), samples=15_600, trainable="all",
             hidden=(8,), dropout=0.0, seed=0,
         )  # fmt: skip
         # Plain descent: Adam's first steps are the signs of the gradients, and a rounding may turn a sign.

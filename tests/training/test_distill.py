@@ -16,13 +16,13 @@ import tensorflow as tf
 
 from tests.helpers.sounds import KINDS, sound, write_folder
 from tfaudiotl._threads import ignore
+from tfaudiotl.backbones.embedding import embedding_layers
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.weights import npz_bytes
-from tfaudiotl.backbones.yamnet_mini import YAMNetMini
+from tfaudiotl.backbones.yamnet import YAMNetMini
 from tfaudiotl.embeddings.frontend import fast_frontend
 from tfaudiotl.errors import AudioErrors
-from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.models.info import embedding_layers
+from tfaudiotl.models.build import build_classifier
 from tfaudiotl.training.distill import (
     DistillOptions,
     Mixer,
@@ -85,7 +85,7 @@ def test_a_classifiers_student_agrees_with_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     waveforms = np.stack([sound(kind, rng) for kind in KINDS for _ in range(8)])
     targets = np.repeat(np.eye(3, dtype=np.float32), 8, axis=0)
-    teacher = build_classifier("yamnet_mini", classes=KINDS, hidden=(16,), learning_rate=1e-2, seed=0)
+    teacher = build_classifier("yamnet_mini", class_names=KINDS, hidden=(16,), learning_rate=1e-2, seed=0)
     teacher.fit(waveforms, targets, epochs=15, batch_size=8, verbose=0)
     options = DistillOptions(patches=400, epochs=2, batch_size=8, learning_rate=1e-3)
     student = distill(teacher, folders(), student_weights="audioset", options=options)
@@ -111,7 +111,7 @@ def test_temperature_divides_the_logits() -> None:
 
 
 def test_layers_of_a_classifier_have_their_short_names() -> None:
-    teacher = build_classifier("yamnet_mini", classes=["a", "b"])
+    teacher = build_classifier("yamnet_mini", class_names=["a", "b"])
     cut = open_teacher(teacher, ["layer4"], None)
     assert cut.embeddings == ("layer4", "patch_embedding")
     waveform = np.random.default_rng(0).uniform(-1, 1, 15_600).astype(np.float32)
@@ -137,8 +137,8 @@ def test_other_models_are_no_teachers() -> None:
 def test_the_student_learns_what_it_will_get() -> None:
     """VGGish's pictures have another floor; the student's are those of its own front-end, of the same sounds."""
     options: dict[str, Any] = {"weights": None, "embedding": "conv1", "hidden": ()}
-    cut = open_teacher(build_classifier("vggish", classes=["a", "b"], **options), (), None)
-    mini = build_classifier("yamnet_mini", classes=["a", "b"])
+    cut = open_teacher(build_classifier("vggish", class_names=["a", "b"], **options), (), None)
+    mini = build_classifier("yamnet_mini", class_names=["a", "b"])
     mixer = Mixer(folders(), 15_600, MixOptions(), seed=1)
     pictures, (scores, embedding) = listen(cut, mixer, fast_frontend(mini), 2, ignore)
     assert (scores.shape, embedding.shape) == ((2, 2), (2, 64))
@@ -148,8 +148,8 @@ def test_the_student_learns_what_it_will_get() -> None:
 
 
 def test_what_cannot_learn_from_each_other_is_refused_before_any_sound_is_read(tmp_path: Path) -> None:
-    gru = build_classifier("yamnet_mini", classes=["a", "b"], head="gru", name="mine")
-    patches = build_classifier("yamnet_mini", classes=["a", "b"], input="patches", name="mine")
+    gru = build_classifier("yamnet_mini", class_names=["a", "b"], head="gru", name="mine")
+    patches = build_classifier("yamnet_mini", class_names=["a", "b"], input="patches", name="mine")
     for teacher, student, message in [
         ("rawnet2", "yamnet_mini", "teacher='rawnet2': takes windows of sound itself"),
         ("yamnet", "rawnet2", "student='rawnet2': takes sound itself"),

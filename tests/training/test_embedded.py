@@ -29,7 +29,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> tl.Clips:
 
 
 def build(**options: Any) -> keras.Model:
-    return tl.build_classifier("yamnet_mini", classes=CLASSES, seed=3, weights="audioset", **options)
+    return tl.build_classifier("yamnet_mini", class_names=CLASSES, seed=3, weights="audioset", **options)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_what_is_no_classifier_of_these_clips_is_refused(clips: tl.Clips) -> Non
     for model in (tl.YAMNetMini(), build(input="patches")):
         with pytest.raises(ValueError, match="expected a classifier of waveforms"):
             tl.head_model(model)
-    other = tl.build_classifier("yamnet_mini", classes=["low", "high"], weights="audioset")
+    other = tl.build_classifier("yamnet_mini", class_names=["low", "high"], weights="audioset")
     with pytest.raises(ValueError, match=r"clips has the classes \['high', 'low'\], the model \['low', 'high'\]"):
         tl.embedded(other, clips)
     with pytest.raises(ValueError, match="batch_size=0"):

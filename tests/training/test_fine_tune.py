@@ -20,8 +20,8 @@ from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.mixup_specaugment import MixUp
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.errors import AudioErrors
-from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.models.freeze import set_blocks
+from tfaudiotl.models.build import build_classifier
+from tfaudiotl.models.edit import set_blocks
 from tfaudiotl.training.activation_cache import whole_model
 from tfaudiotl.training.batches import checked_augment
 from tfaudiotl.training.fine_tune import FineTuned, fine_tune
@@ -60,7 +60,7 @@ def test_other_backbones_with_their_own_dropout(backbone: str, more: dict[str, A
     """A new head is standardised by what it hears, wherever the frozen part is cut off."""
     train = clips(2, seconds=(0.3, 0.4))
     model = build_classifier(
-        backbone, classes=train.class_names, weights=None, trainable=0, hidden=(), backbone_options=more
+        backbone, class_names=train.class_names, weights=None, trainable=0, hidden=(), backbone_options=more
     )
     fine_tune(model, train, **{**QUICK, "trainable": 0, "head_epochs": 1})
     norm = model.get_layer("head_batch_norm")
@@ -135,7 +135,7 @@ def test_the_mild_augmentation_is_made_for_the_networks_sample_rate() -> None:
     rates = [checked_augment(True, sample_rate=rate).get_config() for rate in (16_000, 22_050)]
     assert rates[0] != rates[1]
     train = clips(1, seconds=(0.3, 0.4))
-    model = build_classifier("convnet", classes=train.class_names, weights=None, hidden=())
+    model = build_classifier("convnet", class_names=train.class_names, weights=None, hidden=())
     asked: list[int] = []
 
     def noted(augment: Any, *, sample_rate: int) -> Any:
@@ -190,7 +190,7 @@ def test_refit_learns_what_told_when_to_stop_for_as_many_epochs(stand_in: Path, 
 
 
 def test_from_scratch_what_is_learned_is_seen_at_once(stand_in: Path) -> None:
-    model = build_classifier("yamnet", classes=sorted(KINDS), embedding="layer4", weights=None, hidden=(), seed=1)
+    model = build_classifier("yamnet", class_names=sorted(KINDS), embedding="layer4", weights=None, hidden=(), seed=1)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     before = [norm.momentum for norm in norms]
     options = {"trainable": "all", "head_epochs": 0, "epochs": 16, "patience": 16, "batch_norm": "train"}
@@ -348,7 +348,7 @@ def test_multi_label_classifiers(stand_in: Path) -> None:
         waveforms, [["tone", kind] if kind != "noise" else [kind] for kind in KINDS * 4], sample_rate=16_000
     )
     model = build_classifier(
-        "yamnet", classes=table.class_names, embedding="layer3", weights=str(stand_in), multi_label=True, hidden=()
+        "yamnet", class_names=table.class_names, embedding="layer3", weights=str(stand_in), multi_label=True, hidden=()
     )
     done = fine_tune(model, table, table, **{**QUICK, "head_epochs": 6, "head_learning_rate": 0.02})
     assert done.histories["head"]["val_accuracy"][-1] > 0.8

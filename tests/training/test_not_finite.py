@@ -17,7 +17,8 @@ from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.convnet import ConvNet
 from tfaudiotl.embeddings.extract import embed
 from tfaudiotl.errors import AudioErrors, WeightsError
-from tfaudiotl.models.builder import build_classifier, compile_classifier
+from tfaudiotl.models.build import build_classifier
+from tfaudiotl.models.heads import compile_classifier
 from tfaudiotl.training.fine_tune import fine_tune
 from tfaudiotl.training.head import fit_head
 from tfaudiotl.training.options import FitOptions
@@ -131,7 +132,7 @@ def test_only_the_mask_says_which_windows_were_scored() -> None:
 
 
 def test_a_fine_tuning_that_diverges_says_so(clips: Clips) -> None:
-    model = build_classifier("yamnet_mini", classes=clips.class_names, embedding="layer2", hidden=(), seed=0)
+    model = build_classifier("yamnet_mini", class_names=clips.class_names, embedding="layer2", hidden=(), seed=0)
     bias = model.get_layer("head_logits").bias
     bias.assign(np.full(bias.shape, np.nan))
     with pytest.raises(ValueError, match="head: the training diverged: loss is nan in epoch 1"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -22,14 +22,16 @@ from tfaudiotl.backbones.frontend import (
     WindowSpec,
 )
 
+Input = Literal["waveform", "patches"]
+
 
 def assemble(
     network: Callable[[Any], Any],
     spec: LogMelSpec | WindowSpec,
     *,
     input: str = "waveform",
-    samples: int | None,
-    patch_pooling: str | None,
+    samples: int | None = None,
+    patch_pooling: str | None = None,
     name: str,
 ) -> keras.Model:
     """A network on patches as a model of waveforms or of patches.
@@ -40,15 +42,16 @@ def assemble(
         input: "waveform": ``(batch, samples)``. "patches": ``(batch, *spec.patch_shape)``; not for windows of sound,
             whose patch is a waveform.
         samples: the waveform's fixed length, or None.
-        patch_pooling: None, "avg" or "max" over the patches of a waveform.
+        patch_pooling: "avg" or "max" over the patches of a waveform, ``(batch, outputs)``; None keeps them, ``(batch,
+            patches, outputs)``; "rows" leaves them rows of one batch, ``(batch * patches, outputs)``, for ``to_clips``.
         name: the model's name.
 
     Raises:
         ValueError: an argument outside what is allowed.
     """
-    if input not in ("waveform", "patches"):
+    if input not in get_args(Input):
         raise ValueError(f"input={input!r}: allowed are 'waveform' and 'patches'")
-    if patch_pooling not in (None, "avg", "max"):
+    if patch_pooling not in (None, "avg", "max", "rows"):
         raise ValueError(f"patch_pooling={patch_pooling!r}: allowed are None, 'avg' and 'max'")
     if input == "patches" and (samples is not None or patch_pooling is not None):
         raise ValueError(
@@ -66,12 +69,28 @@ def assemble(
         x = GivenPatches(spec, name="patch_batch")(inputs)
         return keras.Model(inputs, network(x), name=name)
     inputs = keras.Input((samples,), name="waveform")
-    patches = _patches(inputs, spec)
-    x = network(PatchBatch(name="patch_batch")(patches))
-    x = PatchSequence(name="patch_sequence")([x, patches])
-    if patch_pooling:
-        x = PatchPooling(patch_pooling, name="patch_pooling")([x, ValidPatches(spec, name="valid_patches")(inputs)])
-    return keras.Model(inputs, x, name=name)
+    rows = PatchBatch(name="patch_batch")(_patches(inputs, spec))
+    model = keras.Model(inputs, network(rows), name=name)
+    if patch_pooling == "rows":
+        return model
+    return keras.Model(inputs, to_clips(model, model.output, patch_pooling), name=name)
+
+
+def to_clips(model: keras.Model, x: Any, pooling: str | None) -> Any:
+    """Puts ``x``, rows of a model's patches ``(batch * patches, ...)``, back to clips ``(batch, patches, ...)``.
+
+    With ``pooling`` "avg" or "max" the patches that hold sound are pooled: ``(batch, dim)``. A model of patches has
+    nothing to put back.
+    """
+    if grid_of_model(model) is None:
+        return x
+    x = PatchSequence(name="patch_sequence")([x, patches_of_model(model)])
+    return PatchPooling(pooling, name="patch_pooling")([x, valid_patches(model)]) if pooling else x
+
+
+def valid_patches(model: keras.Model) -> Any:
+    """Which patches of a model's waveform are not padding, ``(batch, patches)``."""
+    return ValidPatches(grid_of_model(model), name="valid_patches")(model.input)
 
 
 def _patches(waveform: Any, spec: LogMelSpec | WindowSpec) -> Any:
@@ -93,7 +112,7 @@ def embed_patches(model: keras.Model, spec: LogMelSpec, sounds: np.ndarray) -> n
     Returns:
         ``(sounds, numbers)`` float32.
     """
-    network = keras.Function(model.get_layer("patch_batch").output, model.get_layer("embedding").output)
+    network = keras.Function(rows_of_model(model), model.get_layer("embedding").output)
     patches = _patches(ops.convert_to_tensor(sounds), spec)[:, 0]
     return np.asarray(ops.cast(network(patches[..., None]), "float32"))
 
@@ -101,6 +120,11 @@ def embed_patches(model: keras.Model, spec: LogMelSpec, sounds: np.ndarray) -> n
 def patches_of_model(model: keras.Model) -> Any:
     """The tensor ``(batch, patches, ...)`` of a model of waveforms."""
     return model.get_layer("patch_batch").input
+
+
+def rows_of_model(model: keras.Model) -> Any:
+    """What a model's network takes: a row for each patch, ``(rows, *patch_shape, 1)``."""
+    return model.get_layer("patch_batch").output
 
 
 def frontend_of_model(model: keras.Model) -> LogMelSpec | WindowSpec | None:
@@ -111,5 +135,10 @@ def frontend_of_model(model: keras.Model) -> LogMelSpec | WindowSpec | None:
 
 def grid_of_model(model: keras.Model) -> LogMelSpec | WindowSpec | None:
     """The numbers of the model's front-end; None for a model of patches, which has none."""
-    specs = [layer.spec for layer in model.layers if isinstance(layer, (LogMel, Windows))]
-    return specs[0] if specs else None
+    layer = frontend_layer(model)
+    return layer.spec if layer else None
+
+
+def frontend_layer(model: keras.Model) -> LogMel | Windows | None:
+    """The first layer of a model's front-end; None for a model of patches."""
+    return next((layer for layer in model.layers if isinstance(layer, (LogMel, Windows))), None)

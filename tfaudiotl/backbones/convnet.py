@@ -14,8 +14,8 @@ from keras import layers, ops
 
 from tfaudiotl.backbones.assembly import assemble
 from tfaudiotl.backbones.frontend import WindowSpec
-from tfaudiotl.backbones.registry import BackboneSpec, EmbeddingLayer, register_backbone
 from tfaudiotl.backbones.scores import ClassScores
+from tfaudiotl.backbones.spec import BackboneSpec, Block, EmbeddingLayer
 from tfaudiotl.backbones.weights import load_own
 
 CLASSES = 16
@@ -120,22 +120,20 @@ def _network(x: Any) -> Any:
     return x
 
 
-SPEC = register_backbone(
-    BackboneSpec(
-        name="convnet",
-        build=ConvNet,
-        description="wide filters on magnitude spectra of 3 s at 22,050 Hz, for music genres, 2.2 M parameters",
-        presets={},
-        license="the architecture of a publication; no weights are distributed",
-        source="github.com/pushnyakov/WWWMusicalGenreRecognitionChallenge",
-        classes=0,
-        frontend=FRONTEND,
-        layers=(
-            EmbeddingLayer("spectrum", "spectrum", FFT // 2 + 1),
-            *(EmbeddingLayer(f"conv{n}", f"conv{n}", FILTERS) for n in range(1, CONVS + 1)),
-            EmbeddingLayer("pool", "pool", 4 * FILTERS),
-            EmbeddingLayer("fc1", "fc1", DENSE[0][1]),
-            EmbeddingLayer("embedding", "fc2", DENSE[1][1]),
-        ),
-    )
+SPEC = BackboneSpec(
+    name="convnet",
+    build=ConvNet,
+    description="wide filters on magnitude spectra of 3 s at 22,050 Hz, for music genres, 2.2 M parameters",
+    presets={},
+    license="the architecture of a publication; no weights are distributed",
+    source="github.com/pushnyakov/WWWMusicalGenreRecognitionChallenge",
+    frontend=FRONTEND,
+    layers=(
+        EmbeddingLayer("spectrum", "spectrum", FFT // 2 + 1),
+        *(EmbeddingLayer(f"conv{n}", f"conv{n}", FILTERS) for n in range(1, CONVS + 1)),
+        EmbeddingLayer("pool", "pool", 4 * FILTERS),
+        EmbeddingLayer("fc1", "fc1", DENSE[0][1]),
+        EmbeddingLayer("embedding", "fc2", DENSE[1][1]),
+    ),
+    blocks=tuple(Block(name, name) for name in (*(f"conv{n}" for n in range(1, CONVS + 1)), "fc1", "fc2")),
 )

@@ -14,8 +14,8 @@ from keras import initializers, layers, ops
 
 from tfaudiotl.backbones.assembly import assemble, grid_of_model
 from tfaudiotl.backbones.frontend import WindowSpec
-from tfaudiotl.backbones.registry import BackboneSpec, EmbeddingLayer, register_backbone
 from tfaudiotl.backbones.scores import ClassScores
+from tfaudiotl.backbones.spec import BackboneSpec, Block, EmbeddingLayer
 from tfaudiotl.backbones.weights import load_own, open_keras
 
 WINDOW = 59_049  # samples, 3 ** 10: 3.69 s; seven pools by 3 leave 27 steps
@@ -227,22 +227,24 @@ def _block(x: Any, filters: int, name: str, *, first: bool) -> Any:
     return layers.Add(name=f"{name}_out")([x, scale])
 
 
-SPEC = register_backbone(
-    BackboneSpec(
-        name="rawnet2",
-        build=RawNet2,
-        description="learned filters, residual blocks and a GRU on 3.69 s of raw sound, for speakers, 7 M parameters",
-        presets={},
-        license="the architecture of a publication; no weights are distributed",
-        source="arXiv 2004.00526; github.com/Jungjee/RawNet, python/RawNet2",
-        classes=0,
-        frontend=WindowSpec(window=WINDOW, hop=WINDOW // 2),
-        layers=(
-            EmbeddingLayer("sinc", "layer1_relu", SINC_FILTERS),
-            *(EmbeddingLayer(f"block{n - 1}", f"layer{n}_out", filters) for n, filters in enumerate(BLOCKS, start=2)),
-            EmbeddingLayer("gru", "layer8_gru", GRU_UNITS),
-            EmbeddingLayer("embedding", "layer9_fc", EMBEDDING_SIZE),
-        ),
-        top=(),
-    )
+SPEC = BackboneSpec(
+    name="rawnet2",
+    build=RawNet2,
+    description="learned filters, residual blocks and a GRU on 3.69 s of raw sound, for speakers, 7 M parameters",
+    presets={},
+    license="the architecture of a publication; no weights are distributed",
+    source="arXiv 2004.00526; github.com/Jungjee/RawNet, python/RawNet2",
+    frontend=WindowSpec(window=WINDOW, hop=WINDOW // 2),
+    layers=(
+        EmbeddingLayer("sinc", "layer1_relu", SINC_FILTERS),
+        *(EmbeddingLayer(f"block{n - 1}", f"layer{n}_out", filters) for n, filters in enumerate(BLOCKS, start=2)),
+        EmbeddingLayer("gru", "layer8_gru", GRU_UNITS),
+        EmbeddingLayer("embedding", "layer9_fc", EMBEDDING_SIZE),
+    ),
+    blocks=(
+        Block("layer1", "layer1_relu"),
+        *(Block(f"layer{n}", f"layer{n}_out") for n in range(2, len(BLOCKS) + 2)),
+        Block("layer8", "layer8_gru"),
+        Block("layer9", "layer9_fc"),
+    ),
 )

@@ -1,103 +1,94 @@
-"""What the package knows of each backbone: one record per network, and the lookup by name."""
+"""Every backbone by its name, and its published weights. A new network's module is entered here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
 
 import keras
+import numpy as np
 
-from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
-from tfaudiotl.backbones.published import Found, Published
+from tfaudiotl.backbones import convnet, keras_applications, rawnet2, vggish, yamnet
+from tfaudiotl.backbones.published import Found
+from tfaudiotl.backbones.spec import BackboneSpec
+from tfaudiotl.backbones.tfhub import PREFIX, hub_spec
+from tfaudiotl.backbones.weights import npz_variables
 
-
-@dataclass(frozen=True)
-class EmbeddingLayer:
-    """A layer whose output serves as an embedding.
-
-    Attributes:
-        name: the short name a user types, such as "layer8".
-        layer: the Keras layer's name in the model, such as "layer8_pointwise_conv_relu".
-        width: numbers per patch once pooled.
-    """
-
-    name: str
-    layer: str
-    width: int
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """Everything about one pretrained network: how to build it, what it hears, where it comes from."""
-
-    name: str
-    build: Callable[..., keras.Model]
-    description: str
-    presets: dict[str, str]  # preset name -> TF Hub handle, or path of a file in this package
-    license: str
-    source: str  # where the definition and its constants were published
-    classes: int
-    frontend: LogMelSpec | WindowSpec
-    layers: tuple[EmbeddingLayer, ...]
-    default_embedding: str = "embedding"
-    top: tuple[str, ...] = ()  # layers that ``build(include_top=True)`` has and False has not
-    published: Published | None = None  # where the preset "audioset" is looked for
-    # fills a model of this network from a preset, handle or file, and says where they were found
-    load_weights: Callable[[keras.Model, str], Found] | None = None
-    black_box: bool = False  # one output, nothing inside to look at or to train
-    _by_name: dict[str, EmbeddingLayer] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_by_name", {layer.name: layer for layer in self.layers})
-
-    def embedding_layer(self, name: str, argument: str = "embedding") -> EmbeddingLayer:
-        """The embedding layer called ``name``; ValueError for ``argument`` lists those there are."""
-        if name not in self._by_name:
-            raise ValueError(f"{argument}={name!r}: {self.name} has the layers {', '.join(self._by_name)}")
-        return self._by_name[name]
-
-
-_SPECS: dict[str, BackboneSpec] = {}
-
-
-def register_backbone(spec: BackboneSpec) -> BackboneSpec:
-    """Adds a backbone under ``spec.name``; a name can be taken once."""
-    if spec.name in _SPECS:
-        raise ValueError(f"name={spec.name!r}: a backbone of that name is registered already")
-    _SPECS[spec.name] = spec
-    return spec
+SPECS = {
+    spec.name: spec
+    for spec in (yamnet.SPEC, yamnet.MINI_SPEC, vggish.SPEC, rawnet2.SPEC, convnet.SPEC, *keras_applications.SPECS)
+}
 
 
 def get_backbone(name: str) -> BackboneSpec:
     """The record of the backbone called ``name``; ValueError lists those there are."""
-    if isinstance(name, str) and name.startswith("hub:"):
-        from tfaudiotl.backbones.hub import hub_spec
-
+    if isinstance(name, str) and name.startswith(PREFIX):
         return hub_spec(name)
-    specs = _registered()
-    if name not in specs:
-        raise ValueError(f"backbone={name!r}: allowed are {', '.join(sorted(specs))}, and 'hub:' with a TF Hub handle")
-    return specs[name]
+    if name not in SPECS:
+        raise ValueError(f"backbone={name!r}: allowed are {', '.join(sorted(SPECS))}, and 'hub:' with a TF Hub handle")
+    return SPECS[name]
 
 
 def list_backbones() -> list[str]:
     """Names of the backbones that ``build_classifier`` and its siblings take; besides, "hub:" with a TF Hub handle."""
-    return sorted(_registered())
+    return sorted(SPECS)
 
 
-def _registered() -> dict[str, BackboneSpec]:
-    # Each network's module registers itself; imported here because they import this module.
-    import tfaudiotl.backbones.convnet
-    import tfaudiotl.backbones.image
-    import tfaudiotl.backbones.rawnet2
-    import tfaudiotl.backbones.vggish
-    import tfaudiotl.backbones.yamnet
-    import tfaudiotl.backbones.yamnet_mini  # noqa: F401
+@dataclass(frozen=True)
+class Fetched:
+    """Published weights, checked, in the network that they are of.
 
-    return _SPECS
+    Attributes:
+        spec: the network's record.
+        model: the network, with its classifier if it has one.
+        found: where the weights were and where they lie now.
+    """
+
+    spec: BackboneSpec
+    model: keras.Model
+    found: Found
+
+    @property
+    def sha256(self) -> str:
+        """Of the values, layer by layer: the same for the same weights, whatever file they came from."""
+        digest = hashlib.sha256()
+        for key, variable in sorted(npz_variables(self.model).items()):
+            digest.update(f"{key} {tuple(variable.shape)}".encode())
+            digest.update(np.asarray(variable, "<f4").tobytes())
+        return digest.hexdigest()
+
+    def describe(self) -> list[tuple[str, str]]:
+        """What a reader wants to know of them, each with its name."""
+        place = "" if self.found.place == str(self.found.path) else f", {self.found.place}"
+        return [
+            ("network", f"{self.spec.name}: {self.spec.description}"),
+            ("from", f"{self.found.name}{place}"),
+            ("path", str(self.found.path)),
+            ("SHA-256", f"{self.sha256} (of the values)"),
+            ("parameters", f"{self.model.count_params():,}"),
+            ("licence", f"{self.spec.license} ({self.spec.source})"),
+        ]
 
 
-def build_backbone(name: str, **options: Any) -> keras.Model:
-    """Builds the backbone called ``name`` with its builder's own options."""
-    return get_backbone(name).build(**options)
+def fetch_weights(backbone: str) -> Fetched:
+    """The published weights of a network, fetched if they are not on this machine, and checked.
+
+    Args:
+        backbone: "yamnet", "vggish", "yamnet_mini" or a network of keras.applications.
+
+    Raises:
+        ValueError: no such network, or one without published weights.
+        WeightsError: every place that was asked, with the reason why it failed.
+    """
+    spec = get_backbone(backbone)
+    if not spec.presets:
+        known = [name for name in list_backbones() if get_backbone(name).presets]
+        raise ValueError(f"backbone={backbone!r}: has no published weights of its own; these have: {', '.join(known)}")
+    if spec.load_weights is None:  # Keras fetches, checks and keeps them itself
+        model = spec.build(weights=next(iter(spec.presets)))
+        kept = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+        return Fetched(spec, model, Found("Keras", "keras.applications", kept))
+    model = spec.build(weights=None, include_top="scores" in spec.top)
+    return Fetched(spec, model, spec.load_weights(model, "audioset"))

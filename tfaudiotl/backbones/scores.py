@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -123,6 +124,32 @@ def _own_layer(model: keras.Model) -> ClassScores:
     if layer is None:
         raise ValueError(f"model {model.name!r} is no classifier of build_classifier or train_classifier")
     return layer
+
+
+# Control characters, bytes that are no UTF-8, separators of lines and paragraphs: most of them end a line of labels.
+_UNFIT = ("Cc", "Cs", "Zl", "Zp")
+
+
+def check_class_names(class_names: Sequence[str], *, at_least: int = 2) -> list[str]:
+    """``class_names`` as a list of different names, two or as many as ``at_least`` says, or a ValueError."""
+    if isinstance(class_names, str) or not isinstance(class_names, Iterable):
+        raise ValueError(f"class_names={class_names!r}: a sequence of class names, such as ['dog', 'rain']")
+    names = list(class_names)
+    if (
+        len(names) < at_least
+        or len(set(names)) != len(names)
+        or not all(isinstance(name, str) and name for name in names)
+    ):
+        number = {1: "one name", 2: "two different, non-empty names"}[at_least]
+        raise ValueError(f"class_names={names!r}: at least {number}")
+    for place, name in enumerate(names):
+        bad = next((letter for letter in name if unicodedata.category(letter) in _UNFIT), None)
+        if bad is not None:
+            raise ValueError(
+                f"class_names[{place}]={name!r} has the character {bad!r}: a name is one line of text without control "
+                "characters, since exported files hold one name a line; rename the folder, or relabel the clips"
+            )
+    return names
 
 
 def check_background(background: str | None, class_names: Sequence[str]) -> str | None:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import zipfile
+import zlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from tfaudiotl.backbones import weights as weights_io
 from tfaudiotl.backbones.assembly import assemble, embed_patches
 from tfaudiotl.backbones.frontend import LogMelSpec
-from tfaudiotl.backbones.pca import PcaPostprocess, load_pca_params
-from tfaudiotl.backbones.published import Found, Published
-from tfaudiotl.backbones.registry import BackboneSpec, EmbeddingLayer, register_backbone
+from tfaudiotl.backbones.published import (
+    AUDIOSET,
+    Found,
+    Published,
+    first_that_fits,
+    original_sources,
+    own_cache,
+)
+from tfaudiotl.backbones.spec import BackboneSpec, Block, EmbeddingLayer
 from tfaudiotl.errors import WeightsError
 
 EMBEDDING_SIZE = 128
@@ -52,6 +60,12 @@ PUBLISHED = Published(
 KNOWN_MEAN, KNOWN_SPREAD = 0.1, (0.3, 0.42)
 # What differs from YAMNet's front-end. Source: vggish_params.py in the same folder.
 FRONTEND = LogMelSpec(log_offset=0.01, patch_hop=96)
+
+# Post-processing that AudioSet's embeddings were released with: PCA, whitening, 8 bits.
+PCA_FILE = "vggish_pca_params.npz"
+PCA_SHA256 = "4d878af3e306defbfb37095365aa7e5a6cecb86bad13e859e626151c4e6a8b9d"
+# Source of the limits: QUANTIZE_MIN_VAL and QUANTIZE_MAX_VAL of vggish_params.py.
+PCA_LOW, PCA_HIGH = -2.0, 2.0
 
 
 def VGGish(
@@ -154,25 +168,125 @@ def check_known_answers(model: keras.Model) -> None:
         )
 
 
-SPEC = register_backbone(
-    BackboneSpec(
-        name="vggish",
-        build=VGGish,
-        description="VGG on log-mel patches of 0.96 s, trained on YouTube-8M, 128 numbers, 72 M parameters",
-        presets={"audioset": PUBLISHED.handle},
-        published=PUBLISHED,
-        load_weights=load_weights,
-        license="Apache-2.0",
-        source="github.com/tensorflow/models, research/audioset/vggish",
-        classes=0,
-        frontend=FRONTEND,
-        layers=(
-            EmbeddingLayer("log_mel", "patch_batch", FRONTEND.mel_bands),
-            *(EmbeddingLayer(conv, conv, filters) for group in CONVS for conv, filters in group),
-            *(EmbeddingLayer(dense, dense, units) for dense, units in DENSE),
-            EmbeddingLayer("embedding", "embedding", EMBEDDING_SIZE),
-            EmbeddingLayer("pca", "pca", EMBEDDING_SIZE),
-        ),
-        top=("pca",),
+@dataclass(frozen=True)
+class PcaParams:
+    """The released parameters: ``eigen_vectors`` float64 (128, 128), ``means`` float64 (128, 1)."""
+
+    eigen_vectors: np.ndarray
+    means: np.ndarray
+
+
+def load_pca_params(source: str | Path = "audioset") -> PcaParams:
+    """Reads the PCA parameters.
+
+    Args:
+        source: "audioset": the official file, downloaded once and checked by its SHA-256; or the path of a
+            ``vggish_pca_params.npz``.
+
+    Raises:
+        WeightsError: The file cannot be had, or is not what it should be.
+    """
+    path = _published_pca() if source == "audioset" else Path(source).expanduser()
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            vectors, means = file["pca_eigen_vectors"], file["pca_means"]
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise WeightsError(f"pca_params={str(source)!r}: cannot be read as PCA parameters: {error}") from error
+    if vectors.shape != (EMBEDDING_SIZE, EMBEDDING_SIZE) or means.size != EMBEDDING_SIZE:
+        raise WeightsError(
+            f"pca_params={str(source)!r}: shapes {vectors.shape} and {means.shape}, "
+            f"expected ({EMBEDDING_SIZE}, {EMBEDDING_SIZE}) and ({EMBEDDING_SIZE},)"
+        )
+    if not (np.isfinite(vectors).all() and np.isfinite(means).all()):
+        raise WeightsError(f"pca_params={str(source)!r}: holds numbers that are not finite")
+    return PcaParams(vectors.astype(np.float64), means.astype(np.float64).reshape(EMBEDDING_SIZE, 1))
+
+
+def _published_pca() -> Path:
+    found, _ = first_that_fits(
+        original_sources(PCA_FILE, PCA_SHA256),
+        lambda path: path,
+        asked="pca_params='audioset'",
+        advice=f"By hand: fetch {AUDIOSET}/{PCA_FILE} on a machine that reaches it, and give its path as pca_params=, "
+        f"or copy it to {own_cache() / PCA_FILE}",
     )
+    return found.path
+
+
+def vggish_postprocess(embeddings: Any, params: PcaParams | str | Path = "audioset") -> np.ndarray:
+    """PCA, whitening and quantisation of VGGish embeddings, by the published formula.
+
+    Args:
+        embeddings: ``(rows, 128)`` floats.
+        params: the parameters, or where they are (see ``load_pca_params``).
+
+    Returns:
+        uint8 ``(rows, 128)``: the projections, clipped to [-2, 2], times 255 / 4, cut to whole numbers.
+    """
+    known = params if isinstance(params, PcaParams) else load_pca_params(params)
+    rows = np.asarray(embeddings)
+    if rows.ndim != 2 or rows.shape[1] != EMBEDDING_SIZE:
+        raise ValueError(f"embeddings has shape {rows.shape}: expected (rows, {EMBEDDING_SIZE})")
+    projected = np.dot(known.eigen_vectors, rows.T - known.means).T
+    clipped = np.clip(projected, PCA_LOW, PCA_HIGH)
+    return ((clipped - PCA_LOW) * (255.0 / (PCA_HIGH - PCA_LOW))).astype(np.uint8)
+
+
+@keras.saving.register_keras_serializable(package="tfaudiotl")
+class PcaPostprocess(keras.layers.Layer):
+    """``vggish_postprocess`` inside a model: ``(rows, 128)`` to whole numbers 0 to 255 in float32.
+
+    It computes in float64, as upstream does: numbers are cut, not rounded, so the last bit of a product
+    can decide about one of the 256 steps. The parameters travel in the saved model as weights.
+    """
+
+    def __init__(self, **kwargs: Any):
+        kwargs |= {"dtype": "float32", "trainable": False}
+        super().__init__(**kwargs)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        options: Any = {"trainable": False, "dtype": "float64", "autocast": False}
+        self.eigen_vectors = self.add_weight(
+            shape=(EMBEDDING_SIZE, EMBEDDING_SIZE), initializer="identity", name="eigen_vectors", **options
+        )
+        self.means = self.add_weight(shape=(EMBEDDING_SIZE,), initializer="zeros", name="means", **options)
+
+    def set_params(self, params: PcaParams) -> None:
+        """Takes over the released parameters."""
+        self.eigen_vectors.assign(params.eigen_vectors)
+        self.means.assign(params.means[:, 0])
+
+    def call(self, embedding: Any) -> Any:
+        centred = ops.cast(embedding, "float64") - self.means
+        projected = ops.matmul(centred, ops.transpose(self.eigen_vectors))
+        scaled = (ops.clip(projected, PCA_LOW, PCA_HIGH) - PCA_LOW) * (255.0 / (PCA_HIGH - PCA_LOW))
+        return ops.cast(ops.floor(scaled), "float32")
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+
+SPEC = BackboneSpec(
+    name="vggish",
+    build=VGGish,
+    description="VGG on log-mel patches of 0.96 s, trained on YouTube-8M, 128 numbers, 72 M parameters",
+    presets={"audioset": PUBLISHED.handle},
+    published=PUBLISHED,
+    load_weights=load_weights,
+    license="Apache-2.0",
+    source="github.com/tensorflow/models, research/audioset/vggish",
+    frontend=FRONTEND,
+    layers=(
+        EmbeddingLayer("log_mel", "patch_batch", FRONTEND.mel_bands),
+        *(EmbeddingLayer(conv, conv, filters) for group in CONVS for conv, filters in group),
+        *(EmbeddingLayer(dense, dense, units) for dense, units in DENSE),
+        EmbeddingLayer("embedding", "embedding", EMBEDDING_SIZE),
+        EmbeddingLayer("pca", "pca", EMBEDDING_SIZE),
+    ),
+    blocks=(
+        *(Block(f"conv{number}", group[-1][0]) for number, group in enumerate(CONVS, start=1)),
+        Block("fc1", DENSE[-1][0]),
+        Block("fc2", "fc2"),
+    ),
+    top=("pca",),
 )

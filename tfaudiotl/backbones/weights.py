@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
 import tempfile
 import zipfile
 import zlib
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,9 +28,6 @@ from tfaudiotl.backbones.published import (
     published_sources,
 )
 from tfaudiotl.errors import WeightsError
-
-if TYPE_CHECKING:
-    from tfaudiotl.backbones.registry import BackboneSpec
 
 CLASS_NAMES = "class_names"  # key of the names in an .npz, joined by line breaks as UTF-8
 FILES = (".h5", ".npz", ".ckpt")
@@ -117,66 +113,6 @@ def load_published(
         return loaded
 
     return first_that_fits(published_sources(published), accept, asked="weights='audioset'", advice=by_hand(published))
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """Published weights, checked, in the network that they are of.
-
-    Attributes:
-        spec: the network's record.
-        model: the network, with its classifier if it has one.
-        found: where the weights were and where they lie now.
-    """
-
-    spec: BackboneSpec
-    model: keras.Model
-    found: Found
-
-    @property
-    def sha256(self) -> str:
-        """Of the values, layer by layer: the same for the same weights, whatever file they came from."""
-        digest = hashlib.sha256()
-        for key, variable in sorted(npz_variables(self.model).items()):
-            digest.update(f"{key} {tuple(variable.shape)}".encode())
-            digest.update(np.asarray(variable, "<f4").tobytes())
-        return digest.hexdigest()
-
-    def describe(self) -> list[tuple[str, str]]:
-        """What a reader wants to know of them, each with its name."""
-        place = "" if self.found.place == str(self.found.path) else f", {self.found.place}"
-        return [
-            ("network", f"{self.spec.name}: {self.spec.description}"),
-            ("from", f"{self.found.name}{place}"),
-            ("path", str(self.found.path)),
-            ("SHA-256", f"{self.sha256} (of the values)"),
-            ("parameters", f"{self.model.count_params():,}"),
-            ("licence", f"{self.spec.license} ({self.spec.source})"),
-        ]
-
-
-def fetch_weights(backbone: str) -> Fetched:
-    """The published weights of a network, fetched if they are not on this machine, and checked.
-
-    Args:
-        backbone: "yamnet", "vggish", "yamnet_mini" or a network of keras.applications.
-
-    Raises:
-        ValueError: no such network, or one without published weights.
-        WeightsError: every place that was asked, with the reason why it failed.
-    """
-    from tfaudiotl.backbones.registry import get_backbone, list_backbones
-
-    spec = get_backbone(backbone)
-    if not spec.presets:
-        known = [name for name in list_backbones() if get_backbone(name).presets]
-        raise ValueError(f"backbone={backbone!r}: has no published weights of its own; these have: {', '.join(known)}")
-    if spec.load_weights is None:  # Keras fetches, checks and keeps them itself
-        model = spec.build(weights=next(iter(spec.presets)))
-        kept = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
-        return Fetched(spec, model, Found("Keras", "keras.applications", kept))
-    model = spec.build(weights=None, include_top="scores" in spec.top)
-    return Fetched(spec, model, spec.load_weights(model, "audioset"))
 
 
 @contextmanager

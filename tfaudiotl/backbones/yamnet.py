@@ -1,4 +1,4 @@
-"""YAMNet: MobileNet v1 on log-mel patches, trained on AudioSet's 521 classes."""
+"""YAMNet, MobileNet v1 on log-mel patches trained on AudioSet's 521 classes; and its first six blocks, YAMNet-mini."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from tfaudiotl.backbones import weights as weights_io
 from tfaudiotl.backbones.assembly import assemble, embed_patches
 from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.backbones.published import Found, Published
-from tfaudiotl.backbones.registry import BackboneSpec, EmbeddingLayer, register_backbone
-from tfaudiotl.backbones.scores import ClassScores
+from tfaudiotl.backbones.scores import ClassScores, class_names_of
+from tfaudiotl.backbones.spec import BackboneSpec, Block, EmbeddingLayer
 from tfaudiotl.errors import WeightsError
 
 CLASSES = 521  # AudioSet's 527 less six that were dropped before training
 EMBEDDING_SIZE = 1024
-# AudioSet's names of the classes; the authors' yamnet.h5 and .weights.h5 files have none
-CLASS_NAMES_FILE = Path(__file__).with_name("yamnet_mini.npz")
+# YAMNet-mini's weights, distilled from YAMNet, written by recipes/yamnet_mini.sh and by nothing else. They hold
+# AudioSet's names of the classes too; the authors' yamnet.h5 and .weights.h5 files have none.
+EMBEDDED = Path(__file__).with_name("yamnet_mini.npz")
+EMBEDDED_SHA256 = "13949a31fa3bfb9bb4d98005db8a5f524bf65ccdbadd4c263093e44dc8a1cb6b"
 # Sounds that YAMNet must name. Source: yamnet_test.py in the same folder as LAYERS' source, which asks
 # that each is among the best 10 classes; silence is the best one by far.
 KNOWN_ANSWERS = {"Silence": 1, "White noise": 10, "Sine wave": 10}
@@ -49,6 +51,8 @@ LAYERS: tuple[tuple[int, int, int], ...] = (
     (3, 2, 1024),
     (3, 1, EMBEDDING_SIZE),
 )
+# YAMNet-mini, up to the first 256 channels: the size that STM32's model zoo made known as YAMNet-256.
+MINI_LAYERS = LAYERS[:6]
 # Batch norm as there: no scale (a ReLU and a convolution follow), epsilon 1e-4.
 BATCH_NORM = {"center": True, "scale": False, "epsilon": 1e-4}
 
@@ -101,6 +105,55 @@ def YAMNet(
     )
     if weights is not None:
         load_weights(model, weights)
+    return model
+
+
+def YAMNetMini(
+    *,
+    include_top: bool = True,
+    weights: str | None = "audioset",
+    input: str = "waveform",
+    samples: int | None = None,
+    patch_pooling: str | None = None,
+    classes: int = CLASSES,
+    classifier_activation: str | None = "sigmoid",
+    name: str = "yamnet_mini",
+) -> keras.Model:
+    """The small network with embedded weights, in the manner of ``keras.applications``; needs no network.
+
+    Args:
+        include_top: with the classifier (scores), or without (embeddings).
+        weights: "audioset": the weights in the package, distilled from a YAMNet that was trained on
+            AudioSet; the path of an ``.npz`` that ``distill`` wrote or of a ``.weights.h5`` file; or None
+            for random weights.
+        input: "waveform" or "patches", as for ``YAMNet``.
+        samples: fixes the waveform's length; None: any length.
+        patch_pooling: over the patches of a clip: None keeps them, "avg" or "max" pools them.
+        classes: outputs of the classifier; 521 with pretrained weights.
+        classifier_activation: "sigmoid" (independent classes), "softmax", or None for logits.
+        name: the model's name.
+
+    Returns:
+        A ``keras.Model`` from ``(batch, samples)`` to ``(batch, patches, 521)`` scores or ``(batch,
+        patches, 256)`` embeddings, without the patches axis if pooled or for ``input="patches"``.
+
+    Raises:
+        ValueError: an argument outside what is allowed.
+        WeightsError: weights that cannot be found, read or matched.
+    """
+    model = assemble_table(
+        MINI_LAYERS,
+        include_top=include_top,
+        pretrained=weights is not None,
+        input=input,
+        samples=samples,
+        patch_pooling=patch_pooling,
+        classes=classes,
+        classifier_activation=classifier_activation,
+        name=name,
+    )
+    if weights is not None:
+        load_mini_weights(model, weights)
     return model
 
 
@@ -195,8 +248,28 @@ def load_weights(model: keras.Model, weights: str) -> Found:
         found, loaded = Found("you", str(weights), Path(weights)), weights_io.load_into(model, weights, forms)
     present = {layer.name: layer for layer in model.layers}
     if "scores" in present:
-        present["scores"].class_names = tuple(loaded.class_names or weights_io.npz_class_names(CLASS_NAMES_FILE))
+        present["scores"].class_names = tuple(loaded.class_names or weights_io.npz_class_names(EMBEDDED))
     return found
+
+
+def load_mini_weights(model: keras.Model, weights: str) -> Found:
+    """Gives ``model`` the embedded weights, or those of an ``.npz`` or ``.weights.h5``."""
+    path = Path(EMBEDDED if weights == "audioset" else weights).expanduser()
+    if path.suffix not in (".h5", ".npz"):
+        raise WeightsError(
+            f"weights={str(weights)!r}: yamnet_mini takes 'audioset' (the weights in the package), or the path of an "
+            ".npz or .weights.h5 file; for TF Hub's weights and SavedModels choose the backbone yamnet"
+        )
+    names: list[str] = []
+    with weights_io.errors_name(str(weights)):
+        if path.suffix == ".h5":
+            weights_io.load_h5(model, path)
+        else:
+            digest = EMBEDDED_SHA256 if path == EMBEDDED else None
+            names = weights_io.load_npz(model, path, leftover_prefixes=("logits/",), sha256=digest)
+    if names and any(layer.name == "scores" for layer in model.layers):
+        model.get_layer("scores").class_names = tuple(names)
+    return Found("the package" if path == EMBEDDED else "you", str(path), path)
 
 
 def check_known_answers(model: keras.Model, values: Mapping[str, np.ndarray]) -> None:
@@ -209,7 +282,7 @@ def check_known_answers(model: keras.Model, values: Mapping[str, np.ndarray]) ->
     head = {value.shape: value for value in values.values() if CLASSES in value.shape}
     if set(head) != {(EMBEDDING_SIZE, CLASSES), (CLASSES,)}:
         raise WeightsError(f"the classifier of {CLASSES} classes is missing, by which the weights are checked")
-    names = weights_io.npz_class_names(CLASS_NAMES_FILE)
+    names = weights_io.npz_class_names(EMBEDDED)
     time = np.arange(LogMelSpec().min_samples) / LogMelSpec().sample_rate
     noise = stream("network check", 0, "known answers").uniform(-1, 1, len(time))
     sounds = np.stack([np.zeros(len(time)), noise, np.sin(2 * np.pi * 440 * time)]).astype(np.float32)
@@ -237,8 +310,6 @@ def decode_predictions(
     Returns:
         For each row a list of ``(class name, score)``, best first.
     """
-    from tfaudiotl.backbones.scores import class_names_of
-
     names = class_names_of(class_names) if isinstance(class_names, keras.Model) else tuple(class_names)
     rows = np.asarray(scores, np.float64)
     if rows.ndim == 3:
@@ -253,34 +324,41 @@ def decode_predictions(
     return [[(names[i], float(row[i])) for i in best] for row, best in zip(rows, order, strict=True)]
 
 
-def embedding_layers(table: Sequence[tuple[int, int, int]]) -> tuple[EmbeddingLayer, ...]:
-    """The embedding layers of the network of ``table``, from the log-mel patches to the scores."""
-    return (
-        EmbeddingLayer("log_mel", "patch_batch", LogMelSpec().mel_bands),
-        EmbeddingLayer("layer1", "layer1_relu", table[0][2]),
-        *(
-            EmbeddingLayer(f"layer{n}", f"layer{n}_pointwise_conv_relu", filters)
-            for n, (_, _, filters) in enumerate(table[1:], start=2)
-        ),
-        EmbeddingLayer("embedding", "embedding", table[-1][2]),
-        EmbeddingLayer("logits", "logits", CLASSES),
-        EmbeddingLayer("scores", "scores", CLASSES),
-    )
-
-
-SPEC = register_backbone(
-    BackboneSpec(
-        name="yamnet",
-        build=YAMNet,
-        description="MobileNet v1 on log-mel patches of 0.96 s, trained on AudioSet (521 classes), 3.7 M parameters",
-        presets={"audioset": PUBLISHED.handle},
-        published=PUBLISHED,
-        load_weights=load_weights,
+def _spec(table: Sequence[tuple[int, int, int]], **fields: Any) -> BackboneSpec:
+    relus = ["layer1_relu", *(f"layer{n}_pointwise_conv_relu" for n in range(2, len(table) + 1))]
+    blocks = tuple(Block(f"layer{n}", relu) for n, relu in enumerate(relus, start=1))
+    return BackboneSpec(
         license="Apache-2.0",
-        source="github.com/tensorflow/models, research/audioset/yamnet",
-        classes=CLASSES,
         frontend=LogMelSpec(),
-        layers=embedding_layers(LAYERS),
+        layers=(
+            EmbeddingLayer("log_mel", "patch_batch", LogMelSpec().mel_bands),
+            *(EmbeddingLayer(block.name, block.end, row[2]) for block, row in zip(blocks, table, strict=True)),
+            EmbeddingLayer("embedding", "embedding", table[-1][2]),
+            EmbeddingLayer("logits", "logits", CLASSES),
+            EmbeddingLayer("scores", "scores", CLASSES),
+        ),
+        blocks=blocks,
         top=("logits", "scores"),
+        **fields,
     )
+
+
+SPEC = _spec(
+    LAYERS,
+    name="yamnet",
+    build=YAMNet,
+    description="MobileNet v1 on log-mel patches of 0.96 s, trained on AudioSet (521 classes), 3.7 M parameters",
+    presets={"audioset": PUBLISHED.handle},
+    published=PUBLISHED,
+    load_weights=load_weights,
+    source="github.com/tensorflow/models, research/audioset/yamnet",
+)
+MINI_SPEC = _spec(
+    MINI_LAYERS,
+    name="yamnet_mini",
+    build=YAMNetMini,
+    description="YAMNet's first six blocks, distilled from it, weights in the package, 0.14 M parameters",
+    presets={"audioset": str(EMBEDDED)},
+    load_weights=load_mini_weights,
+    source="docs/yamnet_mini.md",
 )

@@ -7,12 +7,14 @@ for one of these, or whether a model has several labels, scores clips or patches
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
 
 from tfaudiotl.backbones.assembly import frontend_of_model, grid_of_model
 from tfaudiotl.backbones.frontend import LogMelSpec, PatchPooling, PatchSequence, WindowSpec
+from tfaudiotl.backbones.registry import SPECS
 from tfaudiotl.backbones.scores import ClassScores, class_names_of, scores_layer
 
 
@@ -27,6 +29,7 @@ class Parts:
         rows: what its network takes, ``(rows, *patch_shape, 1)``, a row for each patch of all clips.
         sequence: the network's (or head's) output put back to clips, ``(batch, patches, ...)``; None where the
             patches stay rows.
+        sequence_rows: the same before that, ``(rows, ...)``.
         valid: which patches hold sound, ``(batch, patches)``; None where nothing is pooled.
         embedding: what the head is given of each patch, ``(rows, dim)``; None for a backbone alone.
         norm: the head's first layer, which standardises the embedding.
@@ -41,6 +44,7 @@ class Parts:
     patches: Any
     rows: Any
     sequence: Any
+    sequence_rows: Any
     valid: Any
     embedding: Any
     norm: Any
@@ -80,10 +84,22 @@ class Parts:
         names = (_SEQUENCE, _NORM)
         return [layer.name for layer in self.model.layers if layer.name in names] == [_SEQUENCE, _NORM]
 
-    @property
+    @cached_property
     def network(self) -> keras.Model:
-        """From the model's input to the embedding: the backbone's part, sharing its layers."""
+        """From the model's input to the embedding: the backbone's part, sharing its layers; ValueError without one."""
+        if self.embedding is None:
+            raise ValueError(f"model {self.model.name!r} is no classifier of build_classifier: it has no embedding")
         return keras.Model(self.model.inputs[0], self.embedding)
+
+    @property
+    def body(self) -> list[Any]:
+        """The layers that come from the backbone: those which the embedding is computed from."""
+        return list(self.network.layers)
+
+    @cached_property
+    def blocks(self) -> dict[str, list[Any]]:
+        """The backbone's blocks with their layers; see ``blocks_of``."""
+        return blocks_of(self.network)
 
     @property
     def head(self) -> keras.Model:
@@ -127,14 +143,22 @@ def parts(model: keras.Model) -> Parts:
         patches=there[_ROWS].input if grid is not None and _ROWS in there else None,
         rows=output(_ROWS),
         sequence=output(_SEQUENCE),
+        sequence_rows=there[_SEQUENCE].input[0] if _SEQUENCE in there else None,
         valid=output(_VALID),
         embedding=output(_EMBEDDING),
         norm=there.get(_NORM),
         logits=next((there[name] for name in _LOGITS if name in there), None),
         scores=scores_layer(model),
         grid=grid,
-        frontend=frontend_of_model(model),
+        frontend=frontend_of_model(model) or _frontend_by_name(model),
     )
+
+
+def _frontend_by_name(model: keras.Model) -> LogMelSpec | WindowSpec | None:
+    """Of a model of patches that an earlier version wrote, without its front-end's numbers: its backbone's."""
+    backbone = model.name.removesuffix("_classifier")
+    known = backbone != model.name and backbone in SPECS and len(model.inputs[0].shape) > 2
+    return SPECS[backbone].frontend if known else None
 
 
 def classifier_parts(model: keras.Model, *, waveforms: bool = False) -> Parts:
@@ -148,4 +172,23 @@ def classifier_parts(model: keras.Model, *, waveforms: bool = False) -> Parts:
         raise ValueError(f"model {found.model.name!r} is no classifier of build_classifier")
     if waveforms and (found.grid is None or found.sequence is None):
         raise ValueError(f"model {model.name!r} takes no waveforms: build the classifier with input='waveform'")
+    return found
+
+
+def blocks_of(network: keras.Model) -> dict[str, list[Any]]:
+    """The blocks of a backbone with their layers, from input to output, as the backbone's record lists them.
+
+    Args:
+        network: the backbone up to some layer. Where that one lies inside a block, the block has the layers up to it.
+    """
+    present = {layer.name: layer for layer in network.layers}
+    spec = max(SPECS.values(), key=lambda spec: len(spec.keras_layers & set(present)))
+    found, rest = {}, list(network.layers)
+    for block in spec.blocks:
+        part = keras.Model(network.inputs, present[block.end].output) if block.end in present else network
+        below = {id(layer) for layer in part.layers}
+        members = [layer for layer in rest if id(layer) in below]
+        if any(layer.weights for layer in members):
+            found[block.name] = members
+        rest = [layer for layer in rest if id(layer) not in below]
     return found

@@ -98,7 +98,7 @@ def weights(
     check_output(output, overwrite=overwrite)
     load_tensorflow()
     from tfaudiotl._files import new_path
-    from tfaudiotl.backbones.weights import fetch_weights
+    from tfaudiotl.backbones.registry import fetch_weights
 
     fetched = fetch_weights(backbone)
     for name, value in fetched.describe():

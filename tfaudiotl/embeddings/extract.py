@@ -16,12 +16,13 @@ from tfaudiotl._fingerprint import State, file_state, fingerprint, layers_parts,
 from tfaudiotl._threads import OnProgress, Progress, ignore, map_ahead
 from tfaudiotl.audio.files import audio_info, load_audio
 from tfaudiotl.audio.waveform import SAMPLE_RATE, check_waveform, resampled_length, trim_padding
+from tfaudiotl.backbones.embedding import cut_backbone, layer_names, pooled_layers
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
-from tfaudiotl.backbones.registry import BackboneSpec, get_backbone
+from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.backbones.spec import BackboneSpec
 from tfaudiotl.embeddings.engine import Job, PatchNetwork, finite
 from tfaudiotl.embeddings.store import ONE_PIECE_SECONDS, EmbeddingStore, Request, Unit
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
-from tfaudiotl.models.builder import cut_backbone, layer_names, pooled_layers
 
 # Longer recordings are taken in pieces of so many patches: YAMNet's 240 s. A piece starts on a whole
 # second, so on a sample at every rate, and holds no more than 16 MB of sound.

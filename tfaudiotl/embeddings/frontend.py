@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import scipy.fft
 
-from tfaudiotl.backbones.assembly import grid_of_model
+from tfaudiotl.backbones.assembly import frontend_layer
 from tfaudiotl.backbones.frontend import LogMel, WindowSpec
 
 BLOCK = 480  # frames at a time: their spectra (about 1 MB) stay in a core's own cache
@@ -80,7 +80,7 @@ class FastWindows:
 
 def fast_frontend(model: keras.Model) -> FastLogMel | FastWindows:
     """The front-end of a model of waveforms, in NumPy."""
-    spec = grid_of_model(model)
-    if isinstance(spec, WindowSpec):
-        return FastWindows(spec)
-    return FastLogMel(model.get_layer("log_mel_frames"))
+    layer = frontend_layer(model)
+    if layer is None:
+        raise ValueError(f"model {model.name!r} takes no waveforms")
+    return FastLogMel(layer) if isinstance(layer, LogMel) else FastWindows(layer.spec)

@@ -18,10 +18,10 @@ from tfaudiotl._seeds import stream
 from tfaudiotl._threads import OnProgress, Progress, cores, ignore, one_blas_thread
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.splits import units
+from tfaudiotl.backbones.embedding import multiply_adds
 from tfaudiotl.embeddings.engine import finite
 from tfaudiotl.embeddings.extract import EngineOptions, Extractor, pool_patches
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
-from tfaudiotl.models.info import multiply_adds
 
 Split = tuple[np.ndarray, np.ndarray]  # row numbers: train, test
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from tfaudiotl.backbones.embedding import layer_names
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.embeddings.extract import EngineOptions, PatchPooling, embed
 from tfaudiotl.errors import check_choice
-from tfaudiotl.models.builder import layer_names
 
 
 class AudioEmbedding(TransformerMixin, BaseEstimator):

@@ -25,7 +25,6 @@ from tfaudiotl.audio.waveform import (
     trim_padding,
 )
 from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, Patches, PatchGrid, WindowSpec, spec_from
-from tfaudiotl.backbones.registry import get_backbone, list_backbones
 from tfaudiotl.backbones.scores import (
     check_background,
     class_names_of,
@@ -36,7 +35,6 @@ from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.errors import ExportError, WeightsError
 from tfaudiotl.export.litert import Interpreters, decode, encode
 from tfaudiotl.export.metadata import Metadata, label_lines, read_metadata
-from tfaudiotl.models import layers as _layers  # noqa: F401 - registers them with Keras
 
 FRONTEND_ASSET = "frontend.json"  # of a SavedModel: its front-end's numbers, its window, thresholds and background
 YAMNET_CLASS_MAP = "yamnet_class_map.csv"  # of a SavedModel: the classes of TF Hub's YAMNet
@@ -193,7 +191,7 @@ def _keras_form(model: keras.Model, path: str, names: tuple[str, ...]) -> Artifa
     run = _traced(model)
     own = parts(model)
     if own.takes_patches:
-        spec = _patch_frontend(path, known_frontend(model))
+        spec = _patch_frontend(path, parts(model).frontend)
         scores = _with_frontend(run, spec)
         return Artifact(path, "keras", names, spec.min_samples, spec.sample_rate, scores, grid=spec)
     grid = own.grid
@@ -255,18 +253,6 @@ def patch_maker(spec: LogMelSpec) -> Callable[[np.ndarray], np.ndarray]:
     inputs = keras.Input((None,))
     frames = LogMel(spec)(inputs)
     return _traced(keras.Model(inputs, Patches(patch_frames=spec.patch_frames, patch_hop=spec.patch_hop)(frames)))
-
-
-def known_frontend(model: keras.Model) -> LogMelSpec | WindowSpec | None:
-    """The front-end that the model has, or of which it takes patches; None if nothing says.
-
-    Models of patches of earlier versions do not carry its numbers; ``build_classifier`` named them after the backbone.
-    """
-    own = parts(model)
-    backbone = model.name.removesuffix("_classifier")
-    if own.frontend is None and own.takes_patches and model.name != backbone and backbone in list_backbones():
-        return get_backbone(backbone).frontend
-    return own.frontend
 
 
 def timeline_window(model: keras.Model) -> int:

@@ -9,12 +9,13 @@ import keras
 import tensorflow as tf
 
 from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, PatchPooling, ValidPatches, WindowSpec
-from tfaudiotl.backbones.hub import HubEmbedding, layer_from
+from tfaudiotl.backbones.tfhub import HubEmbedding
 from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.errors import ExportError
 from tfaudiotl.export.graph import Graph
 from tfaudiotl.export.litert import convert
-from tfaudiotl.export.load import known_frontend, timeline_window
+from tfaudiotl.export.load import timeline_window
+from tfaudiotl.models.edit import clone_with
 
 Input = Literal["waveform", "patches"]
 Frontend = Literal["fft", "matmul"]
@@ -92,11 +93,7 @@ def _changed(
     model: keras.Model, changes: Callable[[keras.layers.Layer], dict[str, Any]], inputs: Any = None
 ) -> keras.Model:
     """A copy of a model, weights included, with ``changes`` to each layer's config; on other inputs if given."""
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return layer_from({**layer.get_config(), **changes(layer)}, layer)
-
-    twin = keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
+    twin = clone_with(model, changes, inputs=inputs)
     twin.set_weights(model.get_weights())
     return twin
 
@@ -109,7 +106,7 @@ def has_patches(model: keras.Model) -> bool:
 
 def frontend_spec(model: keras.Model) -> LogMelSpec | WindowSpec:
     """The numbers of the front-end that the model has, or of which it takes patches; ExportError if it does not say."""
-    spec = known_frontend(model)
+    spec = parts(model).frontend
     if spec is None:
         raise ExportError(
             f"model {model.name!r} does not say which front-end it belongs to, so its sample rate and patches are not "
@@ -161,8 +158,6 @@ def patch_function(model: keras.Model) -> Callable[[Any], Any]:
     if own.scores is not None and own.embedding is not None:
         body, head = keras.Model(own.rows, own.embedding), own.head
         return lambda x: head(body(tf.reshape(x, (-1, *shape)), training=False), training=False)
-    end = own.embedding if own.scores is None else own.scores.output
-    if end is None:
-        end = model.get_layer("patch_sequence").input[0]
-    whole = keras.Model(own.rows, end)
+    ends = (own.scores.output if own.scores else None, own.embedding, own.sequence_rows)
+    whole = keras.Model(own.rows, next(end for end in ends if end is not None))
     return lambda x: whole(tf.reshape(x, (-1, *shape)), training=False)

@@ -1,9 +1,9 @@
-"""Classifier heads: what turns an embedding, or the sequence of a clip's embeddings, into class scores."""
+"""Classifier heads, from an embedding or the sequence of a clip's embeddings to class scores, and their losses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import initializers, layers, ops
@@ -12,8 +12,8 @@ from tfaudiotl._seeds import derived_seed
 from tfaudiotl.backbones.frontend import PatchPooling
 from tfaudiotl.backbones.scores import ClassScores
 
-SEQUENCE_HEADS = ("attention", "gru", "lstm", "conv")
-HEADS = ("dense", "average", *SEQUENCE_HEADS)
+SequenceHead = Literal["attention", "gru", "lstm", "conv"]
+Head = Literal["dense", "average", SequenceHead]
 ATTENTION_UNITS = 128  # of the layer that judges a patch's weight; its width hardly matters
 CONV_PATCHES = 3  # that a temporal convolution sees at once: 1.9 s of YAMNet's overlapping patches
 
@@ -49,7 +49,7 @@ def dense_head(
 
 
 def sequence_head(
-    kind: str,
+    kind: SequenceHead,
     sequence: Any,
     valid: Any,
     class_names: Sequence[str],
@@ -103,18 +103,6 @@ def sequence_head(
     return _dense(x, class_names, rest, dropout=dropout, multi_label=multi_label, seed=seed)
 
 
-def is_sequence_head(model: keras.Model) -> bool:
-    """Whether a classifier (or its head alone) scores the sequence of a clip's patches, not each or their mean."""
-    norms = [layer for layer in model.layers if layer.name == "head_batch_norm"]
-    return bool(norms) and len(norms[0].input.shape) == 3
-
-
-def hears_clips(model: keras.Model) -> bool:
-    """Whether a classifier scores a clip's patches together (their sequence or their mean), not each by itself."""
-    order = [layer.name for layer in model.layers if layer.name in ("patch_sequence", "head_batch_norm")]
-    return order == ["patch_sequence", "head_batch_norm"]
-
-
 def layer_seed(seed: int | None, layer: str) -> int | None:
     """The seed of one layer's weights or dropout: layers of one shape would else start with the same weights."""
     return None if seed is None else derived_seed("classifier", seed, layer)
@@ -142,6 +130,58 @@ def _dense(
     x = layers.Dense(len(class_names), **_named("head_logits", seed))(x)
     activation = "sigmoid" if multi_label else "softmax"
     return ClassScores(activation, class_names=class_names, name="class_scores")(x)
+
+
+def compile_classifier(
+    model: keras.Model,
+    *,
+    multi_label: bool,
+    learning_rate: float = 1e-3,
+    loss: keras.losses.Loss | None = None,
+    optimizer: keras.optimizers.Optimizer | None = None,
+) -> None:
+    """Compiles with the loss (None: cross-entropy that fits the targets), the optimizer (None: Adam), and accuracy."""
+    kind: Any = keras.metrics.BinaryAccuracy if multi_label else keras.metrics.CategoricalAccuracy
+    # Keras compiles with XLA wherever it can; on a CPU that is much slower for YAMNet (docs/decisions.md).
+    jit_compile: Any = "auto" if _has_accelerator() else False
+    model.compile(
+        scaled(model, freed_with_its_model(optimizer or keras.optimizers.Adam(learning_rate))),
+        loss or (keras.losses.BinaryCrossentropy() if multi_label else keras.losses.CategoricalCrossentropy()),
+        metrics=[kind(name="accuracy")],
+        jit_compile=jit_compile,
+    )
+
+
+def scaled(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer, with loss scaling where layers compute in float16.
+
+    Keras itself goes by the session's precision, which says nothing of a model that was loaded from a file.
+    """
+    half = any(layer.compute_dtype == "float16" for layer in model.layers)
+    return keras.optimizers.LossScaleOptimizer(optimizer) if half else optimizer
+
+
+def freed_with_its_model(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer, changed so that the graph of its training step does not outlive the model.
+
+    Keras adds gradients up over devices through ``tf.custom_gradient``, whose registry lasts as long as the process and
+    keeps the graph: 5 MB for every model that is trained. Where there is one device there is nothing to add up.
+    """
+    add_up = getattr(optimizer, "_all_reduce_sum_gradients", None)  # of Keras's TensorFlow backend
+    if add_up is not None:
+
+        def over_devices(gradients: Any) -> Any:
+            import tensorflow as tf
+
+            several = tf.distribute.get_strategy().num_replicas_in_sync > 1
+            return add_up(gradients) if several else list(gradients)
+
+        optimizer._all_reduce_sum_gradients = over_devices
+    return optimizer
+
+
+def _has_accelerator() -> bool:
+    return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
 
 
 @keras.saving.register_keras_serializable(package="tfaudiotl")

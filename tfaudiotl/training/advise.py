@@ -11,9 +11,9 @@ import keras
 from tfaudiotl._threads import OnProgress, ignore
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.classifiers.anatomy import blocks_of
 from tfaudiotl.embeddings.probe import ProbeTable, probe_layers
 from tfaudiotl.errors import OnError
-from tfaudiotl.models.freeze import block_of
 
 # Clips of a class below which fine-tuning learns the clips instead of the class. A rule of thumb, between ESC-10 (32
 # per class in training) and FSDD (270), where fine-tuning pays: benchmarks/RESULTS-fine-tuning.md.
@@ -58,7 +58,7 @@ class Advice:
                 *(f"- {reason}" for reason in self.reasons),
                 "",
                 "```python",
-                f"model = tl.build_classifier({self.probe.backbone!r}, classes=..., embedding={self.embedding!r}, "
+                f"model = tl.build_classifier({self.probe.backbone!r}, class_names=..., embedding={self.embedding!r}, "
                 f"{code})",
                 f"tl.fine_tune(model, train, val, trainable={self.trainable!r}{', ' if tuning else ''}{tuning})",
                 "```",
@@ -170,14 +170,11 @@ def _plan(table: ProbeTable, *, near: bool, large: bool, last: str) -> tuple[str
 
 def block_of_embedding(backbone: str, name: str) -> str:
     """The block of ``fine_tune`` in which the embedding layer ``name`` lies; "" for one below the first block."""
-    spec, block = get_backbone(backbone), ""
+    spec = get_backbone(backbone)
+    layer = spec.embedding_layer(name).layer
     with keras.device("cpu:0"):
         model = spec.build(include_top=name in spec.top, weights=None)
-    for layer in model.layers:  # in the order of the network
-        block = block_of(layer) or block
-        if layer.name == spec.embedding_layer(name).layer:
-            return block
-    raise ValueError(f"embedding={name!r}: {backbone} has no such layer")
+    return next(reversed(blocks_of(keras.Model(model.input, model.get_layer(layer).output))), "")
 
 
 def _regularisation(*, large: bool) -> dict[str, dict[str, Any]]:

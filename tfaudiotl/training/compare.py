@@ -16,8 +16,8 @@ from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.windows import means_by_clip, patch_windows
 from tfaudiotl.evaluation.markdown import markdown_table
 from tfaudiotl.evaluation.metrics import evaluate_scores
-from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.models.freeze import set_blocks
+from tfaudiotl.models.build import build_classifier
+from tfaudiotl.models.edit import set_blocks
 from tfaudiotl.training.fine_tune import fine_tune, grid_of
 from tfaudiotl.training.options import VAL, FineTuneOptions
 from tfaudiotl.training.train import inner_split
@@ -206,7 +206,7 @@ def compare_strategies(
     if test.class_names != train.class_names:
         raise ValueError(f"test has the classes {test.class_names}, train {train.class_names}")
     ways, settings = which or strategies(trainable), {"multi_label": train.multi_label, **(classifier or {})}
-    trial = build_classifier(backbone, classes=train.class_names, weights=weights, **settings)
+    trial = build_classifier(backbone, class_names=train.class_names, weights=weights, **settings)
     for way in ways:  # a mistake in the last one is told before hours of the first
         set_blocks(trial, {**options, **way.options}.get("trainable", FineTuneOptions.trainable))
     tuning = {way.name: _with_budget(way, options) for way in ways}
@@ -216,7 +216,7 @@ def compare_strategies(
         for way in ways:
             model = build_classifier(
                 backbone,
-                classes=train.class_names,
+                class_names=train.class_names,
                 weights=weights if way.pretrained else None,
                 seed=seed,
                 **settings,

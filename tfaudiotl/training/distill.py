@@ -31,15 +31,17 @@ from tfaudiotl.audio.files import load_audio
 from tfaudiotl.audio.folders import sound_files
 from tfaudiotl.audio.noise import coloured_noise
 from tfaudiotl.audio.waveform import SAMPLE_RATE
-from tfaudiotl.backbones.assembly import grid_of_model
+from tfaudiotl.backbones.assembly import Input, grid_of_model
+from tfaudiotl.backbones.embedding import cut_backbone, pooled_layers
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import get_backbone, list_backbones
 from tfaudiotl.backbones.scores import class_names_of
+from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.embeddings.engine import PatchNetwork
 from tfaudiotl.embeddings.frontend import FastLogMel, FastWindows, fast_frontend
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
-from tfaudiotl.models.builder import build_classifier, cut_backbone, freed_with_its_model, pooled_layers
-from tfaudiotl.models.heads import is_sequence_head
+from tfaudiotl.models.build import build_classifier
+from tfaudiotl.models.heads import freed_with_its_model
 from tfaudiotl.training.batches import Batch, generated
 from tfaudiotl.training.head import head_of, is_multi_label
 from tfaudiotl.training.optimizers import statistics_momentum
@@ -259,7 +261,7 @@ def open_teacher(teacher: str | keras.Model, embedding: Sequence[str], weights: 
         if not {"patch_batch", "patch_embedding", "head_batch_norm"} <= present:
             raise ValueError(f"teacher={teacher.name!r}: no classifier of waveforms from build_classifier or train")
         _check_grid(teacher.name, grid_of_model(teacher))
-        if is_sequence_head(teacher):
+        if parts(teacher).sequence_head:
             raise ValueError(
                 f"teacher={teacher.name!r}: its head scores the sequence of a clip's patches, and a student learns "
                 "patch by patch; build the teacher with head='dense' or 'average'"
@@ -296,11 +298,11 @@ def _pooled(model: keras.Model, name: str) -> Any:
     return keras.layers.GlobalAveragePooling2D(name=f"{name}_mean")(output) if len(output.shape) == 4 else output
 
 
-def _build_student(teacher: Teacher, student: str, weights: str | None, *, input: str) -> keras.Model:
+def _build_student(teacher: Teacher, student: str, weights: str | None, *, input: Input) -> keras.Model:
     if teacher.classifier is not None:
         return build_classifier(
             student,
-            classes=teacher.class_names,
+            class_names=teacher.class_names,
             hidden=(),
             dropout=0.0,
             multi_label=teacher.multi_label,

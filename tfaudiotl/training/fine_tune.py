@@ -26,8 +26,8 @@ from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.errors import AudioErrors
-from tfaudiotl.models.builder import compile_classifier
-from tfaudiotl.models.freeze import block_names, set_blocks
+from tfaudiotl.models.edit import block_names, set_blocks
+from tfaudiotl.models.heads import compile_classifier
 from tfaudiotl.training.activation_cache import ActivationCache, cut, upper_model, whole_model
 from tfaudiotl.training.batches import (
     Augment,

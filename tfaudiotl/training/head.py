@@ -30,10 +30,10 @@ from tfaudiotl.audio.splits import balanced_draw
 from tfaudiotl.audio.table import Table
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.scores import class_names_of
+from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips, trim_padding
 from tfaudiotl.errors import AudioError, OnError
-from tfaudiotl.models.builder import compile_classifier
-from tfaudiotl.models.heads import is_sequence_head
+from tfaudiotl.models.heads import compile_classifier
 from tfaudiotl.training.activation_cache import upper_model
 from tfaudiotl.training.batches import Batch, generated
 from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, Diverged, first_as_good, restore
@@ -107,16 +107,16 @@ def head_of(model: keras.Model) -> keras.Model:
     Its input is ``(rows, dim)``; of a head on sequences ``(clips, patches, dim)`` and which patches there are.
     """
     inputs = model.get_layer("head_batch_norm").input
-    if is_sequence_head(model):
+    if parts(model).sequence_head:
         inputs = [inputs, model.get_layer("valid_patches").output]
     return keras.Model(inputs, model.get_layer("class_scores").output, name="head")
 
 
 def clip_scores(head: keras.Model, examples: Examples) -> np.ndarray:
     """Scores of each clip, ``(clips, classes)``: the mean over its rows, as the classifier's pooling."""
-    if is_sequence_head(head):
-        parts = np.array_split(np.arange(len(examples)), -(-len(examples) // CLIPS_AT_ONCE))
-        return np.concatenate([np.asarray(head(examples.sequences(clips), training=False)) for clips in parts])
+    if parts(head).sequence_head:
+        batches = np.array_split(np.arange(len(examples)), -(-len(examples) // CLIPS_AT_ONCE))
+        return np.concatenate([np.asarray(head(examples.sequences(clips), training=False)) for clips in batches])
     return examples.mean_by_clip(np.asarray(head(examples.vectors, training=False)))
 
 
@@ -174,7 +174,7 @@ def fit_head(
     keeper = Checkpoint(checkpoint, key, history, best) if checkpoint else None
     stopped = best is not None and done > 0 and done - 1 - int(np.argmin(history["val_loss"])) >= options.patience
     if done < total and not stopped:
-        make = _sequence_batches if is_sequence_head(head) else _batches
+        make = _sequence_batches if parts(head).sequence_head else _batches
         watchers = (
             _ClipValidation(val, watched) if val and watched is not None else None,
             Diverged("head"),

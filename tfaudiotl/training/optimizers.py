@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from tfaudiotl.models.freeze import backbone_layers, block_names, block_of
+from tfaudiotl.classifiers.anatomy import parts
 
 
 @keras.saving.register_keras_serializable(package="tfaudiotl")
@@ -66,11 +66,11 @@ def block_factors(model: keras.Model, decay: float) -> dict[str, float]:
 
     What lies below the first block shares its factor.
     """
-    depth = {name: number for number, name in enumerate(reversed(block_names(model)), start=1)}
-    deepest = max(depth.values(), default=1)
-    return {
-        layer.name: decay ** depth.get(block_of(layer), deepest) for layer in backbone_layers(model) if layer.weights
-    }
+    found = parts(model)
+    factors = {layer.name: decay ** max(1, len(found.blocks)) for layer in found.body if layer.weights}
+    for depth, members in enumerate(reversed(found.blocks.values()), start=1):
+        factors |= {layer.name: decay**depth for layer in members if layer.weights}
+    return factors
 
 
 def cosine(learning_rate: float, *, steps: int, warmup: float) -> keras.optimizers.schedules.CosineDecay:

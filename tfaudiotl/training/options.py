@@ -10,7 +10,7 @@ import numpy as np
 
 from tfaudiotl.audio.splits import rarest_class
 from tfaudiotl.errors import check_choice, check_number
-from tfaudiotl.models.freeze import BATCH_NORMS
+from tfaudiotl.models.edit import BatchNorm
 
 VAL = 0.15  # share of what is trained on that tells when to stop
 ClassWeight = Literal["auto", "balanced"] | None
@@ -118,7 +118,7 @@ class FineTuneOptions(_Options):
     warmup: float = 0.1
     refit: bool = False
     gradual: bool = False
-    batch_norm: str = "frozen"
+    batch_norm: BatchNorm = "frozen"
     cache: bool = True
 
     def __post_init__(self) -> None:
@@ -129,7 +129,7 @@ class FineTuneOptions(_Options):
         check_number("warmup", self.warmup, least=0, below=1)
         for name in ("cache", "refit", "gradual"):
             check_choice(name, getattr(self, name), (True, False))
-        check_choice("batch_norm", self.batch_norm, BATCH_NORMS)
+        check_choice("batch_norm", self.batch_norm, BatchNorm)
 
 
 def loss_of(options: FitOptions | FineTuneOptions, *, multi_label: bool) -> keras.losses.Loss:

@@ -28,8 +28,8 @@ from tfaudiotl.audio.windows import means_by_clip, patch_windows
 from tfaudiotl.classifiers.anatomy import classifier_parts
 from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.evaluation.metrics import FEW, Evaluation, evaluate_scores
-from tfaudiotl.models.builder import build_classifier
-from tfaudiotl.models.replace import replace_head
+from tfaudiotl.models.build import build_classifier
+from tfaudiotl.models.edit import replace_head
 from tfaudiotl.training.activation_cache import ActivationCache
 from tfaudiotl.training.batches import Augment, Sounds, checked_augment
 from tfaudiotl.training.fine_tune import FineTuner
@@ -184,7 +184,7 @@ def train_classifier(
     check_splits(clips.windows(window_seconds), folds, val=val, test=test, seed=options.seed)
     start = perf_counter()
     model = build_classifier(
-        classes=clips.class_names,
+        class_names=clips.class_names,
         multi_label=clips.multi_label,
         learning_rate=options.learning_rate,
         seed=options.seed,

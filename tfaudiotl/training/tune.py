@@ -18,10 +18,11 @@ from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.layer import Augmentation
 from tfaudiotl.audio.table import clips_parts
+from tfaudiotl.backbones.embedding import cut_backbone, layer_names
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.evaluation.markdown import markdown_table
 from tfaudiotl.evaluation.metrics import evaluate_scores
-from tfaudiotl.models.builder import build_classifier, cut_backbone, layer_names
+from tfaudiotl.models.build import build_classifier
 from tfaudiotl.training.batches import Augment, checked_augment
 from tfaudiotl.training.compare import window_scores
 from tfaudiotl.training.fine_tune import fine_tune
@@ -175,7 +176,7 @@ def tune(
     def _fold_score(learn: Clips, stop: Clips, test: Clips, settings: dict[str, dict[str, Any]]) -> float:
         model = build_classifier(
             backbone,
-            classes=clips.class_names,
+            class_names=clips.class_names,
             weights=weights,
             seed=seed,
             multi_label=clips.multi_label,

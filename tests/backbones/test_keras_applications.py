@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from tfaudiotl.backbones.image import SpectrogramImage
-from tfaudiotl.backbones.registry import build_backbone
+from tfaudiotl.backbones.keras_applications import SpectrogramImage
+from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.errors import WeightsError
 
 
@@ -37,16 +37,16 @@ def test_a_local_file_of_keras_applications(tmp_path: Path) -> None:
     upstream.save_weights(tmp_path / "notop.weights.h5")
     (tmp_path / "notop.weights.h5").rename(tmp_path / "mobilenet_no_top.h5")
     with pytest.raises(WeightsError, match="Keras cannot get or load them"):  # an .h5 of another layout
-        build_backbone("mobilenet", weights=str(tmp_path / "mobilenet_no_top.h5"))
-    own = build_backbone("mobilenet", weights=None, size=32)
+        get_backbone("mobilenet").build(weights=str(tmp_path / "mobilenet_no_top.h5"))
+    own = get_backbone("mobilenet").build(weights=None, size=32)
     own.save_weights(tmp_path / "own.weights.h5")
-    again = build_backbone("mobilenet", weights=str(tmp_path / "own.weights.h5"), size=32)
+    again = get_backbone("mobilenet").build(weights=str(tmp_path / "own.weights.h5"), size=32)
     np.testing.assert_array_equal(again.get_layer("conv1").get_weights()[0], own.get_layer("conv1").get_weights()[0])
 
 
 @pytest.mark.network
 def test_imagenet_weights() -> None:
-    model = build_backbone("mobilenet")
+    model = get_backbone("mobilenet").build()
     upstream = keras.applications.MobileNet(include_top=False, input_shape=(128, 128, 3))
     np.testing.assert_array_equal(
         model.get_layer("conv1").get_weights()[0], upstream.get_layer("conv1").get_weights()[0]
@@ -64,9 +64,9 @@ def test_imagenet_weights() -> None:
 )
 def test_wrong_arguments_are_named(options: dict[str, object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        build_backbone("mobilenet", **options)
+        get_backbone("mobilenet").build(**options)
 
 
 def test_one_channel_and_patches() -> None:
-    model = build_backbone("mobilenetv2", weights=None, channels=1, size=32, input="patches")
+    model = get_backbone("mobilenetv2").build(weights=None, channels=1, size=32, input="patches")
     assert model(np.zeros((2, 96, 64), np.float32)).shape == (2, 1280)

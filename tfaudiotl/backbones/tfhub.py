@@ -17,7 +17,7 @@ import numpy as np
 from tfaudiotl._seeds import stream
 from tfaudiotl.backbones.assembly import assemble
 from tfaudiotl.backbones.frontend import WindowSpec
-from tfaudiotl.backbones.registry import BackboneSpec, EmbeddingLayer
+from tfaudiotl.backbones.spec import BackboneSpec, EmbeddingLayer
 from tfaudiotl.backbones.weights import saved_model_folder
 from tfaudiotl.errors import WeightsError
 
@@ -214,6 +214,10 @@ class HubEmbedding(keras.layers.Layer):
         names = ("sample_rate", "window", "output", "signature")
         return HubModule(handle, **{name: self.settings.get(name) for name in names})
 
+    def share(self, other: HubEmbedding) -> None:
+        """Takes the SavedModel of another layer."""
+        self._module[:] = other._module
+
     def call(self, x: Any) -> Any:
         return self.module(x[..., 0])
 
@@ -233,17 +237,6 @@ class HubEmbedding(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "settings": self.settings}
-
-
-def layer_from(config: Mapping[str, Any], layer: keras.layers.Layer) -> keras.layers.Layer:
-    """A layer of ``config`` in the place of ``layer``, for copies of models.
-
-    Of a ``HubEmbedding`` with the same SavedModel: a file brought it along, where the handle may not be found.
-    """
-    copy = type(layer).from_config(dict(config))
-    if isinstance(copy, HubEmbedding) and isinstance(layer, HubEmbedding):
-        copy._module[:] = layer._module
-    return copy
 
 
 def hub_model(
@@ -301,7 +294,6 @@ def hub_spec(name: str) -> BackboneSpec:
         presets={},
         license="its own",
         source=handle,
-        classes=0,
         frontend=WindowSpec(),
         layers=(EmbeddingLayer("embedding", "embedding", 0),),
         black_box=True,

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfaudiotl.backbones.hub import known_rate
+from tfaudiotl.backbones.embedding import embedding_layers, embedding_model
+from tfaudiotl.backbones.tfhub import known_rate
 from tfaudiotl.embeddings.extract import embed
 from tfaudiotl.errors import ExportError, WeightsError
 from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.models.builder import build_classifier, embedding_model
-from tfaudiotl.models.info import embedding_layers
-from tfaudiotl.models.replace import replace_head
+from tfaudiotl.models.build import build_classifier
+from tfaudiotl.models.edit import replace_head
 
 WINDOW = 2_000
 KERNEL = np.random.default_rng(0).normal(size=(100, 6)).astype(np.float32)
@@ -126,7 +126,7 @@ def test_the_real_yamnet_finds_its_own_way(hub_yamnet: str) -> None:
 def test_a_classifier_trains_saves_serves_and_says_what_it_cannot(saved: Callable[[Any], str], tmp_path: Path) -> None:
     handle = saved(OneClip())
     backbone = {"backbone": f"hub:{handle}", **options(sample_rate=16_000)}
-    model = build_classifier(classes=["a", "b"], hidden=(), **backbone)
+    model = build_classifier(class_names=["a", "b"], hidden=(), **backbone)
     model.fit(windows(4), np.eye(2)[[0, 1, 0, 1]], epochs=1, verbose=0)
     scores = np.asarray(model(windows(3)))
     model.save(tmp_path / "model.keras")
@@ -144,11 +144,11 @@ def test_a_classifier_trains_saves_serves_and_says_what_it_cannot(saved: Callabl
         export_tflite(model, tmp_path / "model.tflite")
     (tmp_path / "elsewhere").rename(tmp_path / "OneClip")
     with pytest.raises(ValueError, match=r"trainable=2.*black box"):
-        build_classifier(classes=["a", "b"], trainable=2, **backbone)
+        build_classifier(class_names=["a", "b"], trainable=2, **backbone)
     with pytest.raises(ValueError, match="black box"):
         embedding_layers(f"hub:{handle}")
     with pytest.raises(ValueError, match="brings its own"):
-        build_classifier(classes=["a", "b"], weights="other", **backbone)
+        build_classifier(class_names=["a", "b"], weights="other", **backbone)
 
 
 def test_the_engine_runs_it(saved: Callable[[Any], str]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfaudiotl.models.builder import build_classifier
+from tfaudiotl.classifiers.anatomy import parts
+from tfaudiotl.models.build import build_classifier
 
 
 def classifier_from_sklearn(estimator: Any, backbone: str = "yamnet", **options: Any) -> keras.Model:
@@ -24,7 +25,7 @@ def classifier_from_sklearn(estimator: Any, backbone: str = "yamnet", **options:
             names are ``classes_`` as text.
         backbone: a name from ``list_backbones()``.
         **options: further arguments of ``build_classifier`` on the backbone: ``embedding``, ``pooling``, ``weights``,
-            ``samples``, ``classes`` (names, where ``classes_`` are numbers), ``name``, ``backbone_options``.
+            ``samples``, ``class_names`` (where ``classes_`` are numbers), ``name``, ``backbone_options``.
 
     Returns:
         A compiled ``keras.Model``, as from ``build_classifier``.
@@ -36,13 +37,14 @@ def classifier_from_sklearn(estimator: Any, backbone: str = "yamnet", **options:
     if fixed:
         raise ValueError(f"options {sorted(fixed)}: the estimator is the head; these cannot be given")
     kernel, bias, classes, multi_label = _affine(estimator)
-    names = options.pop("classes", None) or [str(name) for name in classes]
+    names = options.pop("class_names", None) or [str(name) for name in classes]
     if len(names) != kernel.shape[1]:
-        raise ValueError(f"classes={names!r}: the estimator has {kernel.shape[1]}")
+        raise ValueError(f"class_names={names!r}: the estimator has {kernel.shape[1]}")
     model = build_classifier(
-        backbone, classes=names, head="average", hidden=(), dropout=0.0, multi_label=multi_label, **options
+        backbone, class_names=names, head="average", hidden=(), dropout=0.0, multi_label=multi_label, **options
     )
-    norm, logits = model.get_layer("head_batch_norm"), model.get_layer("head_logits")
+    head = parts(model)
+    norm, logits = head.norm, head.logits
     width = logits.kernel.shape[0]
     if kernel.shape[0] != width:
         raise ValueError(f"estimator was fitted on vectors of {kernel.shape[0]} numbers; the embedding has {width}")

@@ -14,7 +14,7 @@ from keras import layers, ops
 
 from tfaudiotl.backbones.assembly import assemble
 from tfaudiotl.backbones.frontend import LogMelSpec
-from tfaudiotl.backbones.registry import BackboneSpec, EmbeddingLayer, register_backbone
+from tfaudiotl.backbones.spec import BackboneSpec, Block, EmbeddingLayer
 from tfaudiotl.backbones.weights import load_own
 from tfaudiotl.errors import WeightsError
 
@@ -34,6 +34,7 @@ class ImageNetwork:
         low, high: what it takes for black and white. Source: ``preprocess_input`` of its module; EfficientNetV2 scales
             0 to 255 itself.
         layers: name of a Keras layer -> its channels, from input to output; those of the last one are the embedding's.
+        blocks: name of a block -> the Keras layer that it ends with, from input to output.
         least: pixels a side that it needs.
     """
 
@@ -42,6 +43,7 @@ class ImageNetwork:
     low: float
     high: float
     layers: dict[str, int]
+    blocks: dict[str, str]
     least: int = 32
 
 
@@ -49,6 +51,7 @@ NETWORKS = (
     ImageNetwork(
         "mobilenet", "MobileNet", -1.0, 1.0,
         {f"conv_pw_{n}_relu": w for n, w in enumerate([64, 128, 128, 256, 256, *[512] * 6, 1024, 1024], start=1)},
+        {"conv1": "conv1_relu", **{f"conv_{n}": f"conv_pw_{n}_relu" for n in range(1, 14)}},
     ),
     ImageNetwork(
         "mobilenetv2", "MobileNetV2", -1.0, 1.0,
@@ -59,16 +62,26 @@ NETWORKS = (
             },
             "out_relu": 1280,
         },
+        {
+            "Conv1": "Conv1_relu", "expanded_conv": "expanded_conv_project_BN",
+            **{f"block_{n}": f"block_{n}_project_BN" for n in range(1, 17)}, "Conv_1": "out_relu",
+        },
     ),
     ImageNetwork(
         "inceptionv3", "InceptionV3", -1.0, 1.0,
-        {f"mixed{n}": w for n, w in enumerate([256, 288, 288, *[768] * 5, 1280, 2048, 2048])}, least=75,
+        {f"mixed{n}": w for n, w in enumerate([256, 288, 288, *[768] * 5, 1280, 2048, 2048])},
+        {f"mixed{n}": f"mixed{n}" for n in range(11)}, least=75,
     ),
     ImageNetwork(
         "efficientnetv2b0", "EfficientNetV2B0", 0.0, 255.0,
         {
             "block1a_project_activation": 16, "block2b_add": 32, "block3b_add": 48, "block4c_add": 96,
             "block5e_add": 112, "block6h_add": 192, "top_activation": 1280,
+        },
+        {
+            "stem": "stem_activation", "block1": "block1a_project_activation", "block2": "block2b_add",
+            "block3": "block3b_add", "block4": "block4c_add", "block5": "block5e_add", "block6": "block6h_add",
+            "top": "top_activation",
         },
     ),
 )  # fmt: skip
@@ -173,26 +186,24 @@ def image_network(
     return model
 
 
-def _register(record: ImageNetwork) -> BackboneSpec:
+def _spec(record: ImageNetwork) -> BackboneSpec:
     build: Callable[..., keras.Model] = partial(image_network, record)
     width = list(record.layers.values())[-1]
-    return register_backbone(
-        BackboneSpec(
-            name=record.name,
-            build=build,
-            description=f"keras.applications.{record.function} on log-mel pictures of 0.96 s, trained on ImageNet",
-            presets={"imagenet": "keras.applications"},
-            license="Apache-2.0 (Keras)",
-            source="keras.io/api/applications",
-            classes=0,
-            frontend=FRONTEND,
-            layers=(
-                EmbeddingLayer("log_mel", "patch_batch", FRONTEND.mel_bands),
-                *(EmbeddingLayer(layer, layer, channels) for layer, channels in record.layers.items()),
-                EmbeddingLayer("embedding", "embedding", width),
-            ),
-        )
+    return BackboneSpec(
+        name=record.name,
+        build=build,
+        description=f"keras.applications.{record.function} on log-mel pictures of 0.96 s, trained on ImageNet",
+        presets={"imagenet": "keras.applications"},
+        license="Apache-2.0 (Keras)",
+        source="keras.io/api/applications",
+        frontend=FRONTEND,
+        layers=(
+            EmbeddingLayer("log_mel", "patch_batch", FRONTEND.mel_bands),
+            *(EmbeddingLayer(layer, layer, channels) for layer, channels in record.layers.items()),
+            EmbeddingLayer("embedding", "embedding", width),
+        ),
+        blocks=tuple(Block(name, end) for name, end in record.blocks.items()),
     )
 
 
-SPECS = tuple(_register(record) for record in NETWORKS)
+SPECS = tuple(_spec(record) for record in NETWORKS)

@@ -8,9 +8,9 @@ import tfaudiotl.audio.chain
 import tfaudiotl.audio.mixup_specaugment
 import tfaudiotl.backbones.convnet
 import tfaudiotl.backbones.frontend
-import tfaudiotl.backbones.hub
-import tfaudiotl.backbones.image
-import tfaudiotl.backbones.pca
+import tfaudiotl.backbones.keras_applications
 import tfaudiotl.backbones.rawnet2
 import tfaudiotl.backbones.scores
+import tfaudiotl.backbones.tfhub
+import tfaudiotl.backbones.vggish
 import tfaudiotl.models.heads  # noqa: F401

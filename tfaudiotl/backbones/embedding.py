@@ -1,0 +1,196 @@
+"""Embeddings of a backbone: which layers give one, what they cost, and the backbone cut and pooled there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import keras
+import numpy as np
+from keras import layers
+
+from tfaudiotl.backbones.assembly import Input, to_clips
+from tfaudiotl.backbones.rawnet2 import SincConv
+from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.backbones.spec import BackboneSpec
+
+Pooling = Literal["avg", "max", "avgmax", "time"]
+
+
+def embedding_model(
+    backbone: str = "yamnet",
+    *,
+    embedding: str | Sequence[str] | None = None,
+    pooling: Pooling = "avg",
+    patch_pooling: Literal["avg", "max"] | None = None,
+    weights: str | None = "audioset",
+    input: Input = "waveform",
+    samples: int | None = None,
+    backbone_options: Mapping[str, Any] | None = None,
+) -> keras.Model:
+    """A Keras model from sound to the embedding of one layer, or of several side by side.
+
+    Args:
+        backbone: a name from ``list_backbones()``.
+        embedding: a name or names from ``embedding_layers(backbone)``; None: the backbone's own embedding. Nothing
+            above the last of them is built.
+        pooling: how a convolution's feature map is pooled to numbers: "avg", "max", "avgmax" (both), or "time":
+            mean over frequency, time kept, for finer event times.
+        patch_pooling: "avg" or "max" over the patches of a clip; None keeps them.
+        weights: as for the backbone's builder.
+        input: "waveform" or "patches", as for the backbone's builder.
+        samples: a fixed waveform length, or None for any.
+        backbone_options: further arguments of the backbone's builder, such as VGGish's ``pad_tail``.
+
+    Returns:
+        A ``keras.Model`` from ``(batch, samples)`` to ``(batch, patches, dim)``, to ``(batch, dim)`` with
+        ``patch_pooling``, or to ``(batch, patches, steps, dim)`` with ``pooling="time"``; for
+        ``input="patches"`` from ``(batch, 96, 64)`` to ``(batch, dim)`` or ``(batch, steps, dim)``.
+    """
+    spec = get_backbone(backbone)
+    names = layer_names(spec, embedding)
+    if patch_pooling not in (None, "avg", "max"):
+        raise ValueError(f"patch_pooling={patch_pooling!r}: allowed are None, 'avg' and 'max'")
+    if pooling == "time" and patch_pooling is not None:
+        raise ValueError(f"patch_pooling={patch_pooling!r}: pooling='time' keeps time, so patches cannot be pooled")
+    base = cut_backbone(spec, names, weights=weights, input=input, samples=samples, **(backbone_options or {}))
+    x = to_clips(base, patch_embedding(base, spec, names, pooling), patch_pooling)
+    return keras.Model(base.input, x, name=f"{plain_name(spec)}_{'_'.join(names)}")
+
+
+def plain_name(spec: BackboneSpec) -> str:
+    """The backbone's name as part of a model's, which has no slashes."""
+    return "hub" if spec.black_box else spec.name
+
+
+def layer_names(spec: BackboneSpec, names: str | Sequence[str] | None, argument: str = "embedding") -> list[str]:
+    """``names``, given as ``argument``, as a checked list; None means the backbone's own embedding."""
+    listed = [spec.default_embedding] if names is None else [names] if isinstance(names, str) else list(names)
+    if not listed or len(set(listed)) != len(listed):
+        raise ValueError(f"{argument}={names!r}: one layer name, or several different ones")
+    for name in listed:
+        spec.embedding_layer(name, argument)
+    return listed
+
+
+def patch_embedding(base: keras.Model, spec: BackboneSpec, names: Sequence[str], pooling: str) -> Any:
+    """The embedding of every patch, ``(batch * patches, dim)``: each layer pooled, side by side.
+
+    With ``pooling="time"`` ``(batch * patches, steps, dim)``.
+    """
+    vectors = pooled_layers(base, spec, names, pooling)
+    if len({vector.shape[1:-1] for vector in vectors}) > 1:
+        steps = ", ".join(f"{name} {vector.shape[1]}" for name, vector in zip(names, vectors, strict=True))
+        raise ValueError(f"pooling='time': the layers have different numbers of time steps per patch: {steps}")
+    x = vectors[0] if len(vectors) == 1 else layers.Concatenate(name="embedding_concat")(vectors)
+    return layers.Identity(name="patch_embedding")(x)
+
+
+def pooled_layers(base: keras.Model, spec: BackboneSpec, names: Sequence[str], pooling: str) -> list[Any]:
+    """The embedding of every patch by each layer, ``(batch * patches, dim)``."""
+    if pooling not in get_args(Pooling):
+        raise ValueError(f"pooling={pooling!r}: allowed are {', '.join(get_args(Pooling))}")
+    return [_pool(base.get_layer(spec.embedding_layer(name).layer).output, name, pooling) for name in names]
+
+
+def _pool(x: Any, name: str, pooling: str) -> Any:
+    if len(x.shape) == 2:
+        if pooling == "time":
+            raise ValueError(f"pooling='time': layer {name!r} has no time axis left; take an earlier layer")
+        return x
+    if len(x.shape) == 3:  # a sequence: a feature map of one band
+        x = layers.Reshape((x.shape[1], 1, x.shape[2]), name=f"{name}_sequence")(x)
+    elif x.shape[3] == 1:  # one channel: the bands are the features, time is pooled
+        x = layers.Reshape((x.shape[1], 1, x.shape[2]), name=f"{name}_bands")(x)
+    if pooling == "time":  # mean over frequency
+        x = layers.AveragePooling2D((1, x.shape[2]), name=f"{name}_{pooling}_mean")(x)
+        return layers.Reshape((x.shape[1], x.shape[3]), name=f"{name}_{pooling}")(x)
+    kinds = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
+    parts = [kinds[kind](name=f"{name}_{kind}")(x) for kind in ("avg", "max") if kind in pooling]
+    return parts[0] if len(parts) == 1 else layers.Concatenate(name=f"{name}_{pooling}")(parts)
+
+
+def cut_backbone(spec: BackboneSpec, names: Sequence[str], **options: Any) -> keras.Model:
+    """The backbone as rows of patches, with its classifier or post-processing only if ``names`` has a layer of it."""
+    rows = None if options.get("input") == "patches" else "rows"
+    return spec.build(include_top=bool(set(spec.top) & set(names)), patch_pooling=rows, **options)
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """An embedding layer.
+
+    Attributes:
+        name: what ``embedding=`` takes.
+        width: numbers per patch with "avg" or "max" pooling.
+        share: share of the whole network's multiply-adds that computing it takes, 0 to 1.
+        seconds_per_step: time from one step to the next with ``pooling="time"``; for layers without a
+            time axis from one patch to the next.
+    """
+
+    name: str
+    width: int
+    share: float
+    seconds_per_step: float
+
+
+def embedding_layers(backbone: str = "yamnet") -> list[LayerInfo]:
+    """The embedding layers of a backbone, from its input to its output.
+
+    Args:
+        backbone: a name from ``list_backbones()``.
+
+    Raises:
+        ValueError: no such backbone (the message lists those there are).
+    """
+    spec = get_backbone(backbone)
+    work = multiply_adds(backbone)
+    total = max(1, *(cost for cost, _ in work.values()))
+    return [
+        LayerInfo(
+            name=layer.name,
+            width=layer.width,
+            share=work[layer.name][0] / total,
+            seconds_per_step=spec.frontend.patch_seconds / work[layer.name][1]
+            if work[layer.name][1]
+            else spec.frontend.patch_hop_seconds,
+        )
+        for layer in spec.layers
+    ]
+
+
+def multiply_adds(backbone: str) -> dict[str, tuple[int, int]]:
+    """For each embedding layer: multiply-adds per patch up to it, and its time steps (0: it has none).
+
+    Convolutions and dense layers count; the front-end, norms, activations and pooling do not.
+    """
+    spec = get_backbone(backbone)
+    if spec.black_box:
+        raise ValueError(f"backbone={backbone!r}: a SavedModel of TF Hub is a black box: its one layer is 'embedding'")
+    with keras.device("cpu:0"):
+        model = spec.build(include_top=False, weights=None, samples=spec.frontend.min_samples)
+    ends = {layer.layer: layer.name for layer in spec.layers}
+    done, found = 0, {}
+    for layer in model.layers:  # in the order of the network, which is one chain
+        done += _cost(layer)
+        if layer.name in ends:
+            shape = layer.output.shape
+            found[ends[layer.name]] = (done, int(shape[1]) if len(shape) > 2 else 0)
+    width = spec.embedding_layer(spec.default_embedding).width
+    for name in spec.top:  # a classifier or a projection of the embedding
+        found[name] = (done + width * spec.embedding_layer(name).width, 0)
+    return found
+
+
+def _cost(layer: keras.layers.Layer) -> int:
+    if isinstance(layer, keras.layers.GRU):  # all weights but the biases, at every step
+        return int(layer.input.shape[1]) * sum(int(np.prod(w.shape)) for w in layer.weights if len(w.shape) == 2)
+    if isinstance(layer, SincConv):
+        return int(np.prod(layer.output.shape[1:])) * layer.taps
+    if not isinstance(
+        layer, (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+    ):
+        return 0
+    places = int(np.prod(layer.output.shape[1:-1]))
+    return places * int(np.prod(layer.kernel.shape))
