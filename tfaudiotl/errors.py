@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 from types import NoneType
 from typing import Any, Literal, get_args
@@ -64,11 +64,14 @@ def check_choice(name: str, value: Any, allowed: Any) -> None:
     Args:
         name: the argument as the caller typed it.
         value: its value.
-        allowed: a ``Literal`` type, or a sequence of values.
+        allowed: a ``Literal`` type, or a collection of values, such as the keys of a dict.
     """
-    values = list(allowed) if isinstance(allowed, (tuple, list)) else list(choices(allowed))
+    values = list(allowed) if isinstance(allowed, Collection) else list(choices(allowed))
     # Not "in": 1 equals True, and an array compares element by element.
-    if not any(type(value) is type(one) and value == one for one in values):
+    if not any(
+        isinstance(value, type(one)) and isinstance(value, bool) == isinstance(one, bool) and value == one
+        for one in values
+    ):
         named = [repr(one) for one in values]
         raise ValueError(f"{name}={value!r}: allowed are {' and '.join([', '.join(named[:-1]), named[-1]])}")
 

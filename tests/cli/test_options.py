@@ -20,7 +20,7 @@ OWN = {
     "output",
     "weights",
     "patches",
-    "layers",
+    "embedding",
     "epochs",
     "batch_size",
     "learning_rate",

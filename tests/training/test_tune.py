@@ -58,7 +58,7 @@ def test_finds_settings_and_goes_on_after_a_kill(
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"trials": 0}, ValueError, "trials=0: a whole number of at least 1"),
+        ({"trials": 0}, ValueError, "trials=0: allowed are whole numbers of at least 1"),
         ({"epocs": 3}, TypeError, "epocs=3: tune\\(\\) takes besides its own .*epochs"),
         ({"trainable": 3}, TypeError, "trainable=3: tune"),
         ({"epochs": 0}, ValueError, "epochs=0: allowed are whole numbers of at least 1"),
@@ -96,7 +96,7 @@ def test_a_folds_clips_decide_nothing(stand_in: Path, tmp_path: Path, monkeypatc
 
 
 def test_bad_arguments_are_named(stand_in: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="method='grid': allowed are 'bayesian', 'random'"):
+    with pytest.raises(ValueError, match="method='grid': allowed are 'bayesian' and 'random'"):
         tune(clips(5), tmp_path, weights=str(stand_in), method="grid")
     with pytest.raises(ValueError, match=r"copies=\[0, 3\]: needs augment="):
         tune(clips(5), tmp_path, weights=str(stand_in), space=SearchSpace(copies=[0, 3]))

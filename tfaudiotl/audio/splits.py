@@ -75,8 +75,7 @@ def fold_numbers(clips: Table, k: int | None, *, groups: Groups, seed: int) -> t
     if k is None:
         names, fold = _given_folds(clips, groups)
     else:
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 2:
-            raise ValueError(f"k={k!r}: expected a whole number of folds, at least 2")
+        check_number("k", k, least=2, whole=True)
         together = units(clips, groups)
         _check_spread(clips, targets, together, k, f"k={k} folds", "use fewer folds or record more")
         if len(np.unique(together)) < k:

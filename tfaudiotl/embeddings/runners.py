@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl._threads import cores
-from tfaudiotl.errors import ExportError
+from tfaudiotl.errors import ExportError, check_choice
 from tfaudiotl.export.graph import Graph
 from tfaudiotl.export.litert import Interpreters, convert
 from tfaudiotl.export.quantize import quantize_dynamic
@@ -166,10 +166,8 @@ def make_runner(
 
 def check_runtime(runtime: str, quantize: str | None) -> None:
     """ValueError unless both are allowed, together."""
-    if runtime not in RUNTIMES:
-        raise ValueError(f"runtime={runtime!r}: allowed are {', '.join(RUNTIMES)}")
-    if quantize not in QUANTIZE:
-        raise ValueError(f"quantize={quantize!r}: allowed are {', '.join(map(repr, QUANTIZE))}")
+    check_choice("runtime", runtime, RUNTIMES)
+    check_choice("quantize", quantize, QUANTIZE)
     if quantize is not None and runtime == "keras":
         raise ValueError(f"quantize={quantize!r}: needs runtime='litert' or 'auto', not 'keras'")
 

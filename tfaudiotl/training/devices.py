@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfaudiotl.errors import check_choice
+
 STRATEGIES = ("auto", "tpu", "mirrored", "one")
 
 
@@ -60,8 +62,7 @@ def strategy(name: str = "auto", *, devices: Sequence[str] | None = None) -> tf.
     Raises:
         ValueError: another name; "tpu" without one; a Keras backend other than TensorFlow.
     """
-    if name not in STRATEGIES:
-        raise ValueError(f"strategy={name!r}: allowed are {', '.join(map(repr, STRATEGIES))}")
+    check_choice("strategy", name, STRATEGIES)
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             f"strategy() is TensorFlow's way; with KERAS_BACKEND={keras.backend.backend()} use several_hosts() or "
@@ -166,8 +167,7 @@ def set_precision(precision: str = "auto") -> str:
     """
     if precision == "auto":
         precision = best_precision(find_device())
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r}: allowed are 'auto', {', '.join(map(repr, PRECISIONS))}")
+    check_choice("precision", precision, ["auto", *PRECISIONS])
     keras.config.set_dtype_policy(PRECISIONS[precision])
     return PRECISIONS[precision]
 

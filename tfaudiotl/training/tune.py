@@ -20,6 +20,7 @@ from tfaudiotl.audio.layer import Augmentation
 from tfaudiotl.audio.table import clips_parts
 from tfaudiotl.backbones.embedding import cut_backbone, layer_names
 from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.errors import check_choice, check_number
 from tfaudiotl.evaluation.markdown import markdown_table
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.models.build import build_classifier
@@ -158,10 +159,8 @@ def tune(
         import keras_tuner
     except ImportError as error:
         raise ImportError("tune() needs KerasTuner: pip install tfaudiotl[tune]") from error
-    if method not in METHODS:
-        raise ValueError(f"method={method!r}: allowed are {', '.join(map(repr, METHODS))}")
-    if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
-        raise ValueError(f"trials={trials!r}: a whole number of at least 1")
+    check_choice("method", method, METHODS)
+    check_number("trials", trials, least=1, whole=True)
     asked = space or SearchSpace()
     _check(asked, backbone, options)
     if not augment and any(asked.copies):
