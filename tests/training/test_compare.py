@@ -95,7 +95,7 @@ def test_seconds_end_a_training_after_the_epoch_they_are_spent_in(stand_in: Path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seconds": -1}, "seconds=-1: a positive number, or None"),
+        ({"seconds": -1}, "seconds=-1: allowed are numbers above 0"),
         ({"seeds": ()}, "seeds=\\(\\): at least one"),
         ({"trainable": "layer99"}, "^trainable='layer99': allowed are"),
     ],

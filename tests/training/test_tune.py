@@ -97,6 +97,6 @@ def test_a_folds_clips_decide_nothing(stand_in: Path, tmp_path: Path, monkeypatc
 
 def test_bad_arguments_are_named(stand_in: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="method='grid': allowed are 'bayesian' and 'random'"):
-        tune(clips(5), tmp_path, weights=str(stand_in), method="grid")
+        tune(clips(5), tmp_path, weights=str(stand_in), method="grid")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"copies=\[0, 3\]: needs augment="):
         tune(clips(5), tmp_path, weights=str(stand_in), space=SearchSpace(copies=[0, 3]))

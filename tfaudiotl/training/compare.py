@@ -14,6 +14,7 @@ import numpy as np
 
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.windows import means_by_clip, patch_windows
+from tfaudiotl.errors import check_number
 from tfaudiotl.evaluation.markdown import markdown_table
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.models.build import build_classifier
@@ -199,8 +200,8 @@ def compare_strategies(
     """
     if seconds and options.get("refit"):
         raise ValueError(f"seconds={seconds!r}: a second training (refit=True) would find them spent")
-    if seconds is not None and not seconds > 0:
-        raise ValueError(f"seconds={seconds!r}: a positive number, or None for no limit")
+    if seconds is not None:
+        check_number("seconds", seconds, above=0)
     if len(seeds) == 0:
         raise ValueError(f"seeds={seeds!r}: at least one")
     if test.class_names != train.class_names:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
 from tfaudiotl.errors import check_choice
 
-STRATEGIES = ("auto", "tpu", "mirrored", "one")
+StrategyName = Literal["auto", "tpu", "mirrored", "one"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def find_device() -> Device:
     return Device(kind, max(1, kinds.count(kind)), _jax_capability() if kind == "gpu" else (0, 0))
 
 
-def strategy(name: str = "auto", *, devices: Sequence[str] | None = None) -> tf.distribute.Strategy:
+def strategy(name: StrategyName = "auto", *, devices: Sequence[str] | None = None) -> tf.distribute.Strategy:
     """How TensorFlow spreads a training over devices; build and compile the model in its ``scope()``.
 
     ``model.fit`` and ``fine_tune`` then use all of it: each step's batch is shared out over the devices.
@@ -62,7 +62,7 @@ def strategy(name: str = "auto", *, devices: Sequence[str] | None = None) -> tf.
     Raises:
         ValueError: another name; "tpu" without one; a Keras backend other than TensorFlow.
     """
-    check_choice("strategy", name, STRATEGIES)
+    check_choice("name", name, StrategyName)
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             f"strategy() is TensorFlow's way; with KERAS_BACKEND={keras.backend.backend()} use several_hosts() or "
@@ -75,7 +75,7 @@ def strategy(name: str = "auto", *, devices: Sequence[str] | None = None) -> tf.
             tf.tpu.experimental.initialize_tpu_system(resolver)
             return tf.distribute.TPUStrategy(resolver)
         if name == "tpu":
-            raise ValueError("strategy='tpu': TensorFlow finds no TPU here")
+            raise ValueError("name='tpu': TensorFlow finds no TPU here")
     gpus = len(tf.config.list_logical_devices("GPU"))
     if name == "mirrored" or (name == "auto" and (devices or gpus > 1)):
         return tf.distribute.MirroredStrategy(list(devices) if devices else None)
@@ -146,10 +146,11 @@ def _jax_capability() -> tuple[int, int]:
 # Below, a GPU has no tensor cores, and float16 saves memory only. Source: NVIDIA's CUDA C++ Programming Guide, table of
 # compute capabilities (7.0 is Volta).
 TENSOR_CORES = (7, 0)
+Precision = Literal["auto", "float32", "float16", "bfloat16"]
 PRECISIONS = {"float32": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
 
 
-def set_precision(precision: str = "auto") -> str:
+def set_precision(precision: Precision = "auto") -> str:
     """Sets the precision in which the models built from now on compute.
 
     The front-end, pooling over patches and scores are float32 whatever is set, and so are all weights. With float16,
@@ -167,12 +168,12 @@ def set_precision(precision: str = "auto") -> str:
     """
     if precision == "auto":
         precision = best_precision(find_device())
-    check_choice("precision", precision, ["auto", *PRECISIONS])
+    check_choice("precision", precision, Precision)
     keras.config.set_dtype_policy(PRECISIONS[precision])
     return PRECISIONS[precision]
 
 
-def best_precision(device: Device) -> str:
+def best_precision(device: Device) -> Precision:
     """What ``set_precision("auto")`` takes on a device."""
     if device.kind == "tpu":
         return "bfloat16"

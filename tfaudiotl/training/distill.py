@@ -39,7 +39,7 @@ from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.embeddings.engine import PatchNetwork
 from tfaudiotl.embeddings.frontend import FastLogMel, FastWindows, fast_frontend
-from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
+from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice, check_number
 from tfaudiotl.models.build import build_classifier
 from tfaudiotl.models.heads import freed_with_its_model
 from tfaudiotl.training.batches import Batch, generated
@@ -75,8 +75,7 @@ class MixOptions:
 
     def __post_init__(self) -> None:
         for name in ("mix", "synthetic", "short", "noise", "narrow"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}: a share in [0, 1]")
+            check_number(name, getattr(self, name), least=0, most=1)
         for name in ("gain_db", "speed"):
             low, high = getattr(self, name)
             if not low <= high or (name == "speed" and low <= 0):
@@ -113,12 +112,9 @@ class DistillOptions:
 
     def __post_init__(self) -> None:
         for name, least in (("patches", 100), ("epochs", 1), ("batch_size", 2), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}={value!r}: a whole number of at least {least}")
+            check_number(name, getattr(self, name), least=least, whole=True)
         for name in ("learning_rate", "scores_weight", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)!r}: a positive number")
+            check_number(name, getattr(self, name), above=0)
         if self.patches - self.held_out < self.batch_size:
             raise ValueError(
                 f"batch_size={self.batch_size}: at most {self.patches - self.held_out}, the examples that "

@@ -256,6 +256,25 @@ def _usable(cache: ActivationCache, sounds: Sounds, on_error: str) -> tuple[np.n
 
 
 @dataclass(frozen=True)
+class Run:
+    """One training of the recipe.
+
+    Attributes:
+        name: for messages; any text.
+        file: the same, for files.
+        train: rows of the sounds to learn.
+        val: rows that tell when to stop; None trains for ``epochs``.
+        epochs: of each stage.
+    """
+
+    name: str
+    file: str
+    train: np.ndarray
+    val: np.ndarray | None = None
+    epochs: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
 class Trained:
     """What a training gave: epochs of the kept weights by stage, and metric -> value of each epoch."""
 
@@ -277,26 +296,8 @@ class Trainer(Protocol):
     def fresh(self) -> Any:
         """Another like ``final``, with first weights."""
 
-    def fit(
-        self,
-        model: Any,
-        train: np.ndarray,
-        val: np.ndarray | None,
-        *,
-        run: str,
-        file: str,
-        epochs: Mapping[str, int] | None = None,
-    ) -> Trained:
-        """Trains ``model`` on rows of the sounds.
-
-        Args:
-            model: ``final`` or a ``fresh`` one.
-            train: rows to learn.
-            val: rows that tell when to stop; None trains for ``epochs``.
-            run: the training's name, for messages; any text.
-            file: the same, for files.
-            epochs: of each stage.
-        """
+    def fit(self, model: Any, run: Run) -> Trained:
+        """Trains ``model``, which is ``final`` or a ``fresh`` one."""
 
     def scores(self, model: Any, rows: np.ndarray) -> np.ndarray:
         """Scores of sounds as they are, ``(rows, classes)``."""
@@ -342,30 +343,21 @@ class _HeadTrainer:
     def fresh(self) -> keras.Model:
         return new_head(self.final)
 
-    def fit(
-        self,
-        model: keras.Model,
-        train: np.ndarray,
-        val: np.ndarray | None,
-        *,
-        run: str,
-        file: str,
-        epochs: Mapping[str, int] | None = None,
-    ) -> Trained:
-        most = epochs["head"] if epochs else self._options.epochs
+    def fit(self, model: keras.Model, run: Run) -> Trained:
+        most = run.epochs["head"] if run.epochs else self._options.epochs
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-            self._progress(Progress(f"Training: {run}", epoch, most, metrics))
+            self._progress(Progress(f"Training: {run.name}", epoch, most, metrics))
 
         copies = self.sounds.variants[1:] if self.sounds.variants is not None else ()
         fitted = fit_head(
             model,
-            self._examples(train, train),
-            None if val is None else self._examples(val, val),
+            self._examples(run.train, run.train),
+            None if run.val is None else self._examples(run.val, run.val),
             self._options,
-            variants=[self._examples(train, rows[train]) for rows in copies],
+            variants=[self._examples(run.train, rows[run.train]) for rows in copies],
             epochs=most,
-            checkpoint=self._folder / f"{file}.npz",
+            checkpoint=self._folder / f"{run.file}.npz",
             on_epoch=on_epoch,
         )
         return Trained({"head": fitted.best_epochs}, fitted.history)
@@ -409,19 +401,10 @@ class _BlockTrainer:
         names = classifier_parts(self.final).class_names
         return replace_head(self.final, names, keep=False, seed=self._tuner.options.seed)
 
-    def fit(
-        self,
-        model: keras.Model,
-        train: np.ndarray,
-        val: np.ndarray | None,
-        *,
-        run: str,
-        file: str,
-        epochs: Mapping[str, int] | None = None,
-    ) -> Trained:
-        self._run, folder = run, self._folder / file
+    def fit(self, model: keras.Model, run: Run) -> Trained:
+        self._run, folder = run.name, self._folder / run.file
         folder.mkdir(exist_ok=True)
-        done = self._tuner.fit(model, train, val, folder, epochs=epochs)
+        done = self._tuner.fit(model, run.train, run.val, folder, epochs=run.epochs)
         return Trained(done.best_epochs, _one_after_another(list(done.histories.values())))
 
     def scores(self, model: keras.Model, rows: np.ndarray) -> np.ndarray:
@@ -498,7 +481,7 @@ class _Recipe:
         epochs: Mapping[str, int] | None = None,
     ) -> dict[str, int]:
         val = None if stop is None else self._kept[stop.source]
-        trained = self._trainer.fit(model, self._kept[train.source], val, run=run, file=file, epochs=epochs)
+        trained = self._trainer.fit(model, Run(run, file, self._kept[train.source], val, epochs))
         if val is not None:
             self.histories[run] = trained.history
         return trained.epochs

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ from tfaudiotl.training.fine_tune import fine_tune
 from tfaudiotl.training.options import VAL, FineTuneOptions
 from tfaudiotl.training.train import Folds, folds_of, inner_split
 
-METHODS = ("bayesian", "random")
+Method = Literal["bayesian", "random"]
 SCORE = "score"
 
 
@@ -122,7 +122,7 @@ def tune(
     space: SearchSpace | None = None,
     trials: int = 20,
     folds: Folds = 3,
-    method: str = "bayesian",
+    method: Method = "bayesian",
     augment: bool | Augmentation | Sequence[Augmentation] | Augment | None = None,
     seed: int = 0,
     say: Callable[[str], None] | None = None,
@@ -159,7 +159,7 @@ def tune(
         import keras_tuner
     except ImportError as error:
         raise ImportError("tune() needs KerasTuner: pip install tfaudiotl[tune]") from error
-    check_choice("method", method, METHODS)
+    check_choice("method", method, Method)
     check_number("trials", trials, least=1, whole=True)
     asked = space or SearchSpace()
     _check(asked, backbone, options)
