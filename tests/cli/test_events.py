@@ -41,6 +41,7 @@ def test_listen_hears_what_comes_in(
     assert heard(samples[:2].tobytes()) == ""
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_events_that_are_open(trained: tuple[Path, Path]) -> None:
     sounds, out = trained
     samples, _ = soundfile.read(sounds / "high" / "1-high00.wav", dtype="int16")

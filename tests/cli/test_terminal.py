@@ -156,6 +156,7 @@ def test_predict_keeps_to_itself_and_skips(trained: tuple[Path, Path], tmp_path:
     assert json.loads(call(*arguments, "--on-error", "skip", "--format", "json", code=1).stdout) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_predict_has_done(trained: tuple[Path, Path], tmp_path: Path) -> None:
     sound = next(trained[0].rglob("*.wav"))
     for number in range(3_000):
@@ -199,6 +200,7 @@ def test_streams_that_are_closed_or_full(
     assert all(error in done.stderr for error in errors)
 
 
+@pytest.mark.slow
 def test_the_cards_python_opens_the_file_in_a_fresh_process(trained: tuple[Path, Path], tmp_path: Path) -> None:
     card = (trained[1] / "MODEL_CARD.md").read_text()
     snippets = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
@@ -222,6 +224,7 @@ assert "tensorflow" not in sys.modules
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_the_quantiser_keeps_to_itself(trained: tuple[Path, Path], tmp_path: Path) -> None:
     small = tmp_path / "small.tflite"
     arguments: list[object] = ["export", trained[1] / "model.keras", "-o", small, "--quantize", "int8"]
