@@ -38,7 +38,7 @@ def fsdd(folder: str) -> list[tuple[Clips, Clips]]:
 
 def esc10(folder: str) -> list[tuple[Clips, Clips]]:
     clips = Clips.from_directory(folder, fold_pattern=r"^(\d)-")
-    return [(train, test) for _, train, test in clips.folds(None)]
+    return [(train, test) for _, train, test in clips.folds()]
 
 
 def main() -> None:

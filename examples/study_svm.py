@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     clips = tl.Clips.from_directory(options.folder, fold_pattern=options.fold_pattern)
-    folds = list(clips.folds(None if options.fold_pattern else options.folds, seed=options.seed))
+    folds = list(clips.folds("given" if options.fold_pattern else options.folds, seed=options.seed))
     network = {"backbone": options.backbone, "weights": options.weights}
     rows: dict[str, list[tuple[float, float]]] = {}
     for layer in options.embedding.split(","):

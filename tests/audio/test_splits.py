@@ -240,11 +240,11 @@ def test_folds_that_cannot_be() -> None:
     clips = make(["a"] * 5 + ["b"] * 3)
     with pytest.raises(ValueError, match=r"no folds were given.*fold_pattern="):
         clips.folds()
-    with pytest.raises(ValueError, match=r"too few for k=5 folds, which needs at least 5: 'b' has 3 clips"):
+    with pytest.raises(ValueError, match=r"too few for 5 folds, which needs at least 5: 'b' has 3 clips"):
         clips.folds(5)
-    for k in [1, 0, -1, 2.5, True]:
-        with pytest.raises(ValueError, match=r"k=.*at least 2"):
-            clips.folds(k)  # type: ignore[arg-type]
+    for folds in [1, 0, -1, 2.5, True, None, "5"]:
+        with pytest.raises(ValueError, match=r"^folds=.*: allowed are whole numbers of at least 2"):
+            clips.folds(folds)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"fold '2' has every clip of 'b'"):
         make(["a", "a", "b", "b"], folds=[1, 2, 2, 2]).folds()
     with pytest.raises(ValueError, match="all clips are in fold '1'"):

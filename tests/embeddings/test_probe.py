@@ -113,6 +113,7 @@ def test_an_earlier_layer_within_noise_wins() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"cv": 1}, "^cv=1: allowed are whole numbers of at least 2"),
         ({"cv": "official"}, "cv='official'"),
         ({"few_shot": 0}, "few_shot=0"),
         ({"embedding": ["top"]}, "embedding='top'"),

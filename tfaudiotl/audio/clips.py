@@ -433,13 +433,13 @@ class Clips(Table):
         return {name: self[rows] for name in PARTS if (rows := self.part == name).any()}
 
     def folds(
-        self, k: int | None = None, *, groups: splits.Groups = None, seed: int = 0
+        self, folds: splits.Folds = "given", *, groups: splits.Groups = None, seed: int = 0
     ) -> list[tuple[str, Clips, Clips]]:
         """Cross-validation: each clip is in the test part of one fold.
 
         Args:
-            k: Number of folds to draw, stratified and group-aware as in ``split``; None takes the
-                given fold column.
+            folds: Number of folds to draw, stratified and group-aware as in ``split``; "given" takes the
+                fold column.
             groups: As in ``split``.
             seed: Same seed, same folds.
 
@@ -455,7 +455,7 @@ class Clips(Table):
             raise ValueError(
                 f'folds would mix the clips\' own parts, {", ".join(parts)}; parts()["train"].folds(...) divides one'
             )
-        names, fold = splits.fold_numbers(self, k, groups=groups, seed=seed)
+        names, fold = splits.fold_numbers(self, folds, groups=groups, seed=seed)
         return [(name, self[fold != number], self[fold == number]) for number, name in enumerate(names)]
 
     # Other tables of the same sounds

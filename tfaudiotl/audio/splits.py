@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from tfaudiotl.audio.table import Table
 
+Folds = int | Literal["given"]  # a number to draw, or the column
 Groups = Literal["group", "source"] | Sequence[Hashable] | np.ndarray | None
 
 logger = logging.getLogger(__name__)
@@ -69,19 +70,19 @@ def check_parts(clips: Table) -> None:
         _check_torn(clips, None, "part", clips.part.tolist())
 
 
-def fold_numbers(clips: Table, k: int | None, *, groups: Groups, seed: int) -> tuple[list[str], NDArray[np.int64]]:
+def fold_numbers(clips: Table, folds: Folds, *, groups: Groups, seed: int) -> tuple[list[str], NDArray[np.int64]]:
     """Names of the folds, and int64 (rows,) which one each row is tested in; see ``Clips.folds``."""
     targets = clips.targets
-    if k is None:
+    if isinstance(folds, str) and folds == "given":
         names, fold = _given_folds(clips, groups)
     else:
-        check_number("k", k, least=2, whole=True)
+        check_number("folds", folds, least=2, whole=True)
         together = units(clips, groups)
-        _check_spread(clips, targets, together, k, f"k={k} folds", "use fewer folds or record more")
-        if len(np.unique(together)) < k:
-            raise ValueError(f"k={k}: there are only {len(np.unique(together))} groups (or files) to share out")
-        names = [str(number + 1) for number in range(k)]
-        fold = assign(targets, together, [1 / k] * k, purpose="folds", seed=seed)
+        _check_spread(clips, targets, together, folds, f"{folds} folds", "use fewer folds or record more")
+        if len(np.unique(together)) < folds:
+            raise ValueError(f"{folds} folds: there are only {len(np.unique(together))} groups (or files) to share out")
+        names = [str(number + 1) for number in range(folds)]
+        fold = assign(targets, together, [1 / folds] * folds, purpose="folds", seed=seed)
     for number, name in enumerate(names):
         lost = targets.any(axis=0) & ~targets[fold != number].any(axis=0)
         if lost.any():
@@ -93,7 +94,7 @@ def fold_numbers(clips: Table, k: int | None, *, groups: Groups, seed: int) -> t
 def _given_folds(clips: Table, groups: Groups) -> tuple[list[str], NDArray[np.int64]]:
     if clips.fold is None:
         raise ValueError(
-            "no folds were given: pass k=, or build the clips with fold_pattern= (from_directory), "
+            "no folds were given: pass a number of them, or build the clips with fold_pattern= (from_directory), "
             "folds= (from_files) or fold= (from_table)"
         )
     names = natural_order(clips.fold.tolist())

@@ -111,7 +111,7 @@ def probe(
         on_error=on_error,
     )
     if not test_pattern:
-        clips.folds(None if fold_pattern else cv, seed=seed)  # refused before anything is computed
+        clips.folds("given" if fold_pattern else cv, seed=seed)  # refused before anything is computed
     load_tensorflow()
     from tfaudiotl.embeddings.probe import probe_layers
 

@@ -21,7 +21,7 @@ from tfaudiotl.audio.splits import units
 from tfaudiotl.backbones.embedding import multiply_adds
 from tfaudiotl.embeddings.engine import finite
 from tfaudiotl.embeddings.extract import EngineOptions, Extractor, pool_patches
-from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
+from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice, check_number
 
 Split = tuple[np.ndarray, np.ndarray]  # row numbers: train, test
 
@@ -239,10 +239,12 @@ def _splits(clips: Clips, kept: np.ndarray, cv: int | str | Sequence[Split], see
     used = clips[kept]
     if isinstance(cv, str) and cv != "given":
         raise ValueError(f"cv={cv!r}: a number of folds, 'given', or pairs of row numbers")
+    if isinstance(cv, int):
+        check_number("cv", cv, least=2, whole=True)
     if isinstance(cv, (int, str)):
         # Windows of a recording and rows drawn again have the source in common, so rows are numbered here.
         numbered = replace(used, source=np.arange(len(used)))
-        folds = numbered.folds(None if cv == "given" else int(cv), seed=seed)
+        folds = numbered.folds("given" if cv == "given" else int(cv), seed=seed)
         splits = [(train.source, test.source) for _, train, test in folds]
         return splits, f"{len(splits)} {'given' if cv == 'given' else 'drawn'} folds, {len(used)} clips"
     place = {int(row): number for number, row in enumerate(kept)}

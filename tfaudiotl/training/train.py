@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ from tfaudiotl._seeds import derived_seed, stream
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.layer import Augmentation
-from tfaudiotl.audio.splits import shared_units, units
+from tfaudiotl.audio.splits import Folds, shared_units, units
 from tfaudiotl.audio.windows import means_by_clip, patch_windows
 from tfaudiotl.classifiers.anatomy import classifier_parts
 from tfaudiotl.errors import AudioError, AudioErrors
@@ -39,7 +39,6 @@ from tfaudiotl.training.options import VAL, FineTuneOptions, FitOptions
 TEST = 0.2  # share of all clips that is reported
 TESTABLE = 8  # recordings or groups of each class that must be left to train on, for a test part that decides nothing
 KEPT_WAVEFORMS = 100  # held-out clips that exported files are compared on, at most
-Folds = int | Literal["given"]
 logger = logging.getLogger(__name__)
 
 
@@ -454,7 +453,7 @@ class _Recipe:
 
     def cross_validate(self, folds: Folds) -> None:
         """Scores every fold by a classifier trained on the others, then trains the final one on everything."""
-        for name, train, held in folds_of(self._usable, folds, seed=self._seed):
+        for name, train, held in self._usable.folds(folds, seed=self._seed):
             file = f"fold-{len(self.folds) + 1}"  # names are any text, and no names of files
             epochs = self._choose_epochs(train, run=f"fold {name}", file=file)
             model = self._trainer.fresh()
@@ -491,17 +490,6 @@ class _Recipe:
         self.scored[held.source] = True
 
 
-def folds_of(clips: Clips, folds: Folds, *, seed: int) -> list[tuple[str, Clips, Clips]]:
-    """Name, training part and held-out part of each fold: drawn ones, or with "given" the clips' own.
-
-    Raises:
-        ValueError: another ``folds``, or one that cannot be.
-    """
-    if folds != "given" and (isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 2):
-        raise ValueError(f"folds={folds!r}: expected 'given' or a whole number of at least 2")
-    return clips.folds(None if folds == "given" else int(folds), seed=seed)
-
-
 def check_splits(windows: Clips, folds: Folds | None, *, val: float = VAL, test: float = TEST, seed: int) -> None:
     """ValueError for a split that cannot be, the inner ones of folds too, before any sound is decoded."""
     for name, share in (("val", val), ("test", test)):
@@ -520,7 +508,7 @@ def check_splits(windows: Clips, folds: Folds | None, *, val: float = VAL, test:
                 100 / reported,
             )
         return
-    for name, train, _ in folds_of(windows, folds, seed=seed):
+    for name, train, _ in windows.folds(folds, seed=seed):
         try:
             inner_split(train, val=val, seed=seed)
         except ValueError as error:

@@ -17,6 +17,7 @@ from tfaudiotl._fingerprint import fingerprint, model_parts, versions
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.layer import Augmentation
+from tfaudiotl.audio.splits import Folds
 from tfaudiotl.audio.table import clips_parts
 from tfaudiotl.backbones.embedding import cut_backbone, layer_names
 from tfaudiotl.backbones.registry import get_backbone
@@ -28,7 +29,7 @@ from tfaudiotl.training.batches import Augment, checked_augment
 from tfaudiotl.training.compare import window_scores
 from tfaudiotl.training.fine_tune import fine_tune
 from tfaudiotl.training.options import VAL, FineTuneOptions
-from tfaudiotl.training.train import Folds, folds_of, inner_split
+from tfaudiotl.training.train import inner_split
 
 Method = Literal["bayesian", "random"]
 SCORE = "score"
@@ -166,7 +167,7 @@ def tune(
     if not augment and any(asked.copies):
         raise ValueError(f"copies={list(asked.copies)}: needs augment=, which makes them")
     # Every split before the first trial: a class that is too small is told at once.
-    parts = [(*inner_split(train, val=VAL, seed=seed), test) for _, train, test in folds_of(clips, folds, seed=seed)]
+    parts = [(*inner_split(train, val=VAL, seed=seed), test) for _, train, test in clips.folds(folds, seed=seed)]
 
     def score(hp: Any) -> float:
         settings = asked.draw(hp)
