@@ -37,8 +37,9 @@ from tfaudiotl.audio.waveforms import (
     RandomShift,
     RandomSpeed,
 )
+from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips
-from tfaudiotl.training.head import Examples, clip_scores, fit_head, head_of, new_head
+from tfaudiotl.training.head import Examples, clip_scores, fit_head, new_head
 from tfaudiotl.training.options import VAL
 from tfaudiotl.training.train import inner_split
 
@@ -119,7 +120,7 @@ class Study:
 
         part = self.clips[train]
         learn, stop = (side.source for side in inner_split(part, val=VAL, seed=options.seed))
-        head, examples = head_of(self.model), self.examples
+        head, examples = parts(self.model).head, self.examples
         chosen = fit_head(
             new_head(head), examples.take(learn), examples.take(stop), options, variants=taken(learn)
         ).best_epochs

@@ -21,9 +21,10 @@ import numpy as np
 from tfaudiotl import Clips, FitOptions, build_classifier
 from tfaudiotl.audio.chain import mild_augmentation
 from tfaudiotl.audio.layer import Augmentation
+from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips
 from tfaudiotl.training.batches import Sounds
-from tfaudiotl.training.head import Examples, clip_scores, fit_head, head_of, new_head
+from tfaudiotl.training.head import Examples, clip_scores, fit_head, new_head
 from tfaudiotl.training.options import VAL
 
 COPIES = 4
@@ -62,7 +63,7 @@ class Study:
         found, (targets, weights) = embed_clips(network, self.clips), (self.clips.targets, self.clips.weights)
         self.examples = Examples(found.vectors, found.counts, targets, weights)
         self.variants = changed_examples(network, self.clips, mild_augmentation(), copies=COPIES)
-        self.head = head_of(model)
+        self.head = parts(model).head
 
     def recalls(self, rows: np.ndarray, test: np.ndarray, options: FitOptions, rare: int | None = None) -> np.ndarray:
         """Of every class, on the test clips; ``rare``: a class to oversample in training."""

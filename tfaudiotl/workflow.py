@@ -27,6 +27,7 @@ from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.weights import npz_bytes
 from tfaudiotl.card import model_card
+from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.evaluation.markdown import Section, escape_markdown, json_text, markdown_table
 from tfaudiotl.evaluation.report import write_report
 from tfaudiotl.export.check import Check, Reference, checks_table, verify_export
@@ -281,13 +282,13 @@ def save_student(result: Distilled, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     report: dict[str, Any] = {"settings": result.settings, "history": result.history, "seconds": result.seconds}
     with new_files(folder) as work:
-        if any(layer.name == "class_scores" for layer in result.model.layers):
+        found = parts(result.model)
+        if found.is_classifier:
             result.model.save(work / "model.keras")
             labels = "".join(f"{name}\n" for name in class_names_of(result.model))
             files = [work / "model.keras", write_atomic(work / "labels.txt", labels)]
         else:
-            present = {layer.name: layer for layer in result.model.layers}
-            names = present["scores"].class_names if "scores" in present else ()
+            names = found.scores.class_names if found.scores else ()
             content = npz_bytes(result.model, class_names=names)
             report["sha256"] = sha256(content)
             files = [write_atomic(work / "student.npz", content)]

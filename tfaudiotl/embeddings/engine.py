@@ -21,6 +21,7 @@ from tfaudiotl._seeds import stream
 from tfaudiotl._threads import OnProgress, Progress, cores, ignore, one_blas_thread
 from tfaudiotl.audio.table import Table
 from tfaudiotl.audio.waveform import trim_padding
+from tfaudiotl.backbones.assembly import rows_of_model
 from tfaudiotl.embeddings.frontend import fast_frontend
 from tfaudiotl.embeddings.runners import KerasRunner, Runner, check_runtime, make_runner
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
@@ -36,7 +37,7 @@ class PatchNetwork:
     """A model cut in two: its front-end (waveform to patches), and its network (patches to vectors).
 
     Args:
-        model: a functional model of waveforms with a front-end and the layer "patch_batch".
+        model: a functional model of waveforms with a front-end.
         outputs: tensors of the model above the latter, each ``(batch * patches, dim)``. Nothing above
             them is run.
         batch_size: patches per run of the network.
@@ -56,10 +57,9 @@ class PatchNetwork:
         workers: int | None = None,
     ):
         check_runtime(runtime, quantize)
-        patches = model.get_layer("patch_batch")
         self.frontend = fast_frontend(model)
         self.batch_size, self.workers = batch_size, workers or cores()
-        self._network = keras.Model(patches.output, list(outputs))
+        self._network = keras.Model(rows_of_model(model), list(outputs))
         self._runtime, self._quantize = runtime, quantize
         self._runner: Runner | None = None
 

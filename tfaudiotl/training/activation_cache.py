@@ -18,6 +18,7 @@ from tfaudiotl._files import claim
 from tfaudiotl._fingerprint import fingerprint, model_parts, versions
 from tfaudiotl._shards import SHARD_NAMES, DamagedError, Shard, Shards, ShardWriter
 from tfaudiotl._threads import OnProgress, Progress, ignore
+from tfaudiotl.backbones.assembly import patches_of_model, rows_of_model
 from tfaudiotl.backbones.frontend import PatchSequence, ValidPatches
 from tfaudiotl.embeddings.engine import PatchNetwork, finite
 from tfaudiotl.errors import AudioError
@@ -93,7 +94,7 @@ def whole_model(model: keras.Model) -> keras.Model:
     """The classifier of waveforms as ``upper_model`` makes its part, from the waveform on, sharing its layers."""
     valid = next(layer.output for layer in model.layers if isinstance(layer, ValidPatches))
     known = {id(model.input): model.input, id(valid): valid}
-    found = _computed(model, known, valid, model.get_layer("patch_batch").input)
+    found = _computed(model, known, valid, patches_of_model(model))
     return keras.Model(model.input, found[id(model.output)], name=f"{model.name}_whole")
 
 
@@ -248,7 +249,7 @@ class ActivationCache:
 
 
 def _network(model: keras.Model, tensors: Sequence[Any]) -> PatchNetwork:
-    patches = model.get_layer("patch_batch").output
+    patches = rows_of_model(model)
     if not any(tensor is patches for tensor in tensors):
         return PatchNetwork(model, tensors)
     # Everything trains: what is frozen is the front-end, and there is no network to convert.

@@ -31,7 +31,7 @@ from tfaudiotl.audio.files import load_audio
 from tfaudiotl.audio.folders import sound_files
 from tfaudiotl.audio.noise import coloured_noise
 from tfaudiotl.audio.waveform import SAMPLE_RATE
-from tfaudiotl.backbones.assembly import Input, grid_of_model
+from tfaudiotl.backbones.assembly import Input
 from tfaudiotl.backbones.embedding import cut_backbone, pooled_layers
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import get_backbone, list_backbones
@@ -43,7 +43,6 @@ from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice, che
 from tfaudiotl.models.build import build_classifier
 from tfaudiotl.models.heads import freed_with_its_model
 from tfaudiotl.training.batches import Batch, generated
-from tfaudiotl.training.head import head_of, is_multi_label
 from tfaudiotl.training.optimizers import statistics_momentum
 
 HELD_OUT = 0.02  # share of the examples that tells how well the student follows the teacher
@@ -249,24 +248,24 @@ def open_teacher(teacher: str | keras.Model, embedding: Sequence[str], weights: 
         top = "scores" in spec.top
         base = cut_backbone(spec, [*names, *(["scores"] if top else [])], weights=weights)
         outputs = pooled_layers(base, spec, names, "avg")
-        scores = [base.get_layer("scores").output] if top else []
-        class_names = tuple(base.get_layer("scores").class_names) if top else ()
+        last = parts(base).scores
+        scores, class_names = ([last.output], last.class_names) if last else ([], ())
         multi_label, classifier = True, None
     else:
-        present = {layer.name for layer in teacher.layers}
-        if not {"patch_batch", "patch_embedding", "head_batch_norm"} <= present:
+        found = parts(teacher)
+        if not found.is_classifier:
             raise ValueError(f"teacher={teacher.name!r}: no classifier of waveforms from build_classifier or train")
-        _check_grid(teacher.name, grid_of_model(teacher))
-        if parts(teacher).sequence_head:
+        _check_grid(teacher.name, found.grid)
+        if found.sequence_head:
             raise ValueError(
                 f"teacher={teacher.name!r}: its head scores the sequence of a clip's patches, and a student learns "
                 "patch by patch; build the teacher with head='dense' or 'average'"
             )
         names = [*embedding, "patch_embedding"]
         outputs = [_pooled(teacher, name) for name in names]
-        head = head_of(teacher)  # applied patch by patch, also where the model pools embeddings first
+        head = found.head  # applied patch by patch, also where the model pools embeddings first
         scores, class_names = [head(outputs[-1])], class_names_of(teacher)
-        multi_label, classifier, base = is_multi_label(teacher), teacher, teacher
+        multi_label, classifier, base = found.multi_label, teacher, teacher
     network = PatchNetwork(base, [*scores, *outputs])
     return Teacher(network, class_names, multi_label, tuple(names), classifier)
 
@@ -311,8 +310,8 @@ def _build_student(teacher: Teacher, student: str, weights: str | None, *, input
     if weights is None and top["include_top"]:
         top["classes"] = len(teacher.class_names)
     model = spec.build(weights=weights, input=input, **top)
-    if top["include_top"]:
-        model.get_layer("scores").class_names = teacher.class_names
+    if last := parts(model).scores:
+        last.class_names = teacher.class_names
     return model
 
 
@@ -409,13 +408,12 @@ def _fit(
     progress: OnProgress,
 ) -> dict[str, list[float]]:
     """Trains the student's network of patches on what the teacher said; returns the losses by epoch."""
-    logits = "head_logits" if teacher.classifier is not None else "logits"
-    present = {layer.name for layer in core.layers}
-    embedding = core.get_layer("patch_embedding" if teacher.classifier is not None else "embedding").output
+    found = parts(core)
+    embedding = found.embedding if found.embedding is not None else core.get_layer("embedding").output
     outputs, losses, weights = [], [], []
     if teacher.class_names:
-        if logits in present:
-            scores = core.get_layer(logits).output
+        if found.logits is not None:
+            scores = found.logits.output
         else:
             scores = keras.layers.Dense(len(teacher.class_names), name="to_scores")(embedding)
         softer = keras.layers.Rescaling(1 / options.temperature, name="scores_loss", dtype="float32")

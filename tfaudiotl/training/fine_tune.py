@@ -22,9 +22,9 @@ from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.layer import Augmentation
 from tfaudiotl.audio.table import clips_parts
 from tfaudiotl.audio.windows import patch_windows
-from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.scores import class_names_of
+from tfaudiotl.classifiers.anatomy import classifier_parts, parts
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.models.edit import block_names, set_blocks
 from tfaudiotl.models.heads import compile_classifier
@@ -41,7 +41,6 @@ from tfaudiotl.training.batches import (
 )
 from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, Diverged, EpochLines, first_as_good, restore
 from tfaudiotl.training.devices import check_scope
-from tfaudiotl.training.head import is_multi_label
 from tfaudiotl.training.optimizers import BlockAdam, block_factors, cosine, following_statistics
 from tfaudiotl.training.options import FineTuneOptions, balanced_loss, loss_of
 
@@ -180,7 +179,7 @@ class FineTuner:
         progress: OnProgress = ignore,
         epoch: Callable[[str, int, int, dict[str, float]], None] = lambda stage, epoch, epochs, metrics: None,
     ):
-        self.multi_label = is_multi_label(model)
+        self.multi_label = parts(model).multi_label
         self.options = options = options.applied(multi_label=self.multi_label)
         self.extra, self.say, self.epoch = extra, say, epoch
         if augment is not None and options.cache:
@@ -275,7 +274,7 @@ class FineTuner:
             if head_only:
                 _standardise(model, self.cache, tensors, head_cut, train)
             set_blocks(model, stage.blocks, batch_norm=self.options.batch_norm)
-            model.get_layer("head_batch_norm").trainable = self.options.batch_norm == "train" and not head_only
+            parts(model).norm.trainable = self.options.batch_norm == "train" and not head_only
             numbers = head_cut if head_only else low_cut
             inputs: CachedInputs | WaveformInputs
             if self._waveforms is None or head_only:
@@ -385,9 +384,8 @@ class FineTuner:
 
 def grid_of(model: keras.Model) -> LogMelSpec | WindowSpec:
     """The front-end of a classifier that takes waveforms."""
-    grid = grid_of_model(model)
-    if grid is None or "patch_sequence" not in {layer.name for layer in model.layers}:
-        raise ValueError(f"model {model.name!r} takes no waveforms: build the classifier with input='waveform'")
+    grid = classifier_parts(model, waveforms=True).grid
+    assert grid is not None
     return grid
 
 
@@ -400,7 +398,7 @@ def _cuts(model: keras.Model, options: FineTuneOptions) -> tuple[list[Any], list
     """The tensors to keep; the numbers of those for the head alone, and of those for the blocks."""
     flags = [(layer, layer.trainable) for layer in model.layers]
     set_blocks(model, options.trainable, batch_norm=options.batch_norm)
-    model.get_layer("head_batch_norm").trainable = True  # it is above the cut, whatever else
+    parts(model).norm.trainable = True  # it is above the cut, whatever else
     low = cut(model)
     set_blocks(model, 0)
     head = cut(model)
@@ -423,7 +421,7 @@ def _standardise(
     model: keras.Model, cache: ActivationCache, tensors: Sequence[Any], numbers: Sequence[int], rows: np.ndarray
 ) -> None:
     """Sets a new head's batch norm to mean and variance of the training embeddings; a trained head keeps its own."""
-    norm, end = model.get_layer("head_batch_norm"), model.get_layer("patch_embedding").output
+    norm, end = parts(model).norm, parts(model).embedding
     if np.any(norm.moving_mean) or np.any(np.asarray(norm.moving_variance) != 1):
         return
     # Layers that draw, such as a backbone's own dropout, lie above the cut.

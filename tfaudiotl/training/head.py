@@ -28,9 +28,8 @@ from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.dataset import check_rows, row_order
 from tfaudiotl.audio.splits import balanced_draw
 from tfaudiotl.audio.table import Table
-from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.backbones.scores import class_names_of
-from tfaudiotl.classifiers.anatomy import parts
+from tfaudiotl.classifiers.anatomy import classifier_parts, parts
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips, trim_padding
 from tfaudiotl.errors import AudioError, OnError
 from tfaudiotl.models.heads import compile_classifier
@@ -101,17 +100,6 @@ class Fitted:
     best_epochs: int = 0
 
 
-def head_of(model: keras.Model) -> keras.Model:
-    """A classifier's head, from embedding to scores, sharing its layers: training it trains the classifier.
-
-    Its input is ``(rows, dim)``; of a head on sequences ``(clips, patches, dim)`` and which patches there are.
-    """
-    inputs = model.get_layer("head_batch_norm").input
-    if parts(model).sequence_head:
-        inputs = [inputs, model.get_layer("valid_patches").output]
-    return keras.Model(inputs, model.get_layer("class_scores").output, name="head")
-
-
 def clip_scores(head: keras.Model, examples: Examples) -> np.ndarray:
     """Scores of each clip, ``(clips, classes)``: the mean over its rows, as the classifier's pooling."""
     if parts(head).sequence_head:
@@ -142,7 +130,7 @@ def fit_head(
     them: that standardises exactly from the first step, however few the clips.
 
     Args:
-        head: from ``head_of`` or ``new_head``.
+        head: ``parts(model).head``, or from ``new_head``.
         train: the examples to learn.
         val: the examples that tell when to stop; None trains all epochs.
         options: how.
@@ -154,7 +142,7 @@ def fit_head(
             are of whole clips, which weigh what they weigh in training; "val_loss_error" is 0 where they weigh about
             the same.
     """
-    total, multi_label = epochs or options.epochs, is_multi_label(head)
+    total, multi_label = epochs or options.epochs, parts(head).multi_label
     options = options.applied(multi_label=multi_label)
     watched = _weights(val, options, multi_label) if val else None
     if watched is not None and not watched.any():
@@ -228,7 +216,7 @@ class _ClipValidation(keras.callbacks.Callback):
         loss = float(np.average(losses, weights=self._weights))
         metrics["val_loss"] = loss
         metrics["val_loss_error"] = _weighted_error(losses, self._weights)
-        if is_multi_label(self.model):
+        if parts(self.model).multi_label:
             metrics["val_accuracy"] = float(((scores >= 0.5) == (targets >= 0.5)).mean())
         else:
             metrics["val_accuracy"] = float((scores.argmax(axis=1) == targets.argmax(axis=1)).mean())
@@ -250,13 +238,8 @@ class _OnEpoch(keras.callbacks.Callback):
         self._function(epoch + 1, dict(logs or {}))
 
 
-def is_multi_label(head: keras.Model) -> bool:
-    """Whether the classes are independent of each other, by the head's last activation."""
-    return head.get_layer("class_scores").activation is keras.activations.sigmoid
-
-
 def _standardise(head: keras.Model, vectors: np.ndarray) -> None:
-    norm = head.get_layer("head_batch_norm")
+    norm = parts(head).norm
     norm.moving_mean.assign(vectors.mean(axis=0))
     norm.moving_variance.assign(vectors.var(axis=0))
     norm.trainable = False
@@ -447,16 +430,10 @@ def _embedded_batches(
 
 def _frozen_embedding(model: keras.Model) -> Any:
     """The tensor between a frozen network and the head, one row per patch."""
-    names = {layer.name for layer in model.layers}
-    if "patch_embedding" not in names or grid_of_model(model) is None:
-        raise ValueError(
-            f"model {model.name!r}: expected a classifier of waveforms, network and head, as build_classifier makes"
-        )
-    embedding = model.get_layer("patch_embedding").output
-    network = keras.Model(model.inputs, embedding)
+    found = classifier_parts(model, waveforms=True)
     moving = [
         layer.name
-        for layer in network.layers
+        for layer in found.body
         if layer.trainable_variables or (isinstance(layer, keras.layers.BatchNormalization) and layer.trainable)
     ]
     if moving:
@@ -464,4 +441,4 @@ def _frozen_embedding(model: keras.Model) -> Any:
             f"model {model.name!r}: its network trains from layer {moving[0]!r} on, so its embeddings change; use "
             "fine_tune(model, ...), which computes the frozen part once, or freeze(model)"
         )
-    return embedding
+    return found.embedding

@@ -25,7 +25,7 @@ from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.layer import Augmentation
 from tfaudiotl.audio.splits import Folds, shared_units, units
 from tfaudiotl.audio.windows import means_by_clip, patch_windows
-from tfaudiotl.classifiers.anatomy import classifier_parts
+from tfaudiotl.classifiers.anatomy import classifier_parts, parts
 from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.evaluation.metrics import FEW, Evaluation, evaluate_scores
 from tfaudiotl.models.build import build_classifier
@@ -33,7 +33,7 @@ from tfaudiotl.models.edit import replace_head
 from tfaudiotl.training.activation_cache import ActivationCache
 from tfaudiotl.training.batches import Augment, Sounds, checked_augment
 from tfaudiotl.training.fine_tune import FineTuner
-from tfaudiotl.training.head import Examples, clip_scores, fit_head, head_of, new_head
+from tfaudiotl.training.head import Examples, clip_scores, fit_head, new_head
 from tfaudiotl.training.options import VAL, FineTuneOptions, FitOptions
 
 TEST = 0.2  # share of all clips that is reported
@@ -334,7 +334,7 @@ class _HeadTrainer:
             paths=sounds.paths,
             progress=progress,
         )
-        self.final, self.sounds = head_of(model), sounds
+        self.final, self.sounds = parts(model).head, sounds
         self._of_means = found.scores_clips and not found.sequence_head
         self._options, self._folder, self._progress = options, folder, progress
         self._read: dict[int, np.ndarray] = {}
