@@ -101,7 +101,7 @@ def test_a_network_that_trains_is_refused(clips: tl.Clips, trainable: int | str)
 
 def test_what_is_no_classifier_of_these_clips_is_refused(clips: tl.Clips) -> None:
     for model in (tl.YAMNetMini(), build(input="patches")):
-        with pytest.raises(ValueError, match="is no classifier of build_classifier|takes no waveforms"):
+        with pytest.raises(ValueError, match=r"is no classifier of build_classifier|takes no waveforms"):
             tl.head_model(model)
     other = tl.build_classifier("yamnet_mini", class_names=["low", "high"], weights="audioset")
     with pytest.raises(ValueError, match=r"clips has the classes \['high', 'low'\], the model \['low', 'high'\]"):
