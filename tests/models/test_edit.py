@@ -12,8 +12,9 @@ from keras import layers
 
 from tfaudiotl import YAMNet, fold_batch_norm
 from tfaudiotl.backbones.scores import class_names_of
+from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.models.build import build_classifier
-from tfaudiotl.models.edit import block_names, freeze, replace_head, train_blocks
+from tfaudiotl.models.edit import freeze, replace_head, train_blocks
 
 CLASSES = ["dog", "rain", "sea waves"]
 
@@ -61,7 +62,7 @@ def test_none_frees_everything_and_all_is_the_same(stand_in: Path) -> None:
 def test_the_last_blocks_train(trainable: int | str, stand_in: Path) -> None:
     model = small(stand_in, trainable=trainable)
     assert {name.split("_")[0] for name in training(model)} == {"layer3", "layer4", "head"}
-    assert block_names(model) == ["layer1", "layer2", "layer3", "layer4"]
+    assert list(parts(model).blocks) == ["layer1", "layer2", "layer3", "layer4"]
 
 
 def test_the_summary_tells_what_trains(stand_in: Path) -> None:

@@ -62,10 +62,8 @@ def train_blocks(model: keras.Model, trainable: int | str, *, batch_norm: BatchN
     return _compiled_again(model)
 
 
-def set_blocks(
-    model: keras.Model, trainable: int | str, *, batch_norm: BatchNorm = "frozen", argument: str = "trainable"
-) -> None:
-    """What ``train_blocks`` does, for who compiles the model afterwards; errors name ``trainable`` as ``argument``."""
+def set_blocks(model: keras.Model, trainable: int | str, *, batch_norm: BatchNorm = "frozen") -> None:
+    """Like ``train_blocks``, without compiling the model again."""
     found = parts(model)
     names = list(found.blocks)
     if trainable == "all":
@@ -76,16 +74,11 @@ def set_blocks(
         count = trainable
     else:
         raise ValueError(
-            f"{argument}={trainable!r}: allowed are 0 to {len(names)} (the last n blocks), 'all', or the block to "
+            f"trainable={trainable!r}: allowed are 0 to {len(names)} (the last n blocks), 'all', or the block to "
             f"begin with: {', '.join(names) or 'this model has none'}"
         )
     free = [layer for name in names[len(names) - count :] for layer in found.blocks[name]]
     return _set_frozen(found.body, [layer for layer in found.body if layer not in free], batch_norm)
-
-
-def block_names(model: keras.Model) -> list[str]:
-    """The blocks of a classifier's backbone, from its input to its output."""
-    return list(parts(model).blocks)
 
 
 def _up_to(found: Parts, until: str) -> list[Any]:

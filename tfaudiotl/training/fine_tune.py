@@ -26,7 +26,7 @@ from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.classifiers.anatomy import classifier_parts, parts
 from tfaudiotl.errors import AudioErrors
-from tfaudiotl.models.edit import block_names, set_blocks
+from tfaudiotl.models.edit import set_blocks
 from tfaudiotl.models.heads import compile_classifier
 from tfaudiotl.training.activation_cache import ActivationCache, cut, upper_model, whole_model
 from tfaudiotl.training.batches import (
@@ -411,7 +411,7 @@ def _cuts(model: keras.Model, options: FineTuneOptions) -> tuple[list[Any], list
 
 def _count(model: keras.Model, trainable: int | str) -> int:
     """How many of the last blocks train; all those there are with "all"."""
-    names = block_names(model)
+    names = list(parts(model).blocks)
     if isinstance(trainable, int):
         return trainable
     return len(names) - (names.index(trainable) if trainable in names else 0)
