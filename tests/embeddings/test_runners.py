@@ -10,7 +10,7 @@ import pytest
 
 from tfaudiotl.embeddings import runners
 from tfaudiotl.embeddings.extract import EngineOptions, Extractor
-from tfaudiotl.embeddings.runners import KerasRunner, LiteRTRunner, ParityError, cosines, make_runner
+from tfaudiotl.embeddings.runners import KerasRunner, LiteRTRunner, ParityError, Quantize, cosines, make_runner
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def sample(rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.parametrize("quantize", [None, "int8"])
-def test_litert_gives_what_keras_gives(quantize: str | None, network: keras.Model, sample: np.ndarray) -> None:
+def test_litert_gives_what_keras_gives(quantize: Quantize | None, network: keras.Model, sample: np.ndarray) -> None:
     if quantize:
         pytest.importorskip("ai_edge_quantizer")
     runner = make_runner(network, sample, runtime="litert", quantize=quantize)

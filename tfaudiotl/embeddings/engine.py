@@ -23,7 +23,7 @@ from tfaudiotl.audio.table import Table
 from tfaudiotl.audio.waveform import trim_padding
 from tfaudiotl.backbones.assembly import rows_of_model
 from tfaudiotl.embeddings.frontend import fast_frontend
-from tfaudiotl.embeddings.runners import KerasRunner, Runner, check_runtime, make_runner
+from tfaudiotl.embeddings.runners import KerasRunner, Quantize, Runner, Runtime, check_runtime, make_runner
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
 
 # Converting a network for LiteRT takes some 5 s; Keras needs longer than that for so many patches more.
@@ -52,8 +52,8 @@ class PatchNetwork:
         outputs: Sequence[keras.KerasTensor],
         *,
         batch_size: int = 16,
-        runtime: str = "auto",
-        quantize: str | None = None,
+        runtime: Runtime = "auto",
+        quantize: Quantize | None = None,
         workers: int | None = None,
     ):
         check_runtime(runtime, quantize)
@@ -265,6 +265,30 @@ def finite(result: Result, path: str) -> Result:
     )
 
 
+def clip_results(
+    network: PatchNetwork,
+    clips: Table,
+    load: Callable[[int], np.ndarray],
+    *,
+    trim: bool = True,
+    progress: OnProgress = ignore,
+) -> Iterator[Result]:
+    """What the network makes of each clip, in order; see ``PatchNetwork.run_jobs``.
+
+    Args:
+        network: the cut model.
+        clips: the table.
+        load: gives the waveform of a row; called in threads.
+        trim: zeros at a clip's end make no patches.
+        progress: called after each clip.
+    """
+    expected = int(clips.durations.sum() / network.frontend.spec.patch_hop_seconds)
+    jobs = (partial(load, row) for row in range(len(clips)))
+    for row, result in enumerate(network.run_jobs(jobs, trim=trim, expected_patches=expected)):
+        progress(Progress("Computing embeddings", row + 1, len(clips)))
+        yield finite(result, clips.paths[row])
+
+
 def embed_clips(
     network: PatchNetwork,
     clips: Table,
@@ -298,11 +322,7 @@ def embed_clips(
     kept: list[int] = []
     vectors: list[np.ndarray] = []
     skipped: list[AudioError] = []
-    expected = int(clips.durations.sum() / network.frontend.spec.patch_hop_seconds)
-    jobs = (partial(load, row) for row in range(len(clips)))
-    for row, numbers in enumerate(network.run_jobs(jobs, trim=samples is None, expected_patches=expected)):
-        result = finite(numbers, clips.paths[row])
-        progress(Progress("Computing embeddings", row + 1, len(clips)))
+    for row, result in enumerate(clip_results(network, clips, load, trim=samples is None, progress=progress)):
         if isinstance(result, AudioError):
             skipped.append(result)
         else:

@@ -21,6 +21,7 @@ from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.backbones.spec import BackboneSpec
 from tfaudiotl.embeddings.engine import Job, PatchNetwork, finite
+from tfaudiotl.embeddings.runners import Quantize, Runtime
 from tfaudiotl.embeddings.store import ONE_PIECE_SECONDS, EmbeddingStore, Request, Unit
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
 
@@ -38,8 +39,8 @@ PatchPooling = Literal["avg", "max"]
 class EngineOptions:
     """How the network is run; see ``tfaudiotl.embeddings.engine.PatchNetwork``."""
 
-    runtime: str = "auto"
-    quantize: str | None = None
+    runtime: Runtime = "auto"
+    quantize: Quantize | None = None
     batch_size: int = 16
     workers: int | None = None
 

@@ -19,7 +19,7 @@ from tfaudiotl._threads import OnProgress, Progress, cores, ignore, one_blas_thr
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.splits import units
 from tfaudiotl.backbones.embedding import multiply_adds
-from tfaudiotl.embeddings.engine import finite
+from tfaudiotl.embeddings.engine import clip_results
 from tfaudiotl.embeddings.extract import EngineOptions, Extractor, pool_patches
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice, check_number
 
@@ -218,11 +218,8 @@ def _clip_vectors(
     found: list[list[np.ndarray]] = []
     kept: list[int] = []
     skipped: list[AudioError] = []
-    expected = int(clips.durations.sum() / extractor.frontend.patch_hop_seconds)
-    jobs = (partial(clips.load, row, sample_rate=extractor.frontend.sample_rate) for row in range(len(clips)))
-    for row, numbers in enumerate(extractor.network.run_jobs(jobs, expected_patches=expected)):
-        result = finite(numbers, clips.paths[row])
-        progress(Progress("Computing embeddings", row + 1, len(clips)))
+    load = partial(clips.load, sample_rate=extractor.frontend.sample_rate)
+    for row, result in enumerate(clip_results(extractor.network, clips, load, progress=progress)):
         if isinstance(result, AudioError):
             skipped.append(result)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import keras
 import numpy as np
@@ -16,8 +16,8 @@ from tfaudiotl.export.graph import Graph
 from tfaudiotl.export.litert import Interpreters, convert
 from tfaudiotl.export.quantize import quantize_dynamic
 
-RUNTIMES = ("auto", "litert", "keras")
-QUANTIZE = (None, "int8")
+Runtime = Literal["auto", "litert", "keras"]
+Quantize = Literal["int8"]
 # Cosine to Keras's own output that every row must reach before an interpreter is used.
 PARITY = {None: 0.9999, "int8": 0.95}
 
@@ -79,7 +79,7 @@ class LiteRTRunner:
             return [interpreter.get_tensor(index) for index in self._outputs]
 
 
-def to_litert(network: keras.Model, batch_size: int, quantize: str | None = None) -> bytes:
+def to_litert(network: keras.Model, batch_size: int, quantize: Quantize | None = None) -> bytes:
     """Converts the network for batches of one size.
 
     Args:
@@ -131,8 +131,8 @@ def make_runner(
     network: keras.Model,
     sample: np.ndarray,
     *,
-    runtime: str = "auto",
-    quantize: str | None = None,
+    runtime: Runtime = "auto",
+    quantize: Quantize | None = None,
     workers: int | None = None,
 ) -> Runner:
     """The fastest runner that gives what the Keras model gives.
@@ -166,8 +166,8 @@ def make_runner(
 
 def check_runtime(runtime: str, quantize: str | None) -> None:
     """ValueError unless both are allowed, together."""
-    check_choice("runtime", runtime, RUNTIMES)
-    check_choice("quantize", quantize, QUANTIZE)
+    check_choice("runtime", runtime, Runtime)
+    check_choice("quantize", quantize, Quantize | None)
     if quantize is not None and runtime == "keras":
         raise ValueError(f"quantize={quantize!r}: needs runtime='litert' or 'auto', not 'keras'")
 

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from tfaudiotl.backbones.embedding import layer_names
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.embeddings.extract import EngineOptions, PatchPooling, embed
+from tfaudiotl.embeddings.runners import Quantize, Runtime
 from tfaudiotl.errors import check_choice
 
 
@@ -42,8 +43,8 @@ class AudioEmbedding(TransformerMixin, BaseEstimator):
         weights: str | None = "audioset",
         sample_rate: int = 16_000,
         store: str | None = None,
-        runtime: str = "auto",
-        quantize: str | None = None,
+        runtime: Runtime = "auto",
+        quantize: Quantize | None = None,
     ):
         self.backbone = backbone
         self.embedding = embedding
