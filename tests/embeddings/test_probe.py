@@ -10,7 +10,8 @@ import pytest
 from tests.helpers.sounds import write_folder
 from tfaudiotl.audio.clips import Clips
 from tfaudiotl.embeddings.extract import EngineOptions
-from tfaudiotl.embeddings.probe import ProbeRow, _splits, probe_layers, recommend
+from tfaudiotl.embeddings.probe import ProbeRow, ProbeTable, _splits, probe_layers, recommend
+from tfaudiotl.models import build
 from tfaudiotl.models.build import build_classifier
 
 KERAS = EngineOptions(runtime="keras")
@@ -126,12 +127,10 @@ def test_bad_arguments(options: dict[str, object], message: str, clips: Clips, s
 
 
 def test_a_classifier_on_the_layer_that_fits(clips: Clips, stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tfaudiotl.embeddings import probe
-
-    def quick(backbone: str, clips: Clips, **options: object) -> probe.ProbeTable:
+    def quick(backbone: str, clips: Clips, **options: object) -> ProbeTable:
         return probe_layers(backbone, clips, cv=2, embedding=["layer3"], engine=KERAS, weights=str(stand_in))
 
-    monkeypatch.setattr(probe, "probe_layers", quick)
+    monkeypatch.setattr(build, "probe_layers", quick)
     model = build_classifier(
         "yamnet", class_names=clips.class_names, embedding="auto", probe_clips=clips, weights=str(stand_in)
     )
