@@ -179,12 +179,14 @@ def test_fine_tuning_is_one_option_more(tmp_path: Path, stand_in: Path) -> None:
         "2",
         "--label-smoothing",
         "0.1",
+        "--augment",
     ]
     result = call("train", sounds, "-o", out, *options)
     assert "Accuracy on held-out clips" in result.output
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["settings"]["fine_tune"]["trainable"] == "layer3"
     assert metrics["settings"]["fine_tune"]["label_smoothing"] == 0.1
+    assert metrics["settings"]["augment"] is True
     assert all(check["agreement"] >= 0.97 for check in metrics["exports"])
     assert "Training curves" in (out / "report" / "report.md").read_text()
     assert not (out / ".work").exists()
