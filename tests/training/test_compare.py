@@ -43,6 +43,7 @@ def comparison(stand_in: Path) -> Comparison:
     )
 
 
+@pytest.mark.slow
 def test_one_row_per_strategy_with_spread(comparison: Comparison, tmp_path: Path) -> None:
     assert comparison.names == ["from scratch", "head only", "last 1 blocks", "everything"]
     assert len(comparison.runs) == 8
