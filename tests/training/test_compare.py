@@ -111,7 +111,7 @@ def test_a_mistake_is_told_before_the_first_training(options: dict[str, Any], me
 def test_clips_of_other_classes_are_refused(stand_in: Path) -> None:
     other = clips(2, 1)
     other = other.relabel({name: f"other {name}" for name in other.class_names})
-    with pytest.raises(ValueError, match=r"val has the classes .*, train"):
+    with pytest.raises(ValueError, match=r"test has the classes .*, train"):
         compare_strategies(clips(3), other, weights=str(stand_in))
 
 
