@@ -214,11 +214,12 @@ def test_bad_precision_is_named() -> None:
 @pytest.mark.parametrize("policy", HALF)
 @pytest.mark.parametrize("input", ["waveform", "patches"])
 def test_files_compute_in_single_precision(policy: str, input: Input, stand_in: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"class_names": CLASSES, "weights": str(stand_in), "embedding": "layer3", "hidden": (8,)}
     keras.config.set_dtype_policy(policy)
-    model = build_classifier("yamnet", class_names=CLASSES, weights=str(stand_in), hidden=(8,))
+    model = build_classifier("yamnet", **options)
     path = export_tflite(model, tmp_path / "model.tflite", input=input)
     keras.config.set_dtype_policy("float32")
-    single = build_classifier("yamnet", class_names=CLASSES, weights=str(stand_in), hidden=(8,))
+    single = build_classifier("yamnet", **options)
     single.set_weights(model.get_weights())
     wanted = export_tflite(single, tmp_path / "single.tflite", input=input)
     x = np.random.default_rng(0).uniform(-1, 1, (1, 15_600)).astype(np.float32)
