@@ -29,6 +29,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> tl.Clips:
 
 
 def build(**options: Any) -> keras.Model:
+    options = {"embedding": "layer3", **options}
     return tl.build_classifier("yamnet_mini", class_names=CLASSES, seed=3, weights="audioset", **options)
 
 
@@ -38,7 +39,7 @@ def build(**options: Any) -> keras.Model:
         {},
         {"head": "average"},
         {"head": "gru", "hidden": (8,)},
-        {"embedding": ["layer2", "embedding"], "multi_label": True},
+        {"embedding": ["layer2", "layer4"], "multi_label": True},
     ],
     ids=str,
 )
