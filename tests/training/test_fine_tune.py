@@ -189,6 +189,7 @@ def test_refit_learns_what_told_when_to_stop_for_as_many_epochs(stand_in: Path, 
     assert losses[1][0] < losses[0][0]
 
 
+@pytest.mark.slow
 def test_from_scratch_what_is_learned_is_seen_at_once(stand_in: Path) -> None:
     model = build_classifier("yamnet", class_names=sorted(KINDS), embedding="layer4", weights=None, hidden=(), seed=1)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
