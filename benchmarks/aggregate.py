@@ -9,7 +9,7 @@ import argparse
 import statistics
 import tempfile
 
-from tfaudiotl.audio.clips import Clips
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.training.options import FitOptions
 from tfaudiotl.training.train import train_classifier
 

@@ -25,10 +25,10 @@ import tensorflow as tf
 
 from benchmarks.imbalance import changed_examples
 from tfaudiotl import Clips, FitOptions, build_classifier
-from tfaudiotl.audio.chain import mild_augmentation
-from tfaudiotl.audio.layer import Augmentation, SeededDraws
-from tfaudiotl.audio.mixup_specaugment import MixUp, SpecAugment
-from tfaudiotl.audio.waveforms import (
+from tfaudiotl.augment.chain import mild_augmentation
+from tfaudiotl.augment.layer import Augmentation, SeededDraws
+from tfaudiotl.augment.mixup_specaugment import MixUp, SpecAugment
+from tfaudiotl.augment.waveforms import (
     RandomCrop,
     RandomEqualizer,
     RandomGain,

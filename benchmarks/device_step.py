@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 from tfaudiotl.backbones.registry import get_backbone
-from tfaudiotl.models.build import build_classifier
+from tfaudiotl.classifiers.build import build_classifier
 
 
 def chip() -> tuple[str, Any]:

@@ -22,12 +22,12 @@ import tfaudiotl as tl
 from benchmarks import memory
 from tfaudiotl.audio.waveform import pieces_of
 from tfaudiotl.backbones.frontend import LogMelSpec
-from tfaudiotl.evaluation.markdown import markdown_table
-from tfaudiotl.export.litert import measure_latency
-from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.tflite import export_tflite
+from tfaudiotl.markdown import markdown_table
+from tfaudiotl.runtime.load import open_artifact
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.runtime.stream import StreamingClassifier
+from tfaudiotl.tflite.litert import measure_latency
 
 WINDOW = 15_600
 

@@ -152,7 +152,7 @@ def folder_end_to_end(shared: Path, weights: str) -> None:
 def child(folder: str, store: str, weights: str) -> None:
     """One run in a process of its own: prints its seconds and its peak memory in MB."""
     from tfaudiotl import EngineOptions, Extractor, embed_to_store
-    from tfaudiotl.audio.folders import sound_files
+    from tfaudiotl.data.folders import sound_files
 
     extractor = Extractor("yamnet", weights=weights, engine=EngineOptions(runtime="litert"))
     extractor.network.prepare()

@@ -16,9 +16,9 @@ import keras
 import numpy as np
 
 from benchmarks import memory
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.models.build import build_classifier
-from tfaudiotl.models.edit import train_blocks
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.classifiers.edit import train_blocks
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.training.activation_cache import ActivationCache, cut
 from tfaudiotl.training.batches import CachedInputs, Sounds
 from tfaudiotl.training.fine_tune import fine_tune, sample_rate_of

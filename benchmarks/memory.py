@@ -37,7 +37,7 @@ def main() -> None:
     import keras
     import numpy as np
 
-    from tfaudiotl.models.heads import dense_head
+    from tfaudiotl.classifiers.heads import dense_head
     from tfaudiotl.training.head import Examples, fit_head
     from tfaudiotl.training.options import FitOptions
 

@@ -24,10 +24,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl import Clips, load_audio
-from tfaudiotl.audio.chain import augment_dataset, mild_augmentation
-from tfaudiotl.audio.layer import Augmentation
-from tfaudiotl.audio.mixup_specaugment import MixUp
-from tfaudiotl.audio.waveforms import (
+from tfaudiotl.augment.chain import augment_dataset, mild_augmentation
+from tfaudiotl.augment.layer import Augmentation
+from tfaudiotl.augment.mixup_specaugment import MixUp
+from tfaudiotl.augment.waveforms import (
     RandomCrop,
     RandomEqualizer,
     RandomGain,

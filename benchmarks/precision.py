@@ -11,9 +11,9 @@ import time
 import numpy as np
 from tests.training.test_precision import train_steps
 
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.models.build import build_classifier
-from tfaudiotl.training.devices import PRECISIONS, set_precision
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.data.clips import Clips
+from tfaudiotl.devices import PRECISIONS, set_precision
 from tfaudiotl.training.options import FitOptions
 from tfaudiotl.training.train import train_classifier
 

@@ -19,8 +19,8 @@ import keras
 import numpy as np
 
 import tfaudiotl as tl
-from tfaudiotl.evaluation.markdown import markdown_table
-from tfaudiotl.models.build import build_classifier
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.markdown import markdown_table
 from tfaudiotl.training.distill import DistillOptions, MixOptions, distill
 
 PATCH = 15_600

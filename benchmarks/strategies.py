@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.folders import from_names, sound_files
+from tfaudiotl.data.clips import Clips
+from tfaudiotl.data.folders import from_names, sound_files
 from tfaudiotl.training.compare import Comparison, compare_strategies, strategies
 
 # One patch: a spoken digit is hardly longer. ESC-10's clips are cut into such windows and every second one is learned,

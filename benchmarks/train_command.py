@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tensorflow_hub
 
-from tfaudiotl.audio.clips import Clips
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.workflow import train_folder
 
 

@@ -23,13 +23,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import tfaudiotl as tl
-from tfaudiotl.audio.folders import sound_files
 from tfaudiotl.backbones.embedding import multiply_adds
 from tfaudiotl.backbones.frontend import LogMel
 from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.data.folders import sound_files
 from tfaudiotl.embeddings.frontend import FastLogMel
 from tfaudiotl.embeddings.runners import LiteRTRunner, to_litert
-from tfaudiotl.evaluation.markdown import markdown_table
+from tfaudiotl.markdown import markdown_table
 
 Splits = list[tuple[np.ndarray, np.ndarray]]
 

@@ -22,8 +22,8 @@ import tensorflow as tf
 import tensorflow_hub
 
 from tfaudiotl.backbones.yamnet import YAMNet
+from tfaudiotl.classifiers.edit import fold_batch_norm
 from tfaudiotl.embeddings.engine import PatchNetwork
-from tfaudiotl.models.edit import fold_batch_norm
 
 CLIPS, SECONDS, ROUNDS = 32, 5, 7
 BATCH = 8  # clips: 80 patches

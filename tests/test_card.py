@@ -9,7 +9,7 @@ import pytest
 
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.card import _model
-from tfaudiotl.models.build import build_classifier
+from tfaudiotl.classifiers.build import build_classifier
 
 
 @pytest.mark.parametrize(

@@ -22,17 +22,17 @@ import tensorflow as tf
 from tests.helpers.training import examples, head
 from tfaudiotl import _fingerprint
 from tfaudiotl._fingerprint import check_unchanged, file_state, fingerprint, layers_parts, model_parts, plain, versions
-from tfaudiotl.audio import table as table_module
-from tfaudiotl.audio.chain import Chain, as_augmentation
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.table import clips_parts
-from tfaudiotl.audio.waveforms import RandomGain, RandomNoise
+from tfaudiotl.augment.chain import Chain, as_augmentation
+from tfaudiotl.augment.waveforms import RandomGain, RandomNoise
 from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.data import table as table_module
+from tfaudiotl.data.clips import Clips
+from tfaudiotl.data.table import clips_parts
 from tfaudiotl.embeddings import extract
 from tfaudiotl.embeddings.extract import Extractor, embed
 from tfaudiotl.embeddings.store import StoreError
 from tfaudiotl.errors import AudioError, AudioErrors
-from tfaudiotl.models.build import build_classifier
 from tfaudiotl.training import fine_tune as fine_tune_module, train as recipe
 from tfaudiotl.training.activation_cache import ActivationCache, cut
 from tfaudiotl.training.batches import Sounds

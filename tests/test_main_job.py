@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from tests.helpers.sounds import KINDS, sound
-from tfaudiotl.audio.clips import Clips
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.training.options import FitOptions
 from tfaudiotl.training.train import KEPT_WAVEFORMS, check_windows
 from tfaudiotl.workflow import train_folder

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 
 from tfaudiotl import _files
 from tfaudiotl._files import claim, file_digest, fingerprint, new_files, new_path, sha256, show_name, write_atomic
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import write_audio
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.errors import ExportError
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.plots import save_figure

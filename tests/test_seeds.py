@@ -10,7 +10,7 @@ import pytest
 
 import tfaudiotl
 from tfaudiotl._seeds import PURPOSES, derived_seed, stream
-from tfaudiotl.audio.clips import Clips
+from tfaudiotl.data.clips import Clips
 
 SOURCES = sorted(Path(tfaudiotl.__file__).parent.rglob("*.py"))
 # What tells streams of one purpose and seed apart. A padded seed is what made [7] and [7, 0] one.

@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers.sounds import KINDS, sound, write_folder
 from tfaudiotl import workflow
-from tfaudiotl.audio.clips import Clips
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.errors import ExportError
 from tfaudiotl.training import train as recipe
 from tfaudiotl.training.options import FineTuneOptions, FitOptions

@@ -1,13 +1,11 @@
 """The public names, once: ``__init__.py`` loads each on first use, and type checkers read them here."""
 
 from ._version import __version__ as __version__
-from .audio.chain import augment_dataset as augment_dataset, mild_augmentation as mild_augmentation
-from .audio.clips import Clips as Clips
 from .audio.files import audio_info as audio_info, load_audio as load_audio, write_audio as write_audio
-from .audio.mixup_specaugment import MixUp as MixUp, SpecAugment as SpecAugment
-from .audio.tfrecords import read_records as read_records, write_records as write_records
 from .audio.waveform import check_waveform as check_waveform, resample as resample
-from .audio.waveforms import (
+from .augment.chain import augment_dataset as augment_dataset, mild_augmentation as mild_augmentation
+from .augment.mixup_specaugment import MixUp as MixUp, SpecAugment as SpecAugment
+from .augment.waveforms import (
     RandomCrop as RandomCrop,
     RandomEqualizer as RandomEqualizer,
     RandomGain as RandomGain,
@@ -31,6 +29,12 @@ from .backbones.scores import (
 )
 from .backbones.vggish import VGGish as VGGish, vggish_postprocess as vggish_postprocess
 from .backbones.yamnet import YAMNet as YAMNet, YAMNetMini as YAMNetMini, decode_predictions as decode_predictions
+from .classifiers.build import build_classifier as build_classifier
+from .classifiers.edit import fold_batch_norm as fold_batch_norm, freeze as freeze, replace_head as replace_head
+from .classifiers.from_sklearn import classifier_from_sklearn as classifier_from_sklearn
+from .data.clips import Clips as Clips
+from .data.tfrecords import read_records as read_records, write_records as write_records
+from .devices import set_precision as set_precision, several_hosts as several_hosts, strategy as strategy
 from .embeddings.extract import (
     EngineOptions as EngineOptions,
     Extractor as Extractor,
@@ -63,20 +67,16 @@ from .evaluation.measures import (
 )
 from .evaluation.metrics import Evaluation as Evaluation, evaluate_scores as evaluate_scores
 from .evaluation.report import Report as Report, write_report as write_report
-from .export.load import load_model as load_model
-from .export.metadata import Metadata as Metadata
 from .export.savedmodel import export_saved_model as export_saved_model
 from .export.tflite import export_tflite as export_tflite
-from .models.build import build_classifier as build_classifier
-from .models.edit import fold_batch_norm as fold_batch_norm, freeze as freeze, replace_head as replace_head
-from .models.from_sklearn import classifier_from_sklearn as classifier_from_sklearn
 from .runtime.evaluate import evaluate as evaluate
 from .runtime.events import Event as Event
+from .runtime.load import load_model as load_model
 from .runtime.predictor import Predictor as Predictor, classify_sound as classify_sound
 from .runtime.stream import StreamingClassifier as StreamingClassifier
+from .tflite.metadata import Metadata as Metadata
 from .training.advise import Advice as Advice, advise as advise
 from .training.compare import Comparison as Comparison, Strategy as Strategy, compare_strategies as compare_strategies
-from .training.devices import set_precision as set_precision, several_hosts as several_hosts, strategy as strategy
 from .training.distill import (
     Distilled as Distilled,
     DistillOptions as DistillOptions,

@@ -4,8 +4,8 @@ Whole modules, not names from them: the import of Keras inside one of these modu
 module is still being loaded.
 """
 
-import tfaudiotl.audio.chain
-import tfaudiotl.audio.mixup_specaugment
+import tfaudiotl.augment.chain
+import tfaudiotl.augment.mixup_specaugment
 import tfaudiotl.backbones.convnet
 import tfaudiotl.backbones.frontend
 import tfaudiotl.backbones.keras_applications
@@ -13,4 +13,4 @@ import tfaudiotl.backbones.rawnet2
 import tfaudiotl.backbones.scores
 import tfaudiotl.backbones.tfhub
 import tfaudiotl.backbones.vggish
-import tfaudiotl.models.heads  # noqa: F401
+import tfaudiotl.classifiers.heads  # noqa: F401

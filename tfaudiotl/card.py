@@ -13,10 +13,10 @@ from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.backbones.spec import BackboneSpec
 from tfaudiotl.classifiers.anatomy import parts
-from tfaudiotl.evaluation.markdown import Section, escape_markdown, markdown_table
+from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.export.check import Check, checks_table
 from tfaudiotl.export.prepare import frontend_spec
-from tfaudiotl.models.build import build_classifier
+from tfaudiotl.markdown import Section, escape_markdown, markdown_table
 from tfaudiotl.training.train import TrainingResult
 
 _RUN = """**Python**, files of any length and rate:

@@ -21,19 +21,19 @@ from tfaudiotl._files import changed_parts, new_files, sha256, write_atomic
 from tfaudiotl._fingerprint import versions
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl._version import __version__
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.table import clips_parts
 from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.weights import npz_bytes
 from tfaudiotl.card import model_card
 from tfaudiotl.classifiers.anatomy import parts
-from tfaudiotl.evaluation.markdown import Section, escape_markdown, json_text, markdown_table
+from tfaudiotl.data.clips import Clips
+from tfaudiotl.data.table import clips_parts
 from tfaudiotl.evaluation.report import write_report
 from tfaudiotl.export.check import Check, Reference, checks_table, verify_export
-from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
+from tfaudiotl.markdown import Section, escape_markdown, json_text, markdown_table
+from tfaudiotl.runtime.load import open_artifact
 from tfaudiotl.training.distill import Distilled
 from tfaudiotl.training.options import FineTuneOptions, FitOptions
 from tfaudiotl.training.train import TrainingResult, train_classifier

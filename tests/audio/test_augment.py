@@ -9,12 +9,11 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers.sounds import tone, write
-from tfaudiotl.audio.chain import Chain, as_augmentation, augment_dataset, mild_augmentation
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.layer import Augmentation
-from tfaudiotl.audio.mixup_specaugment import MixedLabels, MixUp, SpecAugment
 from tfaudiotl.audio.noise import COLOURS
-from tfaudiotl.audio.waveforms import (
+from tfaudiotl.augment.chain import Chain, as_augmentation, augment_dataset, mild_augmentation
+from tfaudiotl.augment.layer import Augmentation
+from tfaudiotl.augment.mixup_specaugment import MixedLabels, MixUp, SpecAugment
+from tfaudiotl.augment.waveforms import (
     RandomCrop,
     RandomEqualizer,
     RandomGain,
@@ -23,6 +22,7 @@ from tfaudiotl.audio.waveforms import (
     RandomShift,
     RandomSpeed,
 )
+from tfaudiotl.data.clips import Clips
 
 RATE, LENGTH = 16_000, 8_000  # the clips below: half a second of sound, then padding
 WAVEFORM_LAYERS: dict[str, Callable[[], Augmentation]] = {

@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from tests.helpers.sounds import tone, write, write_vbr
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import audio_info, load_audio
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.errors import AudioError
 
 RATE = 44_100

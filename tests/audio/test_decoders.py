@@ -9,8 +9,8 @@ import pytest
 
 from tests.helpers.sounds import tone, write
 from tfaudiotl.audio import decoders
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import audio_info, load_audio
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.errors import AudioError
 
 installed = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")

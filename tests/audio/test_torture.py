@@ -10,8 +10,8 @@ import soxr
 
 from tests.helpers.difficult_files import Good, bad_files, good_files, long_silence
 from tests.helpers.sounds import tone, write
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import audio_info, load_audio
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.errors import AudioError, AudioErrors
 
 

@@ -11,15 +11,15 @@ import tensorflow as tf
 from scipy.signal import firwin
 
 from tests.helpers.sounds import write_folder
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.rawnet2 import SINC_TAPS, RawNet2, SincConv
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.embeddings.probe import probe_layers
 from tfaudiotl.errors import WeightsError
-from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.models.build import build_classifier
 from tfaudiotl.runtime.evaluate import evaluate
+from tfaudiotl.runtime.load import open_artifact
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.training.options import FitOptions
 from tfaudiotl.training.train import train_classifier

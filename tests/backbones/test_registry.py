@@ -13,9 +13,9 @@ import pytest
 from tests.helpers.backbones import NAMES, SLOW, SMALL
 from tfaudiotl.backbones.embedding import embedding_layers, embedding_model
 from tfaudiotl.backbones.registry import get_backbone
-from tfaudiotl.export.load import open_artifact
+from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.models.build import build_classifier
+from tfaudiotl.runtime.load import open_artifact
 
 POLICIES = {"mobilenet": "mixed_float16", "convnet": "mixed_float16"}  # the others: mixed_bfloat16
 

@@ -13,13 +13,13 @@ import tensorflow as tf
 
 from tfaudiotl.backbones.embedding import embedding_layers, embedding_model
 from tfaudiotl.backbones.tfhub import known_rate
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.classifiers.edit import replace_head
 from tfaudiotl.embeddings.extract import embed
 from tfaudiotl.errors import ExportError, WeightsError
-from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.models.build import build_classifier
-from tfaudiotl.models.edit import replace_head
+from tfaudiotl.runtime.load import open_artifact
 
 WINDOW = 2_000
 KERNEL = np.random.default_rng(0).normal(size=(100, 6)).astype(np.float32)

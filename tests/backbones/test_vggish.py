@@ -36,8 +36,8 @@ from tfaudiotl.backbones.vggish import (
     load_weights,
     vggish_postprocess,
 )
+from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.errors import WeightsError
-from tfaudiotl.models.build import build_classifier
 
 DENSE = vggish.DENSE
 

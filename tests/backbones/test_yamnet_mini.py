@@ -13,9 +13,9 @@ from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.weights import load_npz, npz_bytes
 from tfaudiotl.backbones.yamnet import EMBEDDED, YAMNetMini
+from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.embeddings.extract import embed
 from tfaudiotl.errors import WeightsError
-from tfaudiotl.models.build import build_classifier
 
 
 def test_size() -> None:

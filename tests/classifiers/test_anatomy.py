@@ -13,7 +13,7 @@ from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.backbones.yamnet import YAMNetMini
 from tfaudiotl.classifiers.anatomy import blocks_of, classifier_parts, parts
-from tfaudiotl.models.build import build_classifier
+from tfaudiotl.classifiers.build import build_classifier
 
 NAMES = ("dog", "rain")
 

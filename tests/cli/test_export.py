@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.commands import call
 from tests.helpers.sounds import tone, write
 from tfaudiotl.cli.export import _calibration
-from tfaudiotl.export.load import open_artifact
+from tfaudiotl.runtime.load import open_artifact
 
 
 def test_export(trained: tuple[Path, Path], tmp_path: Path) -> None:

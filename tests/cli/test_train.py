@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from tests.helpers.commands import FAST, call
 from tests.helpers.sounds import make_folder, write_folder
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.cli import app
+from tfaudiotl.data.clips import Clips
 
 
 def test_train_writes_everything(trained: tuple[Path, Path]) -> None:

@@ -14,11 +14,11 @@ from tfaudiotl.audio.files import write_audio
 from tfaudiotl.audio.waveform import cut
 from tfaudiotl.backbones.assembly import grid_of_model
 from tfaudiotl.classifiers.anatomy import parts
+from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.embeddings.engine import PatchNetwork
 from tfaudiotl.export.check import Pieces
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.models.build import build_classifier
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.runtime.stream import StreamingClassifier
 

@@ -12,9 +12,9 @@ from threadpoolctl import threadpool_info
 
 from tests.helpers.sounds import write_folder
 from tfaudiotl._threads import map_ahead
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.waveform import trim_padding
 from tfaudiotl.backbones.embedding import embedding_model
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips
 from tfaudiotl.errors import AudioError, AudioErrors
 

@@ -15,13 +15,13 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from tests.helpers.sounds import sound, write_folder
-from tfaudiotl.audio.folders import sound_files
 from tfaudiotl.backbones.embedding import embedding_layers, embedding_model
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.data.folders import sound_files
 from tfaudiotl.embeddings import hear
 from tfaudiotl.embeddings.extract import EngineOptions, embed
 from tfaudiotl.embeddings.sklearn import AudioEmbedding
 from tfaudiotl.errors import AudioError, AudioErrors
-from tfaudiotl.models.build import build_classifier
 
 KERAS = EngineOptions(runtime="keras")
 

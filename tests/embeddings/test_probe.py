@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.helpers.sounds import write_folder
-from tfaudiotl.audio.clips import Clips
+from tfaudiotl.classifiers import build
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.embeddings.extract import EngineOptions
 from tfaudiotl.embeddings.probe import ProbeRow, ProbeTable, _splits, probe_layers, recommend
-from tfaudiotl.models import build
-from tfaudiotl.models.build import build_classifier
 
 KERAS = EngineOptions(runtime="keras")
 

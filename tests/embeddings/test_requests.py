@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from tests.helpers.sounds import write_folder
-from tfaudiotl.audio.folders import sound_files
+from tfaudiotl.data.folders import sound_files
 from tfaudiotl.embeddings import extract
 from tfaudiotl.embeddings.extract import EngineOptions, embed
 from tfaudiotl.embeddings.sklearn import AudioEmbedding

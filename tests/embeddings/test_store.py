@@ -12,8 +12,8 @@ import soundfile
 
 from tests.helpers.sounds import sound, write_folder
 from tfaudiotl._shards import index_sum
-from tfaudiotl.audio.folders import sound_files
 from tfaudiotl.backbones.embedding import embedding_model
+from tfaudiotl.data.folders import sound_files
 from tfaudiotl.embeddings import extract
 from tfaudiotl.embeddings.extract import EngineOptions, Extractor, embed, embed_to_store
 from tfaudiotl.embeddings.store import EmbeddingStore, StoreError, Unit

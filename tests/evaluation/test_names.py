@@ -16,14 +16,14 @@ from matplotlib.text import Text
 
 from tests.helpers.reports import history
 from tests.helpers.sounds import tone, write
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.inspection import spectrogram_page
 from tfaudiotl.backbones.scores import check_class_names
+from tfaudiotl.data.clips import Clips
+from tfaudiotl.data.inspection import spectrogram_page
 from tfaudiotl.embeddings.probe import ProbeRow, ProbeTable
-from tfaudiotl.evaluation.markdown import csv_line, json_text, rounded
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.plots import save_figure, spectrograms_figure
 from tfaudiotl.evaluation.report import write_report
+from tfaudiotl.markdown import csv_line, json_text, rounded
 from tfaudiotl.runtime.events import Event, events_csv, events_json
 from tfaudiotl.runtime.predictor import Prediction
 from tfaudiotl.training.compare import Comparison, Run

@@ -15,12 +15,12 @@ import soundfile
 from tests.helpers.reports import check_png, evaluation, history, parse
 from tests.helpers.sounds import tone, write
 from tfaudiotl import _files
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.splits import shared_units
+from tfaudiotl.data.clips import Clips
+from tfaudiotl.data.splits import shared_units
 from tfaudiotl.evaluation import report
-from tfaudiotl.evaluation.markdown import Section, markdown_table
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.report import Report, write_report
+from tfaudiotl.markdown import Section, markdown_table
 
 pytestmark = pytest.mark.filterwarnings("error")
 

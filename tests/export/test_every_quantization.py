@@ -12,9 +12,9 @@ from tests.helpers.backbones import HEAVY, NAMES, network, sounds
 from tfaudiotl.backbones.frontend import WindowSpec
 from tfaudiotl.errors import ExportError
 from tfaudiotl.export import tflite
-from tfaudiotl.export.graph import Graph
-from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.prepare import Input, float_graph, frontend_spec
+from tfaudiotl.runtime.load import open_artifact
+from tfaudiotl.tflite.graph import Graph
 
 
 @cache

@@ -11,18 +11,18 @@ import keras
 import numpy as np
 import pytest
 
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import load_audio
 from tfaudiotl.backbones.scores import ClassScores, class_names_of
 from tfaudiotl.backbones.yamnet import YAMNet
 from tfaudiotl.classifiers.anatomy import parts
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.errors import ExportError, WeightsError
 from tfaudiotl.export.check import Reference, checks_table, verify_export
-from tfaudiotl.export.load import Artifact, load_model, open_artifact
 from tfaudiotl.export.prepare import float_graph
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import Quantize, export_tflite
-from tfaudiotl.models.build import build_classifier
+from tfaudiotl.runtime.load import Artifact, load_model, open_artifact
 
 CLASSES = ["dog", "rain", "sea waves"]
 WINDOW = 15_600

@@ -11,8 +11,8 @@ import soundfile
 import tensorflow as tf
 
 from tests.helpers.sounds import sound
+from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.export.savedmodel import export_saved_model
-from tfaudiotl.models.build import build_classifier
 
 
 def wav(wave: np.ndarray, rate: int) -> bytes:

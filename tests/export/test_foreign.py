@@ -11,14 +11,14 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers.sounds import KINDS, sound
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import load_audio
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.errors import WeightsError
-from tfaudiotl.export.graph import Graph
-from tfaudiotl.export.metadata import Metadata, write_metadata
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.runtime.evaluate import evaluate
 from tfaudiotl.runtime.predictor import Predictor
+from tfaudiotl.tflite.graph import Graph
+from tfaudiotl.tflite.metadata import Metadata, write_metadata
 
 FRAME = 800
 

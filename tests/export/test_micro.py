@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from tests.helpers.backbones import network, sounds
-from tfaudiotl.export.audit import MICRO_OPERATORS
-from tfaudiotl.export.litert import decode, encode
-from tfaudiotl.export.load import open_artifact
 from tfaudiotl.export.micro import c_name, write_c_array
 from tfaudiotl.export.tflite import export_tflite
+from tfaudiotl.runtime.load import open_artifact
+from tfaudiotl.tflite.audit import MICRO_OPERATORS
+from tfaudiotl.tflite.litert import decode, encode
 
 NAMES = ("8bit-model", "class", "_Model__2.1", "Vögel", "鳥", "main", "my net")
 STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")

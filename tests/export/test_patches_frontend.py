@@ -11,13 +11,13 @@ import pytest
 
 from tests.helpers.sounds import sound
 from tfaudiotl.backbones.vggish import FRONTEND
+from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.errors import ExportError, WeightsError
-from tfaudiotl.export.load import open_artifact
-from tfaudiotl.export.metadata import read_metadata
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.models.build import build_classifier
+from tfaudiotl.runtime.load import open_artifact
 from tfaudiotl.runtime.predictor import Predictor
+from tfaudiotl.tflite.metadata import read_metadata
 
 
 def vggish(input: Literal["waveform", "patches"]) -> keras.Model:

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 
 from tests.helpers.sounds import KINDS, sound
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.embedding import embedding_model
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.errors import ExportError, WeightsError
-from tfaudiotl.export.audit import audit_tflite
 from tfaudiotl.export.check import Reference, same_sounds, verify_export
-from tfaudiotl.export.graph import Graph
-from tfaudiotl.export.load import open_artifact
-from tfaudiotl.export.metadata import Metadata, read_metadata, write_metadata
 from tfaudiotl.export.prepare import Frontend, float_graph
-from tfaudiotl.export.quantize import Quantized, quantize_dynamic
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import Quantize, export_tflite
-from tfaudiotl.models.build import build_classifier
 from tfaudiotl.runtime.evaluate import evaluate
+from tfaudiotl.runtime.load import open_artifact
 from tfaudiotl.runtime.predictor import Predictor
+from tfaudiotl.tflite.audit import audit_tflite
+from tfaudiotl.tflite.graph import Graph
+from tfaudiotl.tflite.metadata import Metadata, read_metadata, write_metadata
+from tfaudiotl.tflite.quantize import Quantized, quantize_dynamic
 from tfaudiotl.training.train import train_classifier
 
 

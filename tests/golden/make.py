@@ -20,7 +20,7 @@ import soundfile
 import tensorflow as tf
 
 import tfaudiotl as tl
-from tfaudiotl.export.load import open_artifact
+from tfaudiotl.runtime.load import open_artifact
 
 RATE = 16_000
 WINDOW = 19_600  # samples that the .tflite of a head on sequences takes

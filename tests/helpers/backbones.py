@@ -11,8 +11,8 @@ import pytest
 
 from tfaudiotl.backbones.frontend import WindowSpec
 from tfaudiotl.backbones.registry import list_backbones
+from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.export.prepare import frontend_spec
-from tfaudiotl.models.build import build_classifier
 
 # What keeps a network small enough for a test.
 SMALL: dict[str, dict[str, Any]] = {

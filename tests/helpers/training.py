@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from tests.helpers.sounds import KINDS, sound
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.models.build import build_classifier
-from tfaudiotl.models.heads import dense_head
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.classifiers.heads import dense_head
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.training.head import Examples
 
 QUICK: dict[str, Any] = {"trainable": 1, "head_epochs": 2, "epochs": 2, "batch_size": 6, "verbose": False}

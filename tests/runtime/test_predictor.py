@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from tests.helpers.sounds import write_folder
-from tfaudiotl.audio import files, table
-from tfaudiotl.audio.clips import Clips
+from tfaudiotl.audio import files
 from tfaudiotl.audio.files import write_audio
 from tfaudiotl.backbones.scores import ClassScores
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.data import table
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.errors import AudioError, AudioErrors
-from tfaudiotl.models.build import build_classifier
 from tfaudiotl.runtime.evaluate import evaluate
 from tfaudiotl.runtime.predictor import Predictor
 

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 
 from tests.helpers.sounds import KINDS, sound, write_folder
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.scores import ClassScores, class_thresholds, set_background, set_thresholds
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.classifiers.edit import replace_head
 from tfaudiotl.cli.options import class_scores
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.evaluation.measures import Threshold, choose_threshold, choose_thresholds, with_thresholds
 from tfaudiotl.evaluation.metrics import evaluate_scores
-from tfaudiotl.export.metadata import Metadata, label_lines, read_metadata
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
-from tfaudiotl.models.build import build_classifier
-from tfaudiotl.models.edit import replace_head
 from tfaudiotl.runtime.evaluate import evaluate
 from tfaudiotl.runtime.events import Event, EventOptions, EventTracker
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.runtime.stream import StreamingClassifier
+from tfaudiotl.tflite.metadata import Metadata, label_lines, read_metadata
 from tfaudiotl.training.options import FitOptions
 from tfaudiotl.training.train import train_classifier
 

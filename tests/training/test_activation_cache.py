@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tfaudiotl._threads import Progress
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.classifiers.edit import train_blocks
 from tfaudiotl.errors import AudioError
-from tfaudiotl.models.build import build_classifier
-from tfaudiotl.models.edit import train_blocks
 from tfaudiotl.training.activation_cache import ActivationCache, cut, upper_model
 from tfaudiotl.training.batches import CachedInputs
 

@@ -11,9 +11,9 @@ import pytest
 
 from tests.helpers.training import classifier, clips
 from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.classifiers.edit import set_blocks
 from tfaudiotl.embeddings.probe import ProbeRow, ProbeTable
-from tfaudiotl.models.build import build_classifier
-from tfaudiotl.models.edit import set_blocks
 from tfaudiotl.training.advise import advice_of, advise, block_of_embedding
 from tfaudiotl.training.compare import (
     Comparison,

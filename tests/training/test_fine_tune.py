@@ -16,12 +16,12 @@ import pytest
 import tfaudiotl as tl
 from tests.helpers.sounds import KINDS, sound
 from tests.helpers.training import QUICK, Steps, classifier, clips, examples, head
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.mixup_specaugment import MixUp
+from tfaudiotl.augment.mixup_specaugment import MixUp
 from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.classifiers.edit import set_blocks
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.errors import AudioErrors
-from tfaudiotl.models.build import build_classifier
-from tfaudiotl.models.edit import set_blocks
 from tfaudiotl.training.activation_cache import whole_model
 from tfaudiotl.training.batches import checked_augment
 from tfaudiotl.training.fine_tune import FineTuned, fine_tune

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.training import examples, head
-from tfaudiotl.models.heads import dense_head, sequence_head
+from tfaudiotl.classifiers.heads import dense_head, sequence_head
 from tfaudiotl.training.checkpoint import first_as_good
 from tfaudiotl.training.head import Examples, clip_scores, fit_head, new_head
 from tfaudiotl.training.options import FitOptions, balanced_loss, balanced_weights

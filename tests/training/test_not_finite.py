@@ -13,12 +13,12 @@ import soundfile
 import tensorflow as tf
 
 from tests.helpers.training import examples, head
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.convnet import ConvNet
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.classifiers.heads import compile_classifier
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.embeddings.extract import embed
 from tfaudiotl.errors import AudioErrors, WeightsError
-from tfaudiotl.models.build import build_classifier
-from tfaudiotl.models.heads import compile_classifier
 from tfaudiotl.training.fine_tune import fine_tune
 from tfaudiotl.training.head import fit_head
 from tfaudiotl.training.options import FitOptions

@@ -10,10 +10,10 @@ import pytest
 import soundfile
 
 from tests.helpers.sounds import sound
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.waveform import FAINTEST, cut, own_window
-from tfaudiotl.audio.windows import means_by_clip, patch_windows
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
+from tfaudiotl.data.clips import Clips
+from tfaudiotl.data.windows import means_by_clip, patch_windows
 from tfaudiotl.runtime.evaluate import evaluate
 from tfaudiotl.training.compare import window_scores
 from tfaudiotl.training.options import FineTuneOptions, FitOptions

@@ -13,10 +13,10 @@ import pytest
 
 from tests.helpers.sounds import make_folder, sound, write_folder
 from tfaudiotl._threads import Progress
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.files import write_audio
-from tfaudiotl.audio.mixup_specaugment import MixUp
-from tfaudiotl.audio.waveforms import RandomGain
+from tfaudiotl.augment.mixup_specaugment import MixUp
+from tfaudiotl.augment.waveforms import RandomGain
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.embeddings.probe import probe_layers
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.training.batches import CachedInputs, Sounds

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.training import clips
-from tfaudiotl.audio.clips import Clips
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.training import tune as tune_module
 from tfaudiotl.training.tune import SearchSpace, tune
 

@@ -21,9 +21,9 @@ def bench(
         if not path.is_file() or path.suffix != ".tflite":
             raise ValueError(f"{path} is not a .tflite file")
     load_tensorflow()
-    from tfaudiotl.evaluation.markdown import markdown_table
-    from tfaudiotl.export.audit import audit_tflite
-    from tfaudiotl.export.litert import measure_latency, peak_memory
+    from tfaudiotl.markdown import markdown_table
+    from tfaudiotl.tflite.audit import audit_tflite
+    from tfaudiotl.tflite.litert import measure_latency, peak_memory
 
     rows = []
     with progress_shown() as progress:

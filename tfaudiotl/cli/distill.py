@@ -74,7 +74,7 @@ def distill(
     check_output(output, overwrite=overwrite)
     say(f"Reading {len(sound_files(folders)):,} recordings")
     load_tensorflow()
-    from tfaudiotl.export.load import load_model
+    from tfaudiotl.runtime.load import load_model
     from tfaudiotl.training.distill import DistillOptions, distill as run, load_folders
     from tfaudiotl.workflow import save_student
 

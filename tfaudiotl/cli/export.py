@@ -54,9 +54,9 @@ def export(
     load_tensorflow()
     from tfaudiotl.backbones.scores import class_names_of, set_thresholds
     from tfaudiotl.export.check import Reference, checks_table, verify_export
-    from tfaudiotl.export.load import load_model, open_artifact
     from tfaudiotl.export.savedmodel import export_saved_model
     from tfaudiotl.export.tflite import export_tflite
+    from tfaudiotl.runtime.load import load_model, open_artifact
 
     loaded = load_model(model)
     names = class_names_of(loaded)
@@ -96,7 +96,7 @@ def _calibration(folder: Path, names: Sequence[str], sample_rate: int) -> Any:
     """The clips of a folder with one of the model's classes, or some of the waveforms of any other."""
     if not folder.is_dir() or any((folder / name).is_dir() for name in names):
         return load_clips(folder, on_error=OnError.SKIP, class_names=names)
-    from tfaudiotl.audio.clips import Clips
+    from tfaudiotl.data.clips import Clips
     from tfaudiotl.export.check import waveforms_of
     from tfaudiotl.export.tflite import CALIBRATION_CLIPS
 

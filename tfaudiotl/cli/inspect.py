@@ -44,7 +44,7 @@ def inspect(
     """Look at every recording: counts, hours, formats, silence, clipping, copies, leaks, broken files."""
     check_output(output, overwrite=overwrite)
     from tfaudiotl._files import write_atomic
-    from tfaudiotl.audio.clips import Clips
+    from tfaudiotl.data.clips import Clips
 
     if sounds.is_dir():
         clips = load_clips(
@@ -73,7 +73,7 @@ def inspect(
     typer.echo(text)
     if output:
         say("Drawing spectrograms")
-        from tfaudiotl.audio.inspection import spectrogram_page
+        from tfaudiotl.data.inspection import spectrogram_page
         from tfaudiotl.evaluation.plots import save_figure
 
         output.mkdir(parents=True, exist_ok=True)

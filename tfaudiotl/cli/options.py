@@ -17,7 +17,7 @@ import typer
 from tfaudiotl.cli.console import Library, say
 
 if TYPE_CHECKING:
-    from tfaudiotl.audio.clips import Clips
+    from tfaudiotl.data.clips import Clips
 
 
 class OnError(str, Enum):
@@ -175,8 +175,8 @@ def load_clips(
     class_names: Sequence[str] | None = None,
 ) -> Clips:
     """Reads a folder of classes, and says what was found."""
-    from tfaudiotl.audio.clips import Clips
-    from tfaudiotl.audio.folders import from_names
+    from tfaudiotl.data.clips import Clips
+    from tfaudiotl.data.folders import from_names
 
     with suppress(ValueError):  # which says less of a wrong folder than what follows
         say(f"Reading {len(sound_files([folder])):,} recordings in {folder}")
@@ -204,7 +204,7 @@ def load_clips(
 
 def sound_files(paths: Sequence[Path]) -> list[Path]:
     """The files given, and those in the folders given, at any depth."""
-    from tfaudiotl.audio.folders import sound_files as files_of
+    from tfaudiotl.data.folders import sound_files as files_of
 
     missing = [path for path in paths if not path.exists()]
     if missing:

@@ -88,7 +88,7 @@ def predict(
 def _printed(style: Format, columns: Sequence[str]) -> Iterator[Callable[[list[Row]], None]]:
     """Prints rows as they come; what was printed is whole after an interruption too."""
     from tfaudiotl._files import show_name
-    from tfaudiotl.evaluation.markdown import csv_line, rounded
+    from tfaudiotl.markdown import csv_line, rounded
 
     out, before = sys.stdout, ""
     if style == "csv":

@@ -141,8 +141,8 @@ def train(
         clips = type(clips).from_parts(train=clips, test=held)
     load_tensorflow()
     from tfaudiotl.backbones.scores import check_background
+    from tfaudiotl.devices import set_precision
     from tfaudiotl.errors import ExportError
-    from tfaudiotl.training.devices import set_precision
     from tfaudiotl.training.options import FineTuneOptions, FitOptions
     from tfaudiotl.workflow import train_folder
 

@@ -16,9 +16,9 @@ import numpy as np
 from tfaudiotl._files import show_name
 from tfaudiotl._seeds import stream
 from tfaudiotl._threads import OnProgress, Progress, cores, ignore, one_blas_thread
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.splits import units
 from tfaudiotl.backbones.embedding import multiply_adds
+from tfaudiotl.data.clips import Clips
+from tfaudiotl.data.splits import units
 from tfaudiotl.embeddings.engine import clip_results
 from tfaudiotl.embeddings.extract import EngineOptions, Extractor, pool_patches
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice, check_number

@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from tfaudiotl._threads import cores
 from tfaudiotl.errors import ExportError, check_choice
-from tfaudiotl.export.graph import Graph
-from tfaudiotl.export.litert import Interpreters, convert
-from tfaudiotl.export.quantize import quantize_dynamic
+from tfaudiotl.tflite.graph import Graph
+from tfaudiotl.tflite.litert import Interpreters, convert
+from tfaudiotl.tflite.quantize import quantize_dynamic
 
 Runtime = Literal["auto", "litert", "keras"]
 Quantize = Literal["int8"]

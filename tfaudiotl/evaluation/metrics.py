@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import metrics as sk
 
-from tfaudiotl.evaluation.markdown import escape_markdown, format_score, markdown_table
+from tfaudiotl.markdown import escape_markdown, format_score, markdown_table
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]

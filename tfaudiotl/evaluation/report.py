@@ -19,7 +19,6 @@ from tfaudiotl._files import new_files, write_atomic
 from tfaudiotl.audio.files import load_audio
 from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.errors import AudioError, choices
-from tfaudiotl.evaluation.markdown import Section, csv_line, escape_markdown, format_score, heading, markdown_table
 from tfaudiotl.evaluation.measures import Average, averages, bootstrap_interval, calibration, top_k_accuracy
 from tfaudiotl.evaluation.metrics import ClassMetrics, Evaluation, Mistake, Sound
 from tfaudiotl.evaluation.plots import (
@@ -31,6 +30,7 @@ from tfaudiotl.evaluation.plots import (
     spectrogram_figure,
     training_curves_figure,
 )
+from tfaudiotl.markdown import Section, csv_line, escape_markdown, format_score, heading, markdown_table
 
 DRAWS = 500  # of the bootstrap: a second, and the ends hold to a few thousandths
 TOP = 3

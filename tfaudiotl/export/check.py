@@ -21,16 +21,16 @@ import numpy as np
 
 from tfaudiotl._files import write_atomic
 from tfaudiotl._threads import map_ahead
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.waveform import pieces_of
 from tfaudiotl.classifiers.anatomy import parts
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.errors import ExportError
-from tfaudiotl.evaluation.markdown import escape_markdown, json_text, markdown_table
 from tfaudiotl.evaluation.metrics import evaluate_scores
-from tfaudiotl.export.audit import Audit
-from tfaudiotl.export.litert import Latency, measure_latency, peak_memory
-from tfaudiotl.export.load import Artifact, open_artifact, weighted_mean
 from tfaudiotl.export.savedmodel import export_saved_model
+from tfaudiotl.markdown import escape_markdown, json_text, markdown_table
+from tfaudiotl.runtime.load import Artifact, open_artifact, weighted_mean
+from tfaudiotl.tflite.audit import Audit
+from tfaudiotl.tflite.litert import Latency, measure_latency, peak_memory
 
 Sound = Clips | Sequence[np.ndarray]  # labelled clips, or waveforms at the model's rate
 

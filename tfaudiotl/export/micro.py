@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from tfaudiotl._files import write_atomic
-from tfaudiotl.export.audit import MICRO_OPERATORS, Audit, audit_graph
-from tfaudiotl.export.graph import Graph
-from tfaudiotl.export.metadata import Metadata, read_metadata
+from tfaudiotl.tflite.audit import MICRO_OPERATORS, Audit, audit_graph
+from tfaudiotl.tflite.graph import Graph
+from tfaudiotl.tflite.metadata import Metadata, read_metadata
 
 _PER_LINE = 16
 

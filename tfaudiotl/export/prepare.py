@@ -11,11 +11,11 @@ import tensorflow as tf
 from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, PatchPooling, ValidPatches, WindowSpec
 from tfaudiotl.backbones.tfhub import HubEmbedding
 from tfaudiotl.classifiers.anatomy import parts
+from tfaudiotl.classifiers.edit import clone_with
 from tfaudiotl.errors import ExportError
-from tfaudiotl.export.graph import Graph
-from tfaudiotl.export.litert import convert
-from tfaudiotl.export.load import timeline_window
-from tfaudiotl.models.edit import clone_with
+from tfaudiotl.runtime.load import timeline_window
+from tfaudiotl.tflite.graph import Graph
+from tfaudiotl.tflite.litert import convert
 
 Input = Literal["waveform", "patches"]
 Frontend = Literal["fft", "matmul"]

@@ -16,9 +16,9 @@ from tfaudiotl.audio.waveform import FAINTEST, SAMPLE_RATE, own_window
 from tfaudiotl.backbones.scores import class_names_of, decisions_of
 from tfaudiotl.backbones.tfhub import HubEmbedding
 from tfaudiotl.classifiers.anatomy import parts
-from tfaudiotl.export.load import FRONTEND_ASSET, RATE_ASSET, clip_grid, timeline_window
+from tfaudiotl.classifiers.edit import fold_batch_norm
 from tfaudiotl.export.prepare import frontend_spec, over_patches
-from tfaudiotl.models.edit import fold_batch_norm
+from tfaudiotl.runtime.load import FRONTEND_ASSET, RATE_ASSET, clip_grid, timeline_window
 
 
 class _Serving(tf.Module):

@@ -12,17 +12,13 @@ import numpy as np
 
 from tfaudiotl._files import check_replaceable, new_files
 from tfaudiotl._seeds import stream
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.audio.waveform import SAMPLE_RATE, is_silent, pieces_of
 from tfaudiotl.backbones.frontend import LogMelSpec, PatchGrid
 from tfaudiotl.backbones.scores import class_names_of, decisions_of
 from tfaudiotl.classifiers.anatomy import parts
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.errors import ExportError, check_choice, check_number
-from tfaudiotl.export.audit import audit_graph, check_audit
 from tfaudiotl.export.check import MIN_AGREEMENT, Sound, prove, report_paths, waveforms_of
-from tfaudiotl.export.graph import Graph
-from tfaudiotl.export.load import clip_grid, patch_maker
-from tfaudiotl.export.metadata import Metadata, write_metadata
 from tfaudiotl.export.micro import c_paths, write_c_array
 from tfaudiotl.export.prepare import (
     Frontend,
@@ -32,14 +28,18 @@ from tfaudiotl.export.prepare import (
     has_patches,
     window_shape,
 )
-from tfaudiotl.export.quantize import (
+from tfaudiotl.runtime.load import clip_grid, patch_maker
+from tfaudiotl.tflite.audit import audit_graph, check_audit
+from tfaudiotl.tflite.graph import Graph
+from tfaudiotl.tflite.metadata import Metadata, write_metadata
+from tfaudiotl.tflite.quantize import (
     Quantized,
     quantize_dynamic,
     quantize_static,
     quantize_throughout,
     without_integers,
 )
-from tfaudiotl.export.shrink import drop_fill, halve_constants
+from tfaudiotl.tflite.shrink import drop_fill, halve_constants
 
 Quantize = Literal["float16", "dynamic", "int8", "int8_io"]
 QUANTIZE: tuple[Quantize | None, ...] = (None, *get_args(Quantize))

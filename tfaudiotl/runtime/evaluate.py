@@ -9,14 +9,14 @@ import keras
 import numpy as np
 
 from tfaudiotl._threads import OnProgress, Progress, ignore, map_ahead
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.splits import shared_units
 from tfaudiotl.audio.waveform import SAMPLE_RATE, Sound
 from tfaudiotl.backbones.scores import THRESHOLD
+from tfaudiotl.data.clips import Clips
+from tfaudiotl.data.splits import shared_units
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
 from tfaudiotl.evaluation.metrics import evaluate_scores
 from tfaudiotl.evaluation.report import Report
-from tfaudiotl.export.load import score_clip
+from tfaudiotl.runtime.load import score_clip
 from tfaudiotl.runtime.predictor import Predictor
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from tfaudiotl._files import write_atomic
 from tfaudiotl.backbones.scores import THRESHOLD, check_background, class_thresholds
 from tfaudiotl.errors import check_choice
-from tfaudiotl.evaluation.markdown import csv_line, json_text
+from tfaudiotl.markdown import csv_line, json_text
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from tfaudiotl.audio.files import open_samples
 from tfaudiotl.audio.waveform import Sound, check_waveform, frames
 from tfaudiotl.backbones.scores import THRESHOLD, check_background
 from tfaudiotl.errors import AudioError, WeightsError
-from tfaudiotl.export.load import Artifact, open_artifact, score_clip
 from tfaudiotl.runtime.events import Event, EventOptions, EventTracker, Kind, in_order, kind_of
+from tfaudiotl.runtime.load import Artifact, open_artifact, score_clip
 
 __all__ = ["Event", "Prediction", "Predictor", "Summary"]
 

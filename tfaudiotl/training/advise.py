@@ -9,9 +9,9 @@ from typing import Any
 import keras
 
 from tfaudiotl._threads import OnProgress, ignore
-from tfaudiotl.audio.clips import Clips
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.classifiers.anatomy import blocks_of
+from tfaudiotl.data.clips import Clips
 from tfaudiotl.embeddings.probe import ProbeTable, probe_layers
 from tfaudiotl.errors import OnError
 

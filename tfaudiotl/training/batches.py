@@ -14,11 +14,11 @@ import tensorflow as tf
 
 from tfaudiotl._fingerprint import State, fingerprint, unchanged
 from tfaudiotl._seeds import stream
-from tfaudiotl.audio.chain import as_augmentation
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.layer import Augmentation, SeededDraws
-from tfaudiotl.audio.table import file_states, sound_parts
 from tfaudiotl.audio.waveform import is_silent
+from tfaudiotl.augment.chain import as_augmentation
+from tfaudiotl.augment.layer import Augmentation, SeededDraws
+from tfaudiotl.data.clips import Clips
+from tfaudiotl.data.table import file_states, sound_parts
 from tfaudiotl.errors import AudioError
 from tfaudiotl.training.activation_cache import ActivationCache, Job
 from tfaudiotl.training.options import balanced_weights

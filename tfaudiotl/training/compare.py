@@ -12,13 +12,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.windows import means_by_clip, patch_windows
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.classifiers.edit import set_blocks
+from tfaudiotl.data.clips import Clips
+from tfaudiotl.data.windows import means_by_clip, patch_windows
 from tfaudiotl.errors import check_number
-from tfaudiotl.evaluation.markdown import markdown_table
 from tfaudiotl.evaluation.metrics import evaluate_scores
-from tfaudiotl.models.build import build_classifier
-from tfaudiotl.models.edit import set_blocks
+from tfaudiotl.markdown import markdown_table
 from tfaudiotl.training.fine_tune import fine_tune, grid_of
 from tfaudiotl.training.options import VAL, FineTuneOptions
 from tfaudiotl.training.train import inner_split

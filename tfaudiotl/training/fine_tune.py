@@ -18,16 +18,17 @@ import tensorflow as tf
 from tfaudiotl._files import claim
 from tfaudiotl._fingerprint import fingerprint, model_parts, versions
 from tfaudiotl._threads import OnProgress, ignore
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.layer import Augmentation
-from tfaudiotl.audio.table import clips_parts
-from tfaudiotl.audio.windows import patch_windows
+from tfaudiotl.augment.layer import Augmentation
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.classifiers.anatomy import classifier_parts, parts
+from tfaudiotl.classifiers.edit import set_blocks
+from tfaudiotl.classifiers.heads import compile_classifier
+from tfaudiotl.data.clips import Clips
+from tfaudiotl.data.table import clips_parts
+from tfaudiotl.data.windows import patch_windows
+from tfaudiotl.devices import check_scope
 from tfaudiotl.errors import AudioErrors
-from tfaudiotl.models.edit import set_blocks
-from tfaudiotl.models.heads import compile_classifier
 from tfaudiotl.training.activation_cache import ActivationCache, cut, upper_model, whole_model
 from tfaudiotl.training.batches import (
     Augment,
@@ -40,7 +41,6 @@ from tfaudiotl.training.batches import (
     checked_augment,
 )
 from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, Diverged, EpochLines, first_as_good, restore
-from tfaudiotl.training.devices import check_scope
 from tfaudiotl.training.optimizers import BlockAdam, block_factors, cosine, following_statistics
 from tfaudiotl.training.options import FineTuneOptions, balanced_loss, loss_of
 

@@ -24,15 +24,15 @@ import tensorflow as tf
 from tfaudiotl._fingerprint import fingerprint, model_parts, versions
 from tfaudiotl._seeds import stream
 from tfaudiotl._threads import OnProgress, ignore
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.dataset import check_rows, row_order
-from tfaudiotl.audio.splits import balanced_draw
-from tfaudiotl.audio.table import Table
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.classifiers.anatomy import classifier_parts, parts
+from tfaudiotl.classifiers.heads import compile_classifier
+from tfaudiotl.data.clips import Clips
+from tfaudiotl.data.dataset import check_rows, row_order
+from tfaudiotl.data.splits import balanced_draw
+from tfaudiotl.data.table import Table
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips, trim_padding
 from tfaudiotl.errors import AudioError, OnError
-from tfaudiotl.models.heads import compile_classifier
 from tfaudiotl.training.activation_cache import upper_model
 from tfaudiotl.training.batches import Batch, generated
 from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, Diverged, first_as_good, restore

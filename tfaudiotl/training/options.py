@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeVar
 import keras
 import numpy as np
 
-from tfaudiotl.audio.splits import rarest_class
+from tfaudiotl.classifiers.edit import BatchNorm
+from tfaudiotl.data.splits import rarest_class
 from tfaudiotl.errors import check_choice, check_number
-from tfaudiotl.models.edit import BatchNorm
 
 VAL = 0.15  # share of what is trained on that tells when to stop
 ClassWeight = Literal["auto", "balanced"] | None

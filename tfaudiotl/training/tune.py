@@ -15,16 +15,16 @@ import numpy as np
 from tfaudiotl._files import claim
 from tfaudiotl._fingerprint import fingerprint, model_parts, versions
 from tfaudiotl._threads import OnProgress, Progress, ignore
-from tfaudiotl.audio.clips import Clips
-from tfaudiotl.audio.layer import Augmentation
-from tfaudiotl.audio.splits import Folds
-from tfaudiotl.audio.table import clips_parts
+from tfaudiotl.augment.layer import Augmentation
 from tfaudiotl.backbones.embedding import cut_backbone, layer_names
 from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.classifiers.build import build_classifier
+from tfaudiotl.data.clips import Clips
+from tfaudiotl.data.splits import Folds
+from tfaudiotl.data.table import clips_parts
 from tfaudiotl.errors import check_choice, check_number
-from tfaudiotl.evaluation.markdown import markdown_table
 from tfaudiotl.evaluation.metrics import evaluate_scores
-from tfaudiotl.models.build import build_classifier
+from tfaudiotl.markdown import markdown_table
 from tfaudiotl.training.batches import Augment, checked_augment
 from tfaudiotl.training.compare import window_scores
 from tfaudiotl.training.fine_tune import fine_tune

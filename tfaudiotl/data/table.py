@@ -1,0 +1,483 @@
+"""The table of labelled spans of sound: its columns, its rows, their windows and their sound."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from tfaudiotl._files import file_digest, sha256
+from tfaudiotl._fingerprint import State, file_state, fingerprint, plain
+from tfaudiotl.audio.files import BLOCK_SECONDS, audio_info, check_channels, check_span, load_audio, open_span
+from tfaudiotl.audio.waveform import SAMPLE_RATE, Channels, Sound, check_rate, resample
+from tfaudiotl.data.columns import Columns, clean_class_names, clean_labels, listed
+from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice, check_number
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+_HEAD = 1 << 16  # bytes of files compared before whole files are
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One row of a table: a span of a recording and its classes.
+
+    Attributes:
+        path: The file, or "array[i]" for sound in memory.
+        start: Where the span begins, seconds.
+        end: Where it stops, seconds; None is the end of the recording.
+        duration: Its length, seconds.
+        labels: Names of its classes; one for single-label clips.
+        fold: Name of its fold, or None.
+        group: Name of its group (recording, speaker, site), or None.
+        weight: Its weight in training.
+        channel: Number of the channel that is read, from 0; None is the mean of all.
+        part: "train", "val" or "test", the part of a data set's own division that it is in, or None.
+    """
+
+    path: str
+    start: float
+    end: float | None
+    duration: float
+    labels: tuple[str, ...]
+    fold: str | None = None
+    group: str | None = None
+    weight: float = 1.0
+    channel: int | None = None
+    part: str | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Table:
+    """An immutable table of labelled spans of sound, one column per attribute.
+
+    Indexing with a number gives a ``Clip``; with a slice, a mask or an array of numbers, a table of those rows with the
+    same classes.
+
+    Attributes:
+        paths: File of each row, or "array[i]" for sound in memory.
+        starts: float64 (rows,), seconds from the file's start.
+        ends: float64 (rows,), seconds; NaN is the file's end.
+        durations: float64 (rows,), seconds.
+        labels: Class names of each row.
+        class_names: The classes, in the order of the columns of ``targets``.
+        multi_label: Whether a row may have any number of classes rather than exactly one.
+        fold: str (rows,), or None where no folds were given.
+        group: str (rows,), or None where no groups were given.
+        weights: float32 (rows,), at least 0.
+        channel: int16 (rows,), the channel that is read, from 0; None is the mean of all channels.
+        part: str (rows,), "train", "val" or "test" where the data set has a division of its own, else None.
+        source: int64 (rows,): the row of the table that this one was taken from by ``split``,
+            ``folds``, ``windows`` or indexing, so that features computed once for that table can be
+            picked instead of computed again. Its own row number in a table just built.
+        skipped: The sounds left out by ``on_error="skip"``, with their reasons.
+        background: The class that is no sound of interest, declared by ``from_annotations``, or None; classifiers
+            trained on these clips remember it and never report it as an event.
+        ignored: Number of files in the folder that are not sound files.
+    """
+
+    paths: tuple[str, ...]
+    starts: NDArray[np.float64]
+    ends: NDArray[np.float64]
+    durations: NDArray[np.float64]
+    labels: tuple[tuple[str, ...], ...]
+    class_names: tuple[str, ...]
+    multi_label: bool
+    fold: NDArray[np.str_] | None
+    group: NDArray[np.str_] | None
+    weights: NDArray[np.float32]
+    source: NDArray[np.int64]
+    channel: NDArray[np.int16] | None = None
+    part: NDArray[np.str_] | None = None
+    skipped: tuple[AudioError, ...] = ()
+    ignored: int = 0
+    background: str | None = None
+    _waveforms: Mapping[str, NDArray[np.float32]] | None = None
+    _keys: dict[str, Hashable] = field(default_factory=dict)  # of contents, by path; shared with what is taken from it
+
+    def __post_init__(self) -> None:
+        if self.background not in self.class_names:  # a part without that class has none
+            object.__setattr__(self, "background", None)
+        for column in self._arrays().values():
+            column.flags.writeable = False  # rows are shared between a table and its splits
+
+    @classmethod
+    def from_columns(
+        cls,
+        columns: Columns,
+        *,
+        class_names: Sequence[str] | None = None,
+        on_error: OnError = "raise",
+        channels: Channels = "mean",
+        held: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> Self:
+        """Makes a table of what a reader found, once the header of every file was read.
+
+        Args:
+            columns: What was found.
+            class_names: The classes in their order; None is all labels, sorted.
+            on_error: "raise" names every unusable file in one error; "skip" lists them in ``skipped``.
+            channels: What is read of a file; see ``Clips.from_directory``.
+            held: Sounds in memory by the names in ``columns.paths``, mono at 16 kHz; None where these are files.
+
+        Raises:
+            ValueError: Columns differ in length, or a value is not what it should be.
+            AudioErrors: (a ValueError) Files that cannot be used, with ``on_error="raise"``, or all of them.
+        """
+        check_choice("on_error", on_error, OnError)
+        check_channels(channels)
+        columns.check()
+        headers = _read_headers(columns.paths) if held is None else {
+            name: _Header(len(samples) / SAMPLE_RATE) for name, samples in held.items()
+        }  # fmt: skip
+        columns = _with_channels(columns, channels, headers)
+        count = len(columns)
+        labels, multi_label = clean_labels(columns.labels)
+        names = clean_class_names(class_names, labels)
+        starts, ends = columns.starts or [0.0] * count, columns.ends or [math.nan] * count
+        spans = zip(columns.paths, starts, ends, columns.channels or [-1] * count, strict=True)
+        durations = [_duration(headers[path], path, start, end, channel) for path, start, end, channel in spans]
+        errors = [found for found in durations if isinstance(found, AudioError)]
+        if errors and on_error == "raise":
+            raise AudioErrors(errors, count)
+        if len(errors) == count:
+            raise AudioErrors(errors, count, "None is left to work with.")
+        everything = cls(
+            paths=tuple(columns.paths),
+            starts=np.array(starts, np.float64),
+            ends=np.array(ends, np.float64),
+            durations=np.array([math.nan if isinstance(d, AudioError) else d for d in durations], np.float64),
+            labels=labels,
+            class_names=names,
+            multi_label=multi_label,
+            fold=None if columns.folds is None else np.array(columns.folds, np.str_),
+            group=None if columns.groups is None else np.array(columns.groups, np.str_),
+            weights=np.array(columns.weights or [1.0] * count, np.float32),
+            source=np.arange(count),
+            channel=None if columns.channels is None else np.array(columns.channels, np.int16),
+            part=None if columns.parts is None else np.array(columns.parts, np.str_),
+            ignored=columns.ignored,
+            _waveforms=held,
+        )
+        if not errors:
+            return everything
+        kept = everything[~np.isnan(everything.durations)]
+        return replace(kept, source=np.arange(len(kept)), skipped=tuple(errors))
+
+    # Rows
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, rows: int | np.integer[Any]) -> Clip: ...
+
+    @overload
+    def __getitem__(self, rows: slice | Sequence[int] | Sequence[bool] | NDArray[Any]) -> Self: ...
+
+    def __getitem__(self, rows: Any) -> Clip | Self:
+        if isinstance(rows, (int, np.integer)) and not isinstance(rows, bool):
+            return self._clip(range(len(self))[rows])
+        if isinstance(rows, slice):
+            return self._take(np.arange(len(self))[rows])
+        rows = np.asarray(rows)
+        if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iub"):
+            raise TypeError(f"Clips are indexed by a number, a slice, a mask or numbers of rows, not {rows!r}")
+        return self._take(np.arange(len(self))[rows if rows.size else []])
+
+    def __iter__(self) -> Iterator[Clip]:
+        return (self._clip(row) for row in range(len(self)))
+
+    def __repr__(self) -> str:
+        size = f"{len(self)} clips, {len(self.class_names)} classes, {self.durations.sum() / 60:.1f} min"
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"{type(self).__name__}({size}{skipped})"
+
+    def _clip(self, row: int) -> Clip:
+        return Clip(
+            path=self.paths[row],
+            start=float(self.starts[row]),
+            end=None if np.isnan(self.ends[row]) else float(self.ends[row]),
+            duration=float(self.durations[row]),
+            labels=self.labels[row],
+            fold=None if self.fold is None else str(self.fold[row]),
+            group=None if self.group is None else str(self.group[row]) or None,
+            weight=float(self.weights[row]),
+            channel=None if self.channel is None or self.channel[row] < 0 else int(self.channel[row]),
+            part=None if self.part is None else str(self.part[row]),
+        )
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        """The columns that are arrays, by name."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+    def _take(self, rows: NDArray[np.int64]) -> Self:
+        taken: dict[str, Any] = {name: column[rows] for name, column in self._arrays().items()}
+        taken |= {name: tuple(getattr(self, name)[row] for row in rows) for name in ("paths", "labels")}
+        return replace(self, **taken)
+
+    # Labels
+
+    @property
+    def targets(self) -> NDArray[np.float32]:
+        """float32 (rows, classes): 1 where the row has the class, else 0."""
+        column = {name: number for number, name in enumerate(self.class_names)}
+        targets = np.zeros((len(self), len(column)), np.float32)
+        for row, labels in enumerate(self.labels):
+            targets[row, [column[label] for label in labels]] = 1
+        return targets
+
+    @property
+    def label_ids(self) -> NDArray[np.int64]:
+        """int64 (rows,): the class number of each row; ValueError for multi-label clips."""
+        self._single("label_ids", "targets")
+        column = {name: number for number, name in enumerate(self.class_names)}
+        return np.array([column[labels[0]] for labels in self.labels], np.int64)
+
+    def counts(self) -> dict[str, int]:
+        """Number of rows of each class, classes without any included."""
+        return dict(zip(self.class_names, map(int, self.targets.sum(axis=0)), strict=True))
+
+    def class_weights(self) -> dict[int, float]:
+        """Weights that make up for imbalance, for ``Model.fit(class_weight=...)``.
+
+        Returns:
+            Class number to ``rows / (classes * rows of the class)``: 1 where classes are balanced.
+
+        Raises:
+            ValueError: The clips are multi-label, or a class has none.
+        """
+        self._single("class_weights", "sample weights")
+        empty = [name for name, count in self.counts().items() if count == 0]
+        if empty:
+            raise ValueError(f"no clip of {listed(map(repr, empty))}, so there is no weight that balances it")
+        from sklearn.utils.class_weight import compute_class_weight
+
+        numbers = np.arange(len(self.class_names))
+        return dict(enumerate(compute_class_weight("balanced", classes=numbers, y=self.label_ids).tolist()))
+
+    def _single(self, what: str, instead: str) -> None:
+        if self.multi_label:
+            raise ValueError(f"{what} needs exactly one class per clip, and these are multi-label; use {instead}")
+
+    # Sound
+
+    def windows(self, window_seconds: float, hop_seconds: float | None = None) -> Self:
+        """Cuts the clips into spans of at most ``window_seconds``, which cover them completely.
+
+        A clip no longer than the window stays one row. What is left at the end of a longer one is a
+        row of its own if it is at least half a window, else the last window is moved back to end
+        where the clip ends.
+
+        Args:
+            window_seconds: Seconds, over 0.
+            hop_seconds: From one window's start to the next one's, over 0 and at most the window;
+                None is the window.
+
+        Returns:
+            Clips with the labels, fold, group and weight of the rows they were cut from; ``source``
+            is the number of that row.
+
+        Raises:
+            ValueError: A length is out of range.
+        """
+        hop = window_seconds if hop_seconds is None else hop_seconds
+        check_number("window_seconds", window_seconds, above=0)
+        check_number("hop_seconds", hop, above=0, most=window_seconds)
+        spans = [window_spans(duration, window_seconds, hop) for duration in self.durations.tolist()]
+        source = np.repeat(np.arange(len(self)), [len(span) for span in spans])
+        begin, stop = np.array([pair for span in spans for pair in span], np.float64).reshape(-1, 2).T
+        rows = self[source]
+        whole = np.repeat([len(span) == 1 for span in spans], [len(span) for span in spans])
+        return replace(
+            rows,
+            starts=rows.starts + begin,
+            ends=np.where(whole, rows.ends, rows.starts + stop),
+            durations=stop - begin,
+            source=source,
+        )
+
+    # Sound
+
+    def load(self, row: int, *, sample_rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
+        """Decodes one row.
+
+        Args:
+            row: Its number.
+            sample_rate: Hz.
+
+        Returns:
+            float32 (samples,), mono, about [-1, 1].
+
+        Raises:
+            AudioError: The sound cannot be used; see ``load_audio``.
+        """
+        path, start, end = self.paths[row], float(self.starts[row]), float(self.ends[row])
+        if self._waveforms is None:
+            channels = self._channels(row)
+            return load_audio(path, sample_rate=sample_rate, start=start, end=end, channels=channels)
+        stop = None if np.isnan(end) else round(end * SAMPLE_RATE)
+        held = self._waveforms[path][round(start * SAMPLE_RATE) : stop].copy()  # the table's own must not be changed
+        return resample(held, SAMPLE_RATE, check_rate("sample_rate", sample_rate))
+
+    def open(self, row: int, *, sample_rate: int = SAMPLE_RATE) -> Sound:
+        """Likewise, a long recording in parts, as they are asked for: see ``audio.files.open_samples``."""
+        if self._waveforms is not None or self.durations[row] < 2 * BLOCK_SECONDS:
+            return self.load(row, sample_rate=sample_rate)
+        start, end = float(self.starts[row]), float(self.ends[row])
+        return open_span(self.paths[row], sample_rate=sample_rate, start=start, end=end, channels=self._channels(row))
+
+    def _channels(self, row: int) -> Channels:
+        return "mean" if self.channel is None or self.channel[row] < 0 else int(self.channel[row])
+
+    def content_keys(self) -> list[Hashable]:
+        """One key per row, equal for rows whose files have the same bytes (or arrays the same samples).
+
+        Computed once for a table and everything that is taken from it.
+        """
+        if not all(path in self._keys for path in self.paths):
+            # Keys tell apart the sounds that they were made for together: so those known already are made again.
+            together = list(dict.fromkeys([*self._keys, *self.paths]))
+            self._keys.update(zip(together, content_keys(together, self._waveforms), strict=True))
+        return [self._keys[path] for path in self.paths]
+
+
+def window_spans(duration: float, window: float, hop: float) -> list[tuple[float, float]]:
+    """(start, end) in seconds of the windows that cover a clip; see ``Clips.windows``."""
+    slack = 1e-6  # s, far under a sample: durations and hops are rounded binary fractions
+    if duration <= window + slack:
+        return [(0.0, duration)]
+    starts = [number * hop for number in range(1 + int(np.ceil((duration - window) / hop - slack)))]
+    if duration - starts[-1] < window / 2:
+        starts[-1] = duration - window
+    return [(start, min(start + window, duration)) for start in starts]
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What is needed of a file before it is decoded: its length in seconds, and its channels."""
+
+    duration: float
+    channels: int = 1
+
+
+def _read_headers(paths: Sequence[str]) -> dict[str, _Header | AudioError]:
+    """Every file's header, in threads, or why it cannot be used."""
+    unique = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
+        return dict(zip(unique, pool.map(_header, unique), strict=True))
+
+
+def _header(path: str) -> _Header | AudioError:
+    try:
+        info = audio_info(path)
+    except AudioError as error:
+        return error
+    return _Header(info.duration, info.channels)
+
+
+def _with_channels(columns: Columns, channels: Channels, headers: Mapping[str, _Header | AudioError]) -> Columns:
+    """The column of channels that ``channels`` asks for; with "all" a row for each channel of each file."""
+    if channels == "mean":
+        return columns
+    if columns.channels is not None:
+        raise ValueError(f"channels={channels!r}: the table says which channel to read; leave one of them out")
+    if channels != "all":
+        return replace(columns, channels=[0 if channels == "first" else channels] * len(columns))
+    counts = [1 if isinstance(header := headers[path], AudioError) else header.channels for path in columns.paths]
+    rows = columns.take([row for row, count in enumerate(counts) for _ in range(count)])
+    return replace(rows, channels=[number for count in counts for number in range(count)])
+
+
+def _duration(header: _Header | AudioError, path: str, start: float, end: float, channel: int) -> float | AudioError:
+    """Seconds of a span, or why it cannot be used."""
+    if isinstance(header, AudioError):
+        return header
+    if channel >= header.channels:
+        return AudioError(path, f"has {header.channels} channels, so none of number {channel} (from 0)")
+    try:
+        begin, finish = check_span(path, start, end, header.duration)
+    except AudioError as error:
+        return error
+    return finish - begin
+
+
+# What a table's sounds are: copies of each other, and their fingerprints
+
+
+def content_keys(paths: Sequence[str], held: Mapping[str, NDArray[np.float32]] | None = None) -> list[Hashable]:
+    """One key per sound, equal where the files have the same bytes (or arrays the same samples).
+
+    Files are compared by size first, then by their beginnings, and only what is still equal is read whole. What
+    cannot be read is equal to nothing else.
+
+    Args:
+        paths: (rows,) files, or names in ``held``.
+        held: Sounds in memory by name.
+    """
+    unique = list(dict.fromkeys(paths))
+    if held is not None:
+        samples = {path: sha256(held[path].tobytes()) for path in unique}
+        return [samples[path] for path in paths]
+    keys: dict[str, tuple[Hashable, ...]] = dict.fromkeys(unique, ())
+    tests: tuple[Callable[[str], Hashable], ...] = (os.path.getsize, _head_digest, file_digest)
+    for test in tests:
+        for path in unique:
+            try:
+                keys[path] = (*keys[path], test(path))
+            except (OSError, ValueError):
+                keys[path] = (*keys[path], os.path.abspath(path))
+        shared = Counter(keys[path] for path in unique)
+        unique = [path for path in unique if shared[keys[path]] > 1]
+    return [keys[path] for path in paths]
+
+
+def _head_digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return sha256(file.read(_HEAD))
+
+
+def file_states(clips: Table) -> dict[str, State]:
+    """The state of each of a table's files; of sound in memory nothing."""
+    return {} if clips._waveforms is not None else {path: file_state(path) for path in dict.fromkeys(clips.paths)}
+
+
+def clips_parts(clips: Table, states: Mapping[str, State] | None = None) -> dict[str, str]:
+    """Digests of all that a table says, by column.
+
+    Args:
+        clips: the table.
+        states: of its files, if they are known already.
+    """
+    return {
+        **sound_parts(clips, states),
+        "class_names": fingerprint(names=clips.class_names, multi_label=clips.multi_label),
+        "labels": fingerprint(labels=clips.labels),
+        "weights": fingerprint(weights=clips.weights),
+        "groups": fingerprint(group=clips.group),
+        "folds": fingerprint(fold=clips.fold),
+        "parts": fingerprint(part=clips.part),
+        "background": fingerprint(name=clips.background),
+    }
+
+
+def sound_parts(clips: Table, states: Mapping[str, State] | None = None) -> dict[str, str]:
+    """Digests of what a table's rows sound like: files or samples, spans, channels."""
+    states = file_states(clips) if states is None else states
+    held = clips._waveforms or {}
+    sounds = {path: plain(held[path]) if path in held else states[path] for path in dict.fromkeys(clips.paths)}
+    return {
+        "sounds": fingerprint(paths=clips.paths, sounds=sounds),
+        "spans": fingerprint(starts=clips.starts, ends=clips.ends, durations=clips.durations),
+        "channels": fingerprint(channel=clips.channel),
+    }

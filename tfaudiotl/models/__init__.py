@@ -1,1 +1,0 @@
-"""Classifiers and embedding models: a backbone cut at a layer, and a head."""
