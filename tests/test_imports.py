@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +77,61 @@ def test_what_is_no_import_of_the_package_is_not_seen() -> None:
 def test_tests_share_helpers_and_nothing_else() -> None:
     for name, used in graph("tests").items():
         assert not [other for other in used if other.rpartition(".")[2].startswith("test_")], name
+
+
+# The package from the top: what is in a row imports from the rows below it. Names are folders, or modules of no folder.
+ROWS: tuple[tuple[str, ...], ...] = (
+    ("_keras_layers",),  # imports whatever has a layer, for the package's own module alone
+    ("cli",),
+    ("workflow", "card", "demo"),
+    ("export",),
+    ("labelling",),
+    ("runtime",),
+    ("training",),
+    ("classifiers",),
+    ("embeddings",),
+    ("data",),
+    ("evaluation",),
+    ("tflite",),
+    ("augment",),
+    ("backbones",),
+    ("audio",),
+    ("devices", "errors", "markdown"),  # the ground floor, with every module of no folder whose name begins with _
+)
+ROW = {name: number for number, names in enumerate(ROWS) for name in names}
+
+
+def row(module: str) -> int | None:
+    """Which of ``ROWS`` a module is in; None: in none, which is an error."""
+    name = module.split(".")[1]
+    ground = name.startswith("_") and module.count(".") == 1
+    return ROW.get(name, len(ROWS) - 1 if ground else None)
+
+
+def package_graph() -> dict[str, set[str]]:
+    """Without the package's own module, which stands above all and which no other imports."""
+    found = graph("tfaudiotl")
+    del found["tfaudiotl"]
+    return found
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    try:
+        graphlib.TopologicalSorter(package_graph()).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" is imported by ".join(error.args[1]))
+
+
+def test_every_module_has_its_row() -> None:
+    assert not [module for module in package_graph() if row(module) is None]
+
+
+def test_no_module_imports_from_a_row_above() -> None:
+    upwards = []
+    for module, others in package_graph().items():
+        for used in others:
+            assert used != "tfaudiotl", f"{module} imports tfaudiotl itself"
+            above, own = row(used), row(module)
+            if above is not None and own is not None and above < own:
+                upwards.append(f"{module} imports {used}")
+    assert not upwards, "\n".join(sorted(upwards))

@@ -64,21 +64,3 @@ def test_no_forbidden_parts() -> None:
     pattern = re.compile(r"tf_keras|KerasLayer|import pickle|allow_pickle=True|layers\.Lambda")
     for path in Path(tfaudiotl.__file__).parent.rglob("*.py"):
         assert not pattern.search(path.read_text(encoding="utf-8")), path
-
-
-def test_folders_import_from_their_left_only() -> None:
-    order = ["audio", "backbones", "models", "embeddings", "training", "evaluation", "export", "runtime"]
-    # Evaluation measures scores, whoever made them: training may use it. embedding="auto" probes: decisions.md.
-    # A description of clips is printed with evaluation's tables.
-    # A plot of probes is saved as those of evaluation are. Clips are cut on a grid that audio knows as a type alone.
-    # LiteRT files are made and run by one place, which knows files only.
-    allowed = {("training", "evaluation"), ("models", "embeddings"), ("audio", "evaluation")}
-    allowed |= {("embeddings", "evaluation"), ("audio", "backbones"), ("embeddings", "export")}
-    package = Path(tfaudiotl.__file__).parent
-    for path in package.rglob("*.py"):
-        folder = path.relative_to(package).parts[0]
-        if folder not in order:
-            continue
-        for used in re.findall(r"from tfaudiotl\.(\w+)", path.read_text(encoding="utf-8")):
-            if used in order and (folder, used) not in allowed:
-                assert order.index(used) <= order.index(folder), f"{path} imports from {used}"
