@@ -279,12 +279,16 @@ def test_a_file_without_metadata_or_labels_says_what_is_missing(model: keras.Mod
     assert Predictor(path, class_names=KINDS).class_names == KINDS
 
 
-def test_mediapipe_hears_what_we_hear(model: keras.Model, held_out: Clips, tmp_path: Path) -> None:
+# In "dynamic", each version of LiteRT rounds what flows between the layers in kernels of its own.
+@pytest.mark.parametrize(("quantize", "tolerance"), [("float16", 1e-4), ("dynamic", 0.05)])
+def test_mediapipe_hears_what_we_hear(
+    quantize: Quantize, tolerance: float, model: keras.Model, held_out: Clips, tmp_path: Path
+) -> None:
     pytest.importorskip("mediapipe")
     from mediapipe.tasks.python import BaseOptions, audio
     from mediapipe.tasks.python.components.containers import AudioData
 
-    path = export_tflite(model, tmp_path / "m.tflite", quantize="dynamic")
+    path = export_tflite(model, tmp_path / "m.tflite", quantize=quantize)
     options = audio.AudioClassifierOptions(base_options=BaseOptions(model_asset_path=str(path)))
     ours = open_artifact(path)
     with audio.AudioClassifier.create_from_options(options) as theirs:
@@ -293,7 +297,7 @@ def test_mediapipe_hears_what_we_hear(model: keras.Model, held_out: Clips, tmp_p
             (found, *_) = theirs.classify(AudioData.create_from_array(window, 16_000))
             scores = {c.category_name: c.score for c in found.classifications[0].categories}
             wanted = dict(zip(ours.class_names, ours.scores(window[None])[0], strict=True))
-            assert scores == pytest.approx(wanted, abs=0.01)
+            assert scores == pytest.approx(wanted, abs=tolerance)
 
 
 @pytest.mark.skipif(
