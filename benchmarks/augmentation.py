@@ -26,9 +26,9 @@ import tensorflow as tf
 from benchmarks.imbalance import changed_examples
 from tfaudiotl import Clips, FitOptions, build_classifier
 from tfaudiotl.augment.chain import mild_augmentation
-from tfaudiotl.augment.layer import Augmentation, SeededDraws
-from tfaudiotl.augment.mixup_specaugment import MixUp, SpecAugment
-from tfaudiotl.augment.waveforms import (
+from tfaudiotl.augment.layers import (
+    Augmentation,
+    MixUp,
     RandomCrop,
     RandomEqualizer,
     RandomGain,
@@ -36,6 +36,8 @@ from tfaudiotl.augment.waveforms import (
     RandomReverb,
     RandomShift,
     RandomSpeed,
+    SeededDraws,
+    SpecAugment,
 )
 from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips

@@ -20,7 +20,7 @@ import numpy as np
 
 from tfaudiotl import Clips, FitOptions, build_classifier
 from tfaudiotl.augment.chain import mild_augmentation
-from tfaudiotl.augment.layer import Augmentation
+from tfaudiotl.augment.layers import Augmentation
 from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips
 from tfaudiotl.training.batches import Sounds

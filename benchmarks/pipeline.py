@@ -25,9 +25,9 @@ import tensorflow as tf
 
 from tfaudiotl import Clips, load_audio
 from tfaudiotl.augment.chain import augment_dataset, mild_augmentation
-from tfaudiotl.augment.layer import Augmentation
-from tfaudiotl.augment.mixup_specaugment import MixUp
-from tfaudiotl.augment.waveforms import (
+from tfaudiotl.augment.layers import (
+    Augmentation,
+    MixUp,
     RandomCrop,
     RandomEqualizer,
     RandomGain,

@@ -24,10 +24,9 @@ from sklearn.preprocessing import StandardScaler
 
 import tfaudiotl as tl
 from tfaudiotl.backbones.embedding import multiply_adds
-from tfaudiotl.backbones.frontend import LogMel
+from tfaudiotl.backbones.frontend import FastLogMel, LogMel
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.data.folders import sound_files
-from tfaudiotl.embeddings.frontend import FastLogMel
 from tfaudiotl.embeddings.runners import LiteRTRunner, to_litert
 from tfaudiotl.markdown import markdown_table
 

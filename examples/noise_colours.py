@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 import tfaudiotl as tl
-from tfaudiotl.audio.noise import Colour, coloured_noise
+from tfaudiotl.audio.waveform import Colour, coloured_noise
 
 COLOURS: tuple[Colour, ...] = ("white", "brown", "pink")
 CLIPS, TRAINED_ON, SAMPLES = 100, 5, 15_680  # per colour; 0.98 s at 16 kHz

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import tfaudiotl as tl
-from tfaudiotl.audio.noise import Colour, coloured_noise
+from tfaudiotl.audio.waveform import Colour, coloured_noise
 
 COLOURS: tuple[Colour, ...] = ("white", "pink", "brown")
 CLIPS, SAMPLES = 100, 15_680

@@ -23,7 +23,7 @@ from tests.helpers.training import examples, head
 from tfaudiotl import _fingerprint
 from tfaudiotl._fingerprint import check_unchanged, file_state, fingerprint, layers_parts, model_parts, plain, versions
 from tfaudiotl.augment.chain import Chain, as_augmentation
-from tfaudiotl.augment.waveforms import RandomGain, RandomNoise
+from tfaudiotl.augment.layers import RandomGain, RandomNoise
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.data import table as table_module

@@ -81,7 +81,6 @@ def test_tests_share_helpers_and_nothing_else() -> None:
 
 # The package from the top: what is in a row imports from the rows below it. Names are folders, or modules of no folder.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("_keras_layers",),  # imports whatever has a layer, for the package's own module alone
     ("cli",),
     ("workflow", "card", "demo"),
     ("export",),

@@ -15,8 +15,23 @@ import wrapt
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
+WITH_LAYERS = (  # the modules of layers that a saved model may hold
+    "augment.chain",
+    "augment.layers",
+    "backbones.convnet",
+    "backbones.frontend",
+    "backbones.keras_applications",
+    "backbones.rawnet2",
+    "backbones.scores",
+    "backbones.tfhub",
+    "backbones.vggish",
+    "classifiers.heads",
+)
+
+
 def _register_layers(_keras: ModuleType) -> None:
-    importlib.import_module("tfaudiotl._keras_layers")
+    for module in WITH_LAYERS:
+        importlib.import_module(f"tfaudiotl.{module}")
 
 
 # keras.saving.load_model finds only layers that are registered. They register when Keras is imported,

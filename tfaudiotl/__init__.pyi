@@ -4,8 +4,8 @@ from ._version import __version__ as __version__
 from .audio.files import audio_info as audio_info, load_audio as load_audio, write_audio as write_audio
 from .audio.waveform import check_waveform as check_waveform, resample as resample
 from .augment.chain import augment_dataset as augment_dataset, mild_augmentation as mild_augmentation
-from .augment.mixup_specaugment import MixUp as MixUp, SpecAugment as SpecAugment
-from .augment.waveforms import (
+from .augment.layers import (
+    MixUp as MixUp,
     RandomCrop as RandomCrop,
     RandomEqualizer as RandomEqualizer,
     RandomGain as RandomGain,
@@ -13,6 +13,7 @@ from .augment.waveforms import (
     RandomReverb as RandomReverb,
     RandomShift as RandomShift,
     RandomSpeed as RandomSpeed,
+    SpecAugment as SpecAugment,
 )
 from .backbones.convnet import ConvNet as ConvNet
 from .backbones.embedding import (
@@ -29,9 +30,8 @@ from .backbones.scores import (
 )
 from .backbones.vggish import VGGish as VGGish, vggish_postprocess as vggish_postprocess
 from .backbones.yamnet import YAMNet as YAMNet, YAMNetMini as YAMNetMini, decode_predictions as decode_predictions
-from .classifiers.build import build_classifier as build_classifier
+from .classifiers.build import build_classifier as build_classifier, classifier_from_sklearn as classifier_from_sklearn
 from .classifiers.edit import fold_batch_norm as fold_batch_norm, freeze as freeze, replace_head as replace_head
-from .classifiers.from_sklearn import classifier_from_sklearn as classifier_from_sklearn
 from .data.clips import Clips as Clips
 from .data.tfrecords import read_records as read_records, write_records as write_records
 from .devices import set_precision as set_precision, several_hosts as several_hosts, strategy as strategy
@@ -75,8 +75,13 @@ from .runtime.load import load_model as load_model
 from .runtime.predictor import Predictor as Predictor, classify_sound as classify_sound
 from .runtime.stream import StreamingClassifier as StreamingClassifier
 from .tflite.metadata import Metadata as Metadata
-from .training.advise import Advice as Advice, advise as advise
-from .training.compare import Comparison as Comparison, Strategy as Strategy, compare_strategies as compare_strategies
+from .training.compare import (
+    Advice as Advice,
+    Comparison as Comparison,
+    Strategy as Strategy,
+    advise as advise,
+    compare_strategies as compare_strategies,
+)
 from .training.distill import (
     Distilled as Distilled,
     DistillOptions as DistillOptions,

@@ -12,8 +12,7 @@ import numpy as np
 from tfaudiotl._seeds import stream
 from tfaudiotl._threads import Progress
 from tfaudiotl.audio.files import write_audio
-from tfaudiotl.audio.noise import Colour, coloured_noise
-from tfaudiotl.audio.waveform import SAMPLE_RATE
+from tfaudiotl.audio.waveform import SAMPLE_RATE, Colour, coloured_noise
 from tfaudiotl.data.clips import Clips
 from tfaudiotl.evaluation.plots import save_figure, spectrograms_figure
 from tfaudiotl.runtime.predictor import Predictor

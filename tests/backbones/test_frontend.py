@@ -1,4 +1,4 @@
-"""The front-end against TensorFlow's own signal functions, and the rules for padding."""
+"""The front-end against TensorFlow's own signal functions, rules for padding, and the same numbers from NumPy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfaudiotl.backbones.frontend import LogMel, LogMelSpec, Patches, PatchPooling, ValidPatches
+from tfaudiotl.backbones.frontend import FastLogMel, LogMel, LogMelSpec, Patches, PatchPooling, ValidPatches
 
 YAMNET = LogMelSpec()
 VGGISH_LIKE = LogMelSpec(log_offset=0.01, patch_hop=96)
@@ -126,3 +126,23 @@ def test_front_end_stays_in_float32(policy: str, rng: np.random.Generator) -> No
         keras.config.set_dtype_policy(before)
     assert computed.dtype == tf.float32
     np.testing.assert_array_equal(computed, expected)
+
+
+@pytest.mark.parametrize("pad_tail", [True, False])
+@pytest.mark.parametrize("samples", [0, 1, 15_599, 15_600, 15_601, 40_000, 170_000])
+def test_equals_the_keras_layer(samples: int, pad_tail: bool, rng: np.random.Generator) -> None:
+    layer = LogMel(LogMelSpec(pad_tail=pad_tail))
+    fast = FastLogMel(layer)
+    time = np.arange(samples) / 16_000
+    for waveform in (rng.uniform(-1, 1, samples), 0.001 * np.sin(6_000 * time), np.zeros(samples)):
+        waveform = waveform.astype(np.float32)
+        np.testing.assert_allclose(fast(waveform), np.asarray(layer(waveform[None]))[0], atol=1e-3)
+
+
+def test_patches_overlap_by_their_hop(rng: np.random.Generator) -> None:
+    fast = FastLogMel(LogMel())
+    waveform = rng.uniform(-1, 1, 50_000).astype(np.float32)
+    frames, patches = fast(waveform), fast.patches(waveform)
+    assert patches.shape == (6, 96, 64)
+    np.testing.assert_array_equal(patches[2], frames[96:192])
+    assert patches.base is not None  # a view: each frame is there once

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tests.helpers.sounds import make_folder, tone, write
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.augment.chain import augment_dataset, mild_augmentation
-from tfaudiotl.augment.waveforms import RandomEqualizer, RandomGain
+from tfaudiotl.augment.layers import RandomEqualizer, RandomGain
 from tfaudiotl.data.clips import Clips
 from tfaudiotl.data.tfrecords import read_info, read_records, write_records
 

@@ -12,7 +12,7 @@ from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.export.prepare import float_graph
 from tfaudiotl.tflite.graph import Graph
 from tfaudiotl.tflite.litert import run_content
-from tfaudiotl.tflite.shrink import drop_fill, halve_constants
+from tfaudiotl.tflite.quantize import drop_fill, halve_constants
 
 
 @pytest.fixture(scope="module", params=["fft", "matmul"])

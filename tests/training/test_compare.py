@@ -14,13 +14,15 @@ from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.classifiers.edit import set_blocks
 from tfaudiotl.embeddings.probe import ProbeRow, ProbeTable
-from tfaudiotl.training.advise import advice_of, advise, block_of_embedding
 from tfaudiotl.training.compare import (
     Comparison,
     Run,
     Strategy,
     _budget,
     _with_budget,
+    advice_of,
+    advise,
+    block_of_embedding,
     compare_strategies,
     strategies,
     window_scores,

@@ -16,12 +16,12 @@ import tensorflow as tf
 
 from tests.helpers.sounds import KINDS, sound, write_folder
 from tfaudiotl._threads import ignore
+from tfaudiotl.backbones.assembly import fast_frontend
 from tfaudiotl.backbones.embedding import embedding_layers
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.backbones.weights import npz_bytes
 from tfaudiotl.backbones.yamnet import YAMNetMini
 from tfaudiotl.classifiers.build import build_classifier
-from tfaudiotl.embeddings.frontend import fast_frontend
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.training.distill import (
     DistillOptions,

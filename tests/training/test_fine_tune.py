@@ -16,7 +16,7 @@ import pytest
 import tfaudiotl as tl
 from tests.helpers.sounds import KINDS, sound
 from tests.helpers.training import QUICK, Steps, classifier, clips, examples, head
-from tfaudiotl.augment.mixup_specaugment import MixUp
+from tfaudiotl.augment.layers import MixUp
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.classifiers.edit import set_blocks

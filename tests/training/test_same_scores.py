@@ -13,8 +13,8 @@ from tests.helpers.sounds import sound
 from tfaudiotl.audio.waveform import FAINTEST, cut, own_window
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.data.clips import Clips
-from tfaudiotl.data.windows import means_by_clip, patch_windows
 from tfaudiotl.runtime.evaluate import evaluate
+from tfaudiotl.training.batches import means_by_clip, patch_windows
 from tfaudiotl.training.compare import window_scores
 from tfaudiotl.training.options import FineTuneOptions, FitOptions
 from tfaudiotl.training.train import train_classifier

@@ -14,8 +14,7 @@ import pytest
 from tests.helpers.sounds import make_folder, sound, write_folder
 from tfaudiotl._threads import Progress
 from tfaudiotl.audio.files import write_audio
-from tfaudiotl.augment.mixup_specaugment import MixUp
-from tfaudiotl.augment.waveforms import RandomGain
+from tfaudiotl.augment.layers import MixUp, RandomGain
 from tfaudiotl.data.clips import Clips
 from tfaudiotl.embeddings.probe import probe_layers
 from tfaudiotl.errors import AudioErrors

@@ -1,6 +1,1 @@
-"""Load audio, build labelled datasets, and feed them to Keras.
-
-Import from the modules: ``files`` (decode, write), ``waveform`` (resample, cut), ``clips`` (labelled spans, splits and
-folds); and, with TensorFlow, ``dataset`` (clips to batches), ``tfrecords``, and the augmentations: ``waveforms``,
-``mixup_specaugment`` and ``chain``.
-"""
+"""Sound: decoding and writing files (``files``), and arrays of samples (``waveform``). Needs no TensorFlow."""

@@ -1,21 +1,23 @@
 """Waveforms: arrays of samples to mono float32 at one rate, and cutting them on a network's own grid of patches.
 
-The pieces of a clip together say what the whole says. NumPy and soxr only.
+The pieces of a clip together say what the whole says. Also coloured noise. NumPy, SciPy and soxr only.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
+import scipy.fft
 import soxr
 
 from tfaudiotl.errors import AudioError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
 
 Channels = Literal["mean", "first", "all"] | int
 
@@ -342,3 +344,25 @@ def frames(sound: Sound, window: int, hop: int, first: int, count: int) -> np.nd
     held = sound[first * hop : (first + count - 1) * hop + window]
     held = np.pad(held, (0, (count - 1) * hop + window - len(held)))
     return np.stack([held[i * hop : i * hop + window] for i in range(count)])
+
+
+Colour = Literal["white", "pink", "brown", "blue", "violet"]
+COLOURS: tuple[Colour, ...] = get_args(Colour)
+# Power goes with the frequency f as f ** exponent: 0, -3, -6, 3, 6 dB per octave.
+EXPONENTS: dict[Colour, float] = {"white": 0.0, "pink": -1.0, "brown": -2.0, "blue": 1.0, "violet": 2.0}
+
+
+def coloured_noise(colour: Colour | float, samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Gaussian noise without a mean, float32 ``(samples,)``, of root mean square 1.
+
+    Args:
+        colour: a name, or the exponent of the frequency that the power goes with (pink: -1).
+        samples: at least 2.
+        rng: where the numbers come from.
+    """
+    exponent = EXPONENTS[colour] if isinstance(colour, str) else colour
+    spectrum = scipy.fft.rfft(rng.standard_normal(samples, np.float32))
+    spectrum[0] = 0
+    spectrum[1:] *= np.arange(1, len(spectrum), dtype=np.float32) ** np.float32(exponent / 2)
+    wave = scipy.fft.irfft(spectrum, samples)
+    return (wave / max(float(np.sqrt(np.mean(np.square(wave)))), 1e-9)).astype(np.float32)

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tfaudiotl._seeds import derived_seed
-from tfaudiotl.augment.layer import Augmentation, Draws, SeededDraws, Tensor
-from tfaudiotl.augment.waveforms import RandomEqualizer, RandomGain, RandomNoise, RandomShift
+from tfaudiotl.augment.layers import (
+    Augmentation,
+    Draws,
+    RandomEqualizer,
+    RandomGain,
+    RandomNoise,
+    RandomShift,
+    SeededDraws,
+    Tensor,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -10,6 +10,8 @@ import numpy as np
 from keras import ops
 
 from tfaudiotl.backbones.frontend import (
+    FastLogMel,
+    FastWindows,
     GivenPatches,
     LogMel,
     LogMelSpec,
@@ -142,3 +144,11 @@ def grid_of_model(model: keras.Model) -> LogMelSpec | WindowSpec | None:
 def frontend_layer(model: keras.Model) -> LogMel | Windows | None:
     """The first layer of a model's front-end; None for a model of patches."""
     return next((layer for layer in model.layers if isinstance(layer, (LogMel, Windows))), None)
+
+
+def fast_frontend(model: keras.Model) -> FastLogMel | FastWindows:
+    """The front-end of a model of waveforms, in NumPy."""
+    layer = frontend_layer(model)
+    if layer is None:
+        raise ValueError(f"model {model.name!r} takes no waveforms")
+    return FastLogMel(layer) if isinstance(layer, LogMel) else FastWindows(layer.spec)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfaudiotl.audio.files import audio_info
-from tfaudiotl.data.columns import Columns, check_separator, listed
 from tfaudiotl.data.folders import files_below
+from tfaudiotl.data.table import Columns, check_separator, listed
 from tfaudiotl.errors import AudioError, check_number
 
 # Raven names the column of the label as its user does; these are usual.

@@ -19,11 +19,10 @@ from tfaudiotl.audio.files import AUDIO_EXTENSIONS
 from tfaudiotl.audio.waveform import Channels, check_waveform
 from tfaudiotl.data import splits
 from tfaudiotl.data.annotations import read_annotations
-from tfaudiotl.data.columns import PARTS, Columns, as_names, as_parts, clean_class_names, listed
 from tfaudiotl.data.folders import from_names, read_directory
 from tfaudiotl.data.inspection import Description, describe
 from tfaudiotl.data.label_tables import DataSet, read_data_set, read_table
-from tfaudiotl.data.table import Clip, Table
+from tfaudiotl.data.table import PARTS, Clip, Columns, Table, as_names, as_parts, clean_class_names, listed
 from tfaudiotl.errors import AudioErrors, OnError
 
 if TYPE_CHECKING:

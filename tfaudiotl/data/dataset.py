@@ -17,7 +17,7 @@ from tfaudiotl._fingerprint import State, check_unchanged, fingerprint, versions
 from tfaudiotl._seeds import derived_seed
 from tfaudiotl.audio.waveform import SAMPLE_RATE, check_rate
 from tfaudiotl.augment.chain import augment_dataset
-from tfaudiotl.augment.layer import Augmentation
+from tfaudiotl.augment.layers import Augmentation
 from tfaudiotl.data.splits import rarest_class
 from tfaudiotl.data.table import Table, clips_parts, file_states
 from tfaudiotl.data.tfio import Decoder, GraphDecoder, in_graph

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tfaudiotl._files import show_name
 from tfaudiotl.audio.files import AUDIO_EXTENSIONS
-from tfaudiotl.data.columns import PARTS, Columns, listed, part_of
+from tfaudiotl.data.table import PARTS, Columns, listed, part_of
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from tfaudiotl._seeds import stream
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.files import audio_info, load_audio
 from tfaudiotl.audio.waveform import SAMPLE_RATE
-from tfaudiotl.data.columns import is_missing, listed
 from tfaudiotl.data.splits import file_keys
+from tfaudiotl.data.table import is_missing, listed
 from tfaudiotl.errors import AudioError
 from tfaudiotl.markdown import escape_markdown, markdown_table
 

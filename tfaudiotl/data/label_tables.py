@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, Literal, TextIO
 
-from tfaudiotl.data.columns import Columns, as_number, as_text, check_separator, is_missing, listed, part_of
+from tfaudiotl.data.table import Columns, as_number, as_text, check_separator, is_missing, listed, part_of
 from tfaudiotl.errors import check_choice
 
 DataSet = Literal["esc50", "esc10", "urbansound8k", "fsd50k", "fsd50k_eval"]

@@ -18,7 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from tfaudiotl._seeds import stream
-from tfaudiotl.data.columns import is_missing, listed
+from tfaudiotl.data.table import is_missing, listed
 from tfaudiotl.errors import check_number
 
 if TYPE_CHECKING:

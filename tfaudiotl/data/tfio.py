@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfaudiotl.audio.containers import layout
 from tfaudiotl.audio.files import AudioInfo, audio_info, span_frames
 from tfaudiotl.audio.waveform import resampled_length
-from tfaudiotl.data.columns import listed
+from tfaudiotl.data.table import listed
 from tfaudiotl.errors import AudioError, check_choice
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from tfaudiotl._seeds import derived_seed
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.augment.chain import augment_dataset
-from tfaudiotl.augment.layer import Augmentation
+from tfaudiotl.augment.layers import Augmentation
 from tfaudiotl.data.dataset import make_dataset
 from tfaudiotl.data.table import Table
 from tfaudiotl.errors import AudioError, OnError, check_choice, check_number

@@ -20,9 +20,8 @@ import numpy as np
 from tfaudiotl._seeds import stream
 from tfaudiotl._threads import OnProgress, Progress, cores, ignore, one_blas_thread
 from tfaudiotl.audio.waveform import trim_padding
-from tfaudiotl.backbones.assembly import rows_of_model
+from tfaudiotl.backbones.assembly import fast_frontend, rows_of_model
 from tfaudiotl.data.table import Table
-from tfaudiotl.embeddings.frontend import fast_frontend
 from tfaudiotl.embeddings.runners import KerasRunner, Quantize, Runner, Runtime, check_runtime, make_runner
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
 

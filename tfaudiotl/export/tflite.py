@@ -34,12 +34,13 @@ from tfaudiotl.tflite.graph import Graph
 from tfaudiotl.tflite.metadata import Metadata, write_metadata
 from tfaudiotl.tflite.quantize import (
     Quantized,
+    drop_fill,
+    halve_constants,
     quantize_dynamic,
     quantize_static,
     quantize_throughout,
     without_integers,
 )
-from tfaudiotl.tflite.shrink import drop_fill, halve_constants
 
 Quantize = Literal["float16", "dynamic", "int8", "int8_io"]
 QUANTIZE: tuple[Quantize | None, ...] = (None, *get_args(Quantize))

@@ -28,11 +28,10 @@ from scipy import special
 from tfaudiotl._seeds import derived_seed, stream
 from tfaudiotl._threads import OnProgress, Progress, cores, ignore
 from tfaudiotl.audio.files import load_audio
-from tfaudiotl.audio.noise import coloured_noise
-from tfaudiotl.audio.waveform import SAMPLE_RATE
-from tfaudiotl.backbones.assembly import Input
+from tfaudiotl.audio.waveform import SAMPLE_RATE, coloured_noise
+from tfaudiotl.backbones.assembly import Input, fast_frontend
 from tfaudiotl.backbones.embedding import cut_backbone, pooled_layers
-from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
+from tfaudiotl.backbones.frontend import FastLogMel, FastWindows, LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import get_backbone, list_backbones
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.classifiers.anatomy import parts
@@ -40,7 +39,6 @@ from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.classifiers.heads import freed_with_its_model
 from tfaudiotl.data.folders import sound_files
 from tfaudiotl.embeddings.engine import PatchNetwork
-from tfaudiotl.embeddings.frontend import FastLogMel, FastWindows, fast_frontend
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice, check_number
 from tfaudiotl.training.batches import Batch, generated
 from tfaudiotl.training.optimizers import statistics_momentum

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tfaudiotl._files import claim
 from tfaudiotl._fingerprint import fingerprint, model_parts, versions
 from tfaudiotl._threads import OnProgress, ignore
-from tfaudiotl.augment.layer import Augmentation
+from tfaudiotl.augment.layers import Augmentation
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.scores import class_names_of
 from tfaudiotl.classifiers.anatomy import classifier_parts, parts
@@ -26,7 +26,6 @@ from tfaudiotl.classifiers.edit import set_blocks
 from tfaudiotl.classifiers.heads import compile_classifier
 from tfaudiotl.data.clips import Clips
 from tfaudiotl.data.table import clips_parts
-from tfaudiotl.data.windows import patch_windows
 from tfaudiotl.devices import check_scope
 from tfaudiotl.errors import AudioErrors
 from tfaudiotl.training.activation_cache import ActivationCache, cut, upper_model, whole_model
@@ -39,6 +38,7 @@ from tfaudiotl.training.batches import (
     WaveformInputs,
     as_function,
     checked_augment,
+    patch_windows,
 )
 from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, Diverged, EpochLines, first_as_good, restore
 from tfaudiotl.training.optimizers import BlockAdam, block_factors, cosine, following_statistics

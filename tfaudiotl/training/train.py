@@ -21,17 +21,16 @@ import numpy as np
 
 from tfaudiotl._seeds import derived_seed, stream
 from tfaudiotl._threads import OnProgress, Progress, ignore
-from tfaudiotl.augment.layer import Augmentation
+from tfaudiotl.augment.layers import Augmentation
 from tfaudiotl.classifiers.anatomy import classifier_parts, parts
 from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.classifiers.edit import replace_head
 from tfaudiotl.data.clips import Clips
 from tfaudiotl.data.splits import Folds, shared_units, units
-from tfaudiotl.data.windows import means_by_clip, patch_windows
 from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.evaluation.metrics import FEW, Evaluation, evaluate_scores
 from tfaudiotl.training.activation_cache import ActivationCache
-from tfaudiotl.training.batches import Augment, Sounds, checked_augment
+from tfaudiotl.training.batches import Augment, Sounds, checked_augment, means_by_clip, patch_windows
 from tfaudiotl.training.fine_tune import FineTuner
 from tfaudiotl.training.head import Examples, clip_scores, fit_head, new_head
 from tfaudiotl.training.options import VAL, FineTuneOptions, FitOptions

@@ -15,7 +15,7 @@ import numpy as np
 from tfaudiotl._files import claim
 from tfaudiotl._fingerprint import fingerprint, model_parts, versions
 from tfaudiotl._threads import OnProgress, Progress, ignore
-from tfaudiotl.augment.layer import Augmentation
+from tfaudiotl.augment.layers import Augmentation
 from tfaudiotl.backbones.embedding import cut_backbone, layer_names
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.classifiers.build import build_classifier

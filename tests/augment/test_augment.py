@@ -9,11 +9,12 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers.sounds import tone, write
-from tfaudiotl.audio.noise import COLOURS
+from tfaudiotl.audio.waveform import COLOURS
 from tfaudiotl.augment.chain import Chain, as_augmentation, augment_dataset, mild_augmentation
-from tfaudiotl.augment.layer import Augmentation
-from tfaudiotl.augment.mixup_specaugment import MixedLabels, MixUp, SpecAugment
-from tfaudiotl.augment.waveforms import (
+from tfaudiotl.augment.layers import (
+    Augmentation,
+    MixedLabels,
+    MixUp,
     RandomCrop,
     RandomEqualizer,
     RandomGain,
@@ -21,6 +22,7 @@ from tfaudiotl.augment.waveforms import (
     RandomReverb,
     RandomShift,
     RandomSpeed,
+    SpecAugment,
 )
 from tfaudiotl.data.clips import Clips
 

@@ -1,10 +1,16 @@
-"""Augmentations of waveforms (batch, samples): loudness, place, noise, colour, speed, room, length."""
+"""Augmentations as Keras layers, which change sounds while a model trains, and never else.
+
+Each layer works in a model (``layer(waveforms, training=True)``, randomness from its own
+``keras.random.SeedGenerator``) and on a tf.data pipeline (``augment_dataset``, the same batches for the same
+seed whatever the number of threads). All compute in float32. Zeros at the end of a waveform are padding and stay
+zeros, so that a changed clip has as many valid patches as before.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
@@ -12,10 +18,142 @@ from keras import ops
 
 from tfaudiotl._seeds import stream
 from tfaudiotl.audio.files import load_audio
-from tfaudiotl.audio.noise import COLOURS, Colour, coloured_noise
-from tfaudiotl.audio.waveform import SAMPLE_RATE, check_rate
-from tfaudiotl.augment.layer import Augmentation, Draws, Range, Tensor, check_range, gather, level, sounding
-from tfaudiotl.errors import check_number
+from tfaudiotl.audio.waveform import COLOURS, SAMPLE_RATE, Colour, check_rate, coloured_noise
+from tfaudiotl.errors import check_choice, check_number
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+Tensor = Any
+Range = Sequence[float]  # low and high; drawn evenly between them
+
+
+class Draws:
+    """Random numbers from a layer's SeedGenerator."""
+
+    def __init__(self, generator: keras.random.SeedGenerator):
+        self._generator = generator
+
+    def uniform(self, shape: Sequence[Any], low: float = 0.0, high: float = 1.0) -> Tensor:
+        """float32 in [low, high)."""
+        return keras.random.uniform(shape, low, high, dtype="float32", seed=self._generator)
+
+    def gamma(self, shape: Sequence[Any], alpha: float) -> Tensor:
+        """float32 of the gamma distribution with scale 1."""
+        return keras.random.gamma(shape, alpha, dtype="float32", seed=self._generator)
+
+    def integers(self, shape: Sequence[Any], high: Any) -> Tensor:
+        """int32 in [0, high); ``high`` may be a tensor that fits ``shape``."""
+        high = ops.cast(high, "float32")
+        return ops.cast(ops.minimum(self.uniform(shape) * high, high - 1), "int32")
+
+
+class SeededDraws(Draws):
+    """Random numbers that depend on a seed ``(2,)`` alone, for tf.data, where threads race for a generator's state."""
+
+    def __init__(self, seed: tf.Tensor):
+        self._seed, self._drawn = seed, 0
+
+    def _next(self) -> tf.Tensor:
+        self._drawn += 1
+        return self._seed + np.array([0, self._drawn])
+
+    def uniform(self, shape: Sequence[Any], low: float = 0.0, high: float = 1.0) -> Tensor:
+        import tensorflow as tf
+
+        return tf.random.stateless_uniform(shape, self._next(), low, high)
+
+    def gamma(self, shape: Sequence[Any], alpha: float) -> Tensor:
+        import tensorflow as tf
+
+        return tf.random.stateless_gamma(shape, self._next(), alpha)
+
+
+class Augmentation(keras.layers.Layer):
+    """What the augmentations have in common; subclasses define ``change`` and name their options in ``OPTIONS``.
+
+    Args:
+        probability: share of the examples that are changed, in [0, 1].
+        seed: of the layer's random numbers when it is used in a model; None draws one.
+    """
+
+    OPTIONS: tuple[str, ...] = ()
+    changes_labels = False
+
+    def __init__(self, *, probability: float = 1.0, seed: int | None = None, **kwargs: Any):
+        kwargs["dtype"] = "float32"  # a waveform in half precision is noisy, and Fourier transforms have none
+        super().__init__(**kwargs)
+        check_number("probability", probability, least=0, most=1)
+        self.probability, self.seed = probability, seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        return self.augment(inputs, Draws(self.seed_generator)) if training else self.unchanged(inputs)
+
+    def augment(self, inputs: Tensor, draws: Draws) -> Tensor:
+        """``change`` for a share ``probability`` of the examples."""
+        inputs = ops.convert_to_tensor(inputs, "float32")
+        changed = self.change(inputs, draws)
+        if self.probability == 1:
+            return changed
+        rank = len(inputs.shape)
+        chosen = draws.uniform((ops.shape(inputs)[0], *[1] * (rank - 1))) < self.probability
+        return ops.where(chosen, changed, self.unchanged(inputs))
+
+    def change(self, inputs: Tensor, draws: Draws) -> Tensor:
+        """Every example changed."""
+        raise NotImplementedError(f"{type(self).__name__} defines no change(inputs, draws)")
+
+    def unchanged(self, inputs: Tensor) -> Tensor:
+        """What comes out when nothing is to be changed."""
+        return inputs
+
+    def augment_batch(
+        self, waveforms: Tensor, targets: Tensor, weights: Tensor | None, draws: Draws
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Waveforms, targets and sample weights together, for augmentations that change labels too."""
+        return self.augment(waveforms, draws), targets, weights
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        options = {name: getattr(self, name) for name in ("probability", "seed", *self.OPTIONS)}
+        return {**super().get_config(), **options}
+
+
+def sounding(waveforms: Tensor) -> Tensor:
+    """Samples of each waveform up to its last one that is not zero: int32 (batch, 1), at least 1."""
+    positions = ops.arange(1, ops.shape(waveforms)[1] + 1, dtype="int32")
+    last = ops.max(ops.where(ops.not_equal(waveforms, 0), positions, 0), axis=1, keepdims=True)
+    return ops.maximum(last, 1)
+
+
+def gather(rows: Tensor, index: Tensor) -> Tensor:
+    """``rows[b, index[b, n]]`` for (batch, samples) and int32 (batch, n)."""
+    count, samples = ops.shape(rows)[0], ops.shape(rows)[1]
+    offsets = ops.arange(count, dtype="int32")[:, None] * samples
+    return ops.take(ops.reshape(rows, (-1,)), index + offsets, axis=0)
+
+
+def level(waveforms: Tensor, length: Tensor) -> Tensor:
+    """Root mean square over the first ``length`` samples, (batch, 1)."""
+    return ops.sqrt(ops.sum(ops.square(waveforms), axis=1, keepdims=True) / ops.cast(length, "float32"))
+
+
+def check_range(name: str, value: Any, *, least: float = -np.inf) -> tuple[float, float]:
+    """A pair (low, high) as floats, or a ValueError that names the argument."""
+    pair = tuple(value) if isinstance(value, (list, tuple)) else ()
+    if (
+        len(pair) != 2
+        or not all(isinstance(number, (int, float)) for number in pair)
+        or not least <= pair[0] <= pair[1]
+    ):
+        bound = "" if least == -np.inf else f", low at least {least:g}"
+        raise ValueError(f"{name}={value!r}: expected (low, high){bound}")
+    return float(pair[0]), float(pair[1])
+
 
 _BANK_SECONDS = 8.0  # of each synthetic noise; a piece from a random place is used
 _BANK_SEED = 1  # the noises themselves are always the same, which of them and where is drawn
@@ -311,3 +449,98 @@ def keep_padding(waveforms: Tensor, length: Tensor) -> Tensor:
     """Zeros from sample ``length`` on."""
     here = ops.arange(ops.shape(waveforms)[1], dtype="int32")[None]
     return ops.where(here < length, waveforms, 0.0)
+
+
+MixedLabels = Literal["mix", "union"]
+
+
+@keras.saving.register_keras_serializable(package="tfaudiotl")
+class MixUp(Augmentation):
+    """Adds another example of the batch to each, and its label.
+
+    ``x = share * x + (1 - share) * x_other`` with a share drawn from Beta(alpha, alpha), the larger part
+    being the example's own (Zhang et al., "mixup", ICLR 2018). In a model it takes and gives a pair
+    ``[waveforms, targets]``.
+
+    Args:
+        alpha: over 0; the smaller, the more examples stay nearly as they were.
+        labels: "mix" targets as the sounds are mixed (one class per clip); "union": every class of
+            either, in full (multi-label: a sound is present or not).
+    """
+
+    OPTIONS = ("alpha", "labels")
+    changes_labels = True
+
+    def __init__(self, alpha: float = 0.2, *, labels: MixedLabels = "mix", **kwargs: Any):
+        super().__init__(**kwargs)
+        check_number("alpha", alpha, above=0)
+        check_choice("labels", labels, MixedLabels)
+        self.alpha, self.labels = alpha, labels
+
+    def augment(self, inputs: Tensor, draws: Draws) -> Tensor:
+        if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
+            raise ValueError("MixUp changes labels too: it takes [waveforms, targets]")
+        waveforms, targets, _ = self.augment_batch(inputs[0], inputs[1], None, draws)
+        return [waveforms, targets]
+
+    def augment_batch(
+        self, waveforms: Tensor, targets: Tensor, weights: Tensor | None, draws: Draws
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        waveforms, targets = ops.convert_to_tensor(waveforms, "float32"), ops.convert_to_tensor(targets, "float32")
+        count = ops.shape(waveforms)[0]
+        one, two = draws.gamma((count, 1), self.alpha), draws.gamma((count, 1), self.alpha)
+        share = ops.where(one + two > 0, one / ops.maximum(one + two, 1e-30), 1.0)
+        share = ops.maximum(share, 1 - share)
+        share = ops.where(draws.uniform((count, 1)) < self.probability, share, 1.0)
+        # One step for the whole batch, so that nothing is mixed with itself where there is anything else.
+        step = 1 + draws.integers((), ops.maximum(count - 1, 1))
+        other = ops.mod(ops.arange(count, dtype="int32") + step, count)
+        mixed = share * waveforms + (1 - share) * ops.take(waveforms, other, axis=0)
+        theirs = ops.take(targets, other, axis=0)
+        if self.labels == "union":
+            targets = ops.where(share < 1, ops.maximum(targets, theirs), targets)
+        else:
+            targets = share * targets + (1 - share) * theirs
+        if weights is not None:
+            weights = share[:, 0] * weights + (1 - share[:, 0]) * ops.take(weights, other, axis=0)
+        return mixed, targets, weights
+
+
+@keras.saving.register_keras_serializable(package="tfaudiotl")
+class SpecAugment(Augmentation):
+    """Covers stripes of spectrograms: spans of time, and bands (Park et al., "SpecAugment", Interspeech 2019).
+
+    Works on ``(batch, frames, bands)`` or ``(batch, frames, bands, channels)``, in a model behind the
+    front-end. Stripes take the example's mean.
+
+    Args:
+        time_masks: number of spans.
+        max_frames: the most frames of one.
+        band_masks: number of bands.
+        max_bands: the most bands of one.
+    """
+
+    OPTIONS = ("time_masks", "max_frames", "band_masks", "max_bands")
+
+    def __init__(
+        self, *, time_masks: int = 2, max_frames: int = 16, band_masks: int = 2, max_bands: int = 8, **kwargs: Any
+    ):
+        super().__init__(**kwargs)
+        self.time_masks, self.max_frames = time_masks, max_frames
+        self.band_masks, self.max_bands = band_masks, max_bands
+        for name in self.OPTIONS:
+            check_number(name, getattr(self, name), least=0, whole=True)
+
+    def change(self, inputs: Tensor, draws: Draws) -> Tensor:
+        rank, axes = len(inputs.shape), tuple(range(1, len(inputs.shape)))
+        mean = ops.mean(inputs, axis=axes, keepdims=True)
+        for axis, masks, widest in ((1, self.time_masks, self.max_frames), (2, self.band_masks, self.max_bands)):
+            size = ops.shape(inputs)[axis]
+            place = ops.reshape(ops.arange(size, dtype="int32"), [-1 if d == axis else 1 for d in range(rank)])
+            for _ in range(masks):
+                shape = (ops.shape(inputs)[0], *[1] * (rank - 1))
+                width = draws.integers(shape, ops.minimum(widest, size) + 1)
+                start = draws.integers(shape, size - width + 1)
+                covered = ops.logical_and(place >= start, place < start + width)
+                inputs = ops.where(covered, mean, inputs)
+        return inputs
