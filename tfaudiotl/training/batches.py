@@ -1,4 +1,4 @@
-"""What each training step gets: windows of long clips, cached activations or waveforms, in the order of seed and epoch."""
+"""What each training step gets: windows of long clips, cached or as sound, in an order that seed and epoch decide."""
 
 from __future__ import annotations
 
