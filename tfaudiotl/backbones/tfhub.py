@@ -18,7 +18,7 @@ from tfaudiotl._seeds import stream
 from tfaudiotl.backbones.assembly import assemble
 from tfaudiotl.backbones.frontend import WindowSpec
 from tfaudiotl.backbones.spec import BackboneSpec, EmbeddingLayer
-from tfaudiotl.backbones.weights import saved_model_folder
+from tfaudiotl.backbones.weights import open_saved_model, saved_model_folder
 from tfaudiotl.errors import WeightsError
 
 PREFIX = "hub:"
@@ -56,8 +56,6 @@ class HubModule:
         output: str | int | None = None,
         signature: str | None = None,
     ):
-        import tensorflow as tf
-
         self.handle = handle
         with saved_model_folder(handle) as folder:
             # A copy: archives are unpacked for the time of this block only, and the model may be saved later.
@@ -65,9 +63,9 @@ class HubModule:
             weakref.finalize(self, shutil.rmtree, self.folder.parent, ignore_errors=True)
             shutil.copytree(folder, self.folder)
         try:
-            self.module = tf.saved_model.load(str(self.folder))
-        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
-            raise WeightsError(f"hub:{handle}: the SavedModel cannot be loaded: {error}") from error
+            self.module = open_saved_model(self.folder)
+        except WeightsError as error:
+            raise WeightsError(f"hub:{handle}: {error}") from error
         self.sample_rate = sample_rate or self._rate()
         self._find_function(signature, window)
         self._find_output(output)

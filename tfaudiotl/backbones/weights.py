@@ -116,12 +116,12 @@ def load_published(
 
 
 @contextmanager
-def errors_name(weights: str) -> Iterator[None]:
-    """Errors inside the block name ``weights`` as the caller typed it."""
+def errors_name(weights: str, *, argument: str = "weights") -> Iterator[None]:
+    """Errors inside the block name ``weights`` (or what ``argument`` says) as the caller typed it."""
     try:
         yield
     except WeightsError as error:
-        raise WeightsError(f"weights={weights!r}: {error}") from error
+        raise WeightsError(f"{argument}={weights!r}: {error}") from error
 
 
 def load_path(model: keras.Model, path: Path, forms: Forms) -> Loaded:
@@ -239,12 +239,29 @@ def load_own(model: keras.Model, weights: str | Path) -> None:
         )
 
 
-def open_keras(path: str | Path) -> keras.Model:
-    """The model in a .keras file; WeightsError if it cannot be loaded."""
+def open_keras(path: str | Path, *, argument: str = "weights") -> keras.Model:
+    """The model in a .keras or .h5 file, in Keras's safe mode.
+
+    Args:
+        path: the file.
+        argument: as what the caller's user gave it, for errors.
+
+    Raises:
+        WeightsError: no such file, a damaged one, or none that this Keras can load.
+    """
+    path = Path(path).expanduser()
+    kind = ".h5" if path.suffix.lower() == ".h5" else ".keras"
+    if not path.is_file():
+        raise WeightsError(f"{argument}={str(path)!r}: {'a folder' if path.is_dir() else 'no such file'}")
+    if kind == ".keras" and not zipfile.is_zipfile(path):  # Keras would say that it is not there
+        raise WeightsError(f"{argument}={str(path)!r}: is damaged, cut off or no .keras file, which is a zip archive")
     try:
-        return keras.saving.load_model(Path(path).expanduser())
-    except (ValueError, OSError, TypeError, KeyError) as error:
-        raise WeightsError(f"weights={str(path)!r}: cannot be loaded as a .keras file: {error}") from error
+        return keras.saving.load_model(path, safe_mode=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # of a damaged file it is whatever zipfile, json, HDF5 or a layer stumbles over
+        reason = str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
+        raise WeightsError(f"{argument}={str(path)!r}: cannot be loaded as a {kind} file: {reason}") from error
 
 
 def load_h5(model: keras.Model, path: Path) -> None:
@@ -381,6 +398,16 @@ def read_saved_model(folder: Path) -> dict[str, np.ndarray]:
         return {key: reader.get_tensor(key) for key in keys}
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         raise WeightsError(f"its variables cannot be read (damaged or cut off): {error}") from error
+
+
+def open_saved_model(folder: Path) -> Any:
+    """``tf.saved_model.load``; WeightsError if what is there is damaged."""
+    import tensorflow as tf
+
+    try:
+        return tf.saved_model.load(str(folder))
+    except (tf.errors.OpError, OSError, KeyError, ValueError, IndexError, RuntimeError, AttributeError) as error:
+        raise WeightsError(f"cannot be loaded as a SavedModel (is it damaged or cut off?): {error}") from error
 
 
 def is_checkpoint(weights: str | Path) -> bool:

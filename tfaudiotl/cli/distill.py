@@ -74,7 +74,7 @@ def distill(
     check_output(output, overwrite=overwrite)
     say(f"Reading {len(sound_files(folders)):,} recordings")
     load_tensorflow()
-    from tfaudiotl.runtime.load import load_model
+    from tfaudiotl.backbones.weights import open_keras
     from tfaudiotl.training.distill import DistillOptions, distill as run, load_folders
     from tfaudiotl.workflow import save_student
 
@@ -87,7 +87,7 @@ def distill(
         temperature=temperature,
         seed=seed,
     )
-    chosen: Any = load_model(teacher) if teacher.endswith(".keras") else teacher
+    chosen: Any = open_keras(teacher, argument="teacher") if teacher.endswith(".keras") else teacher
     start = student_weights or ("random" if isinstance(chosen, str) else "audioset")
     sounds, skipped = load_folders(folders, exclude=exclude, on_error=on_error.value)
     list_left_out(skipped)

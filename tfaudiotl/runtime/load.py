@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -31,6 +32,7 @@ from tfaudiotl.backbones.scores import (
     class_thresholds,
     decisions_of,
 )
+from tfaudiotl.backbones.weights import errors_name, open_keras, open_saved_model
 from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.errors import ExportError, WeightsError
 from tfaudiotl.tflite.litert import Interpreters, decode, encode
@@ -118,14 +120,8 @@ def _batches(sound: Sound, pieces: Sequence[Piece], artifact: Artifact) -> Itera
 
 
 def load_model(path: str | Path) -> keras.Model:
-    """``keras.saving.load_model`` in safe mode, with this package's layers known; WeightsError if it fails."""
-    path = Path(path)
-    if not path.exists():
-        raise WeightsError(f"model={str(path)!r}: no such file")
-    try:
-        return keras.saving.load_model(str(path), safe_mode=True)
-    except (ValueError, OSError, TypeError, KeyError) as error:
-        raise WeightsError(f"model={str(path)!r}: cannot be loaded as a .keras file: {error}") from error
+    """A model in a .keras file, in Keras's safe mode, with this package's layers known; WeightsError if it fails."""
+    return open_keras(path, argument="model")
 
 
 def open_artifact(
@@ -269,19 +265,16 @@ def _from_saved_model(path: Path, class_names: Sequence[str] | None) -> Artifact
         within = [name for name in ("model.keras", "saved_model", "model.tflite") if (path / name).exists()]
         hint = f"; give {path / within[0]}" if within else ": it has no saved_model.pb"
         raise WeightsError(f"model={str(path)!r} is a folder, but no SavedModel{hint}")
-    try:
-        loaded = tf.saved_model.load(str(path))
-        signature = loaded.signatures["serving_default"]
-    except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
-        raise WeightsError(f"model={str(path)!r}: no SavedModel with a serving_default signature: {error}") from error
     where, assets = str(path), path / "assets"
-    own = _saved_names(assets)
+    with errors_name(where, argument="model"):
+        loaded = open_saved_model(path)
+        if "serving_default" not in loaded.signatures:
+            raise WeightsError(f"has no signature serving_default, only {sorted(loaded.signatures)}")
+        own, rate, told = _saved_assets(assets)
+    signature = loaded.signatures["serving_default"]
     names = own if class_names is None else tuple(class_names)
     if not names:
         raise WeightsError(f"model={where!r}: no class names in {assets}; pass class_names=")
-    rate, frontend = assets / RATE_ASSET, assets / FRONTEND_ASSET  # not in files of earlier versions
-    sample_rate = int(rate.read_text(encoding="utf-8")) if rate.is_file() else SAMPLE_RATE
-    told = json.loads(frontend.read_text(encoding="utf-8")) if frontend.is_file() else {}
     taken, output = _saved_ends(where, signature, names)
 
     def call(waveforms: np.ndarray, *, _keep: Any = loaded) -> np.ndarray:  # signatures do not keep variables alive
@@ -301,17 +294,26 @@ def _from_saved_model(path: Path, class_names: Sequence[str] | None) -> Artifact
     elif taken.shape[0] is not None:
         scores = _each(lambda waveform: call(waveform[None])[0])
     samples = taken.shape[-1]
-    grid = known or clip_grid(None, samples, sample_rate)
+    grid = known or clip_grid(None, samples, rate)
     window = told.get("window", known.min_samples if isinstance(known, LogMelSpec) else 0)
-    form = Artifact(
-        where, "saved_model", names, samples, sample_rate, _over_patches(scores, grid), grid=grid, window=window
-    )
+    form = Artifact(where, "saved_model", names, samples, rate, _over_patches(scores, grid), grid=grid, window=window)
     return _with_decisions(form, told, own)
 
 
 def _each(run: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
     """A batch by a model that takes one waveform."""
     return lambda waveforms: np.stack([run(waveform) for waveform in waveforms])
+
+
+def _saved_assets(assets: Path) -> tuple[tuple[str, ...], int, dict[str, Any]]:
+    """Class names, sample rate and settings; the latter two are not in files of earlier versions."""
+    rate, frontend = assets / RATE_ASSET, assets / FRONTEND_ASSET
+    try:
+        names = _saved_names(assets)
+        sample_rate = int(rate.read_text(encoding="utf-8")) if rate.is_file() else SAMPLE_RATE
+        return names, sample_rate, json.loads(frontend.read_text(encoding="utf-8")) if frontend.is_file() else {}
+    except (ValueError, KeyError) as error:
+        raise WeightsError(f"a file in its assets is damaged: {error}") from error
 
 
 def _saved_names(assets: Path) -> tuple[str, ...]:
@@ -354,7 +356,10 @@ def _from_tflite(path: Path, class_names: Sequence[str] | None, num_threads: int
     except ExportError as error:
         raise WeightsError(f"model={str(path)!r}: cannot be loaded as a .tflite file: {error}") from error
     taken, given = interpreters.taken, interpreters.given
-    metadata = read_metadata(content) or Metadata()
+    try:
+        metadata = read_metadata(content) or Metadata()
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise WeightsError(f"model={str(path)!r}: its metadata is damaged: {error}") from error
     beside = [path.with_suffix(".txt"), path.parent / "labels.txt"]
     settings = metadata.settings
     decided = {"thresholds": metadata.thresholds, "background": metadata.background}
