@@ -46,6 +46,7 @@ CASES = [
     ("distill missing -o out", "missing: no such file or folder"),
     ("inspect missing", "missing cannot be read: No such file or directory"),
     ("bench file", "file is not a .tflite file"),
+    ("bench nosuch.tflite", "nosuch.tflite: no such file"),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -115,8 +116,11 @@ class Audit:
 
 
 def audit_tflite(path: str | Path) -> Audit:
-    """Reads back the file at ``path``."""
-    return audit_graph(Graph(Path(path).read_bytes()), Path(path).name)
+    """Reads back the file at ``path``; ExportError with its name if it is damaged or no such file."""
+    try:
+        return audit_graph(Graph(Path(path).read_bytes()), Path(path).name)
+    except (ExportError, ArithmeticError, AttributeError, IndexError, TypeError, ValueError, struct.error) as error:
+        raise ExportError(f"{path}: damaged, or no .tflite file of a network: {error}") from error
 
 
 def audit_graph(graph: Graph, name: str) -> Audit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,8 @@ def make_interpreter(file: bytes | Path, *, num_threads: int = 1, keep_tensors: 
             made = Interpreter(**source, num_threads=num_threads, experimental_preserve_all_tensors=keep_tensors)
         made.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise ExportError(f"the .tflite file does not load: {error}") from error
+        which = str(file) if isinstance(file, Path) else "the .tflite file"
+        raise ExportError(f"{which} does not load: {error}") from error
     return made
 
 
@@ -153,9 +154,18 @@ class Latency:
 
 
 def measure_latency(path: Path, twin: Path, *, threads: int, runs: int = RUNS) -> Latency:
-    """Times two files in turns, so that whatever else the machine does falls on both."""
-    steps = [_stepper(file, threads) for file in (path, twin)]
-    times: list[list[float]] = [[], []]
+    """Times a file and its float twin in turns."""
+    own, other = time_in_turns([path, twin], threads=threads, runs=runs)
+    return Latency(threads, *own, *other)
+
+
+def time_in_turns(paths: Sequence[Path], *, threads: int, runs: int = RUNS) -> list[tuple[float, float]]:
+    """Median and 95th percentile of each file's runs, milliseconds of one window.
+
+    The files run in turns, so that whatever else the machine does falls on all of them.
+    """
+    steps = [_stepper(file, threads) for file in paths]
+    times: list[list[float]] = [[] for _ in paths]
     for _ in range(5):
         for step in steps:
             step()
@@ -164,8 +174,7 @@ def measure_latency(path: Path, twin: Path, *, threads: int, runs: int = RUNS) -
             start = perf_counter()
             step()
             kept.append(1e3 * (perf_counter() - start))
-    (a, a95), (b, b95) = ((float(np.median(t)), float(np.percentile(t, 95))) for t in times)
-    return Latency(threads, a, a95, b, b95)
+    return [(float(np.median(taken)), float(np.percentile(taken, 95))) for taken in times]
 
 
 def _stepper(path: Path, threads: int) -> Callable[[], None]:
