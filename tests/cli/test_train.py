@@ -110,7 +110,6 @@ def test_unreachable_hub_is_explained(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--folds", "3", "--fold-pattern", "x"], "not both"),
         (["--hidden", "many"], "whole numbers"),
         (["--epochs", "0"], "'--epochs'"),
         (["--embedding", "layer99"], "layer99"),
@@ -195,7 +194,6 @@ def test_fine_tuning_is_one_option_more(tmp_path: Path, stand_in: Path) -> None:
 def test_fine_tuning_options_are_checked(tmp_path: Path, stand_in: Path) -> None:
     sounds = write_folder(tmp_path / "sounds", per_class=2)
     common = ["train", sounds, "-o", tmp_path / "out", "--weights", stand_in, *FAST]
-    assert "needs --fine-tune" in call(*common, "--gradual", code=1).output
     assert "--fine-tune layer30" in call(*common, "--fine-tune", "layer30", code=1).output
     assert not (tmp_path / "out").exists()  # so the corrected command is not refused
     assert "'--precision'" in call(*common, "--precision", "int4", code=2).output
@@ -247,7 +245,3 @@ def test_a_folder_with_the_test_part(tmp_path: Path, monkeypatch: pytest.MonkeyP
     make_folder(data / "test", {"c": 1})
     output = call("train", data / "train", "--test", data / "test", "-o", tmp_path / "out", code=1).output
     assert "labels 'c' are not in class_names=['a', 'b']" in output
-    assert (
-        "give --test or folds"
-        in call("train", data / "train", "--test", data / "test", "--folds", 2, "-o", tmp_path / "out", code=2).output
-    )

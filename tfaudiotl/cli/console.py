@@ -47,6 +47,20 @@ class Library:
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Needs:
+    """In an option's ``Annotated``: the option without which it has no effect."""
+
+    option: str
+
+
+@dataclass(frozen=True)
+class Excludes:
+    """In an option's ``Annotated``: the options beside which it has no effect."""
+
+    options: tuple[str, ...]
+
+
 app = typer.Typer(
     name="tfaudiotl",
     help="Turn a folder of recordings into your own sound classifier.",
@@ -69,11 +83,13 @@ def command(function: Command) -> Command:
     """Adds a function to the program as a command with ``--verbose``, whose errors are one message each."""
     signature = inspect.signature(function, eval_str=True)
     verbose = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
-    parameters = [*signature.parameters.values(), verbose]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [*signature.parameters.values(), verbose, context]
 
     @functools.wraps(function)
-    def run(*, verbose: bool = False, **arguments: Any) -> None:
+    def run(*, context: typer.Context, verbose: bool = False, **arguments: Any) -> None:
         with errors(function, verbose=verbose):
+            check_together(function, context)
             function(**arguments)
 
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -166,6 +182,27 @@ def options_of(command: Callable[..., None]) -> dict[str, tuple[str, str]]:
             if isinstance(given, Library):
                 library |= dict.fromkeys(given.names, own[name])
     return library | own
+
+
+def check_together(command: Callable[..., None], context: typer.Context) -> None:
+    """Refuses options that were typed and would have no effect with what else was typed, or not; see ``Needs``.
+
+    Raises:
+        typer.BadParameter: names both options.
+    """
+    names, typed = options_of(command), {}
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            typed[names[name][0]] = parameter
+    for option, parameter in typed.items():
+        for relation in getattr(parameter.annotation, "__metadata__", ()):
+            if isinstance(relation, Needs) and relation.option not in typed:
+                raise typer.BadParameter(f"{option} needs {relation.option}: it has no effect without")
+            if isinstance(relation, Excludes):
+                for other in relation.options:
+                    if other in typed:
+                        raise typer.BadParameter(f"give {option} or {other}, not both")
 
 
 @contextmanager

@@ -71,7 +71,9 @@ def distill(
     overwrite: Overwrite = False,
 ) -> None:
     """Shrink a network: a small student learns to match a large teacher on unlabelled sound."""
-    check_output(output, overwrite=overwrite)
+    if teacher.endswith(".keras") and weights != "audioset":
+        raise typer.BadParameter(f"--weights are a backbone's: --teacher {teacher} has its own")
+    check_output(output, overwrite=overwrite, data=folders)
     say(f"Reading {len(sound_files(folders)):,} recordings")
     load_tensorflow()
     from tfaudiotl.backbones.weights import open_keras

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tfaudiotl.cli.console import Library, command, list_left_out, load_tensorflow, progress_shown, say
+from tfaudiotl.cli.console import Excludes, Library, Needs, command, list_left_out, load_tensorflow, progress_shown, say
 from tfaudiotl.cli.options import (
     Backbone,
     ClassFolder,
@@ -19,7 +19,7 @@ from tfaudiotl.cli.options import (
     OnError,
     OnErrorOption,
     OutputFolder,
-    Overwrite,
+    OverwriteOutput,
     Pooling,
     Seed,
     Weights,
@@ -54,7 +54,7 @@ def embed(
     """Compute embeddings of recordings into a store; what it holds already is not computed again."""
     backbone, weights = pretrained(backbone, weights)
     files = sound_files([folder])
-    check_output(output, overwrite=True)
+    check_output(output, overwrite=True, data=[folder])
     if output.is_file():
         raise FileExistsError(f"--output {output} is a file; give a folder, new or a store")
     say(f"{len(files):,} recordings in {folder}")
@@ -81,7 +81,12 @@ def probe(
     weights: Weights = None,
     embedding: Annotated[str | None, typer.Option(help="Layers with commas; all by default.")] = None,
     pairs: Annotated[str, typer.Option(help="Pairs to probe side by side: 'layer7+embedding,layer5+layer9'.")] = "",
-    cv: Annotated[int, typer.Option(min=2, help="Number of folds to draw."), Library(("folds", "k"))] = 5,
+    cv: Annotated[
+        int,
+        typer.Option(min=2, help="Number of folds to draw."),
+        Library(("folds", "k")),
+        Excludes(("--fold-pattern", "--test-pattern")),
+    ] = 5,
     label_pattern: LabelPattern = None,
     fold_pattern: FoldPattern = None,
     group_pattern: GroupPattern = None,
@@ -90,19 +95,18 @@ def probe(
         typer.Option(
             callback=regex, help=r"One split instead of folds: test on files whose names match, such as '_[0-4]\.wav$'."
         ),
+        Excludes(("--fold-pattern", "--group-pattern")),
     ] = None,
     few_shot: Annotated[int | None, typer.Option(min=1, help="Also train on this number of clips per class.")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Number of few-shot draws.")] = 10,
+    repeats: Annotated[int, typer.Option(min=1, help="Number of few-shot draws."), Needs("--few-shot")] = 10,
     pooling: Pooling = "avg",
     seed: Seed = 0,
     on_error: OnErrorOption = OnError.RAISE,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteOutput = False,
 ) -> None:
     """Find the layer for a task: train a linear probe on every layer of the network."""
-    if test_pattern and fold_pattern:
-        raise typer.BadParameter("give --test-pattern or --fold-pattern, not both")
     backbone, weights = pretrained(backbone, weights)
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, data=[folder])
     clips = load_clips(
         folder,
         label_pattern=label_pattern,

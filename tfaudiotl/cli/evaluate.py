@@ -12,7 +12,7 @@ from tfaudiotl.cli.options import (
     OnError,
     OnErrorOption,
     OutputFolder,
-    Overwrite,
+    OverwriteOutput,
     check_model,
     check_output,
     load_clips,
@@ -26,11 +26,11 @@ def evaluate(
     output: OutputFolder = None,
     label_pattern: LabelPattern = None,
     on_error: OnErrorOption = OnError.RAISE,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteOutput = False,
 ) -> None:
     """Measure a classifier on labelled recordings."""
     check_model(model)
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, data=[folder])
     load_tensorflow()
     from tfaudiotl.errors import AudioError
     from tfaudiotl.runtime.evaluate import evaluate as run

@@ -16,7 +16,7 @@ from tfaudiotl.cli.options import (
     MinDuration,
     MinGap,
     ModelPath,
-    Overwrite,
+    OverwriteOutput,
     Release,
     ReportBackground,
     Smoothing,
@@ -46,7 +46,7 @@ def events(
     plot: Annotated[
         Path | None, typer.Option(help="Draw waveform, spectrogram and timeline into this picture file.")
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteOutput = False,
 ) -> None:
     """List the events in a recording: what is in it, from when to when.
 

@@ -10,7 +10,7 @@ import typer
 
 from tfaudiotl._files import write_atomic
 from tfaudiotl._threads import Progress
-from tfaudiotl.cli.console import command, load_tensorflow, progress_shown, say
+from tfaudiotl.cli.console import Excludes, command, load_tensorflow, progress_shown, say
 from tfaudiotl.cli.options import OnError, Output, Overwrite, Threshold, check_output, load_clips, sound_files
 
 
@@ -21,7 +21,11 @@ def export(
     quantize: Annotated[
         Literal["float16", "dynamic", "int8", "int8_io"] | None, typer.Option(help="For .tflite: smaller weights.")
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="For .tflite: number of samples per window.")] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="For .tflite: number of samples per window."),
+        Excludes(("--patches",)),
+    ] = None,
     verify: Annotated[
         Path | None, typer.Option(help="Folder of labelled recordings to compare the file with the model on.")
     ] = None,
@@ -30,7 +34,9 @@ def export(
     patches: Annotated[
         bool, typer.Option("--patches", help="For .tflite: the input is log-mel patches instead of samples.")
     ] = False,
-    matmul: Annotated[bool, typer.Option("--matmul", help="For .tflite: a front-end without RFFT2D.")] = False,
+    matmul: Annotated[
+        bool, typer.Option("--matmul", help="For .tflite: a front-end without RFFT2D."), Excludes(("--patches",))
+    ] = False,
     c_array: Annotated[bool, typer.Option("--c-array", help="For .tflite: also as C source.")] = False,
     threshold: Threshold = None,
 ) -> None:
@@ -45,9 +51,11 @@ def export(
         )
     if quantize in ("int8", "int8_io") and calibrate is None:
         raise ValueError(f"--quantize {quantize}: give --calibrate, a folder of recordings like those to classify")
+    if calibrate is not None and quantize not in ("int8", "int8_io"):
+        raise ValueError("--calibrate needs --quantize int8 or int8_io: it has no effect without")
     if model.suffix.lower() not in (".keras", ".h5") or not model.is_file():
         raise ValueError(f"{model}: {'a .keras file is needed' if model.exists() else 'no such file'}")
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, data=() if tflite else [verify])
     report = output.parent / f"{output.stem if tflite else output.name}.report.md"
     for beside, written in ((output.with_suffix(".txt"), tflite), (report, verify is not None)):
         check_output(beside if written else None, overwrite=overwrite)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from tfaudiotl.cli.options import (
     LabelPattern,
     OnError,
     OutputFolder,
-    Overwrite,
+    OverwriteOutput,
     check_output,
     load_clips,
 )
@@ -39,10 +40,26 @@ def inspect(
     label_pattern: LabelPattern = None,
     fold_pattern: FoldPattern = None,
     group_pattern: GroupPattern = None,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteOutput = False,
 ) -> None:
     """Look at every recording: counts, hours, formats, silence, clipping, copies, leaks, broken files."""
-    check_output(output, overwrite=overwrite)
+    _check_kind(
+        sounds,
+        table={
+            "--path": path != "path",
+            "--label": label != "label",
+            "--fold": fold,
+            "--group": group,
+            "--label-separator": label_separator,
+            "--root": root,
+        },
+        folder={
+            "--label-pattern": label_pattern,
+            "--fold-pattern": fold_pattern,
+            "--group-pattern": group_pattern,
+        },
+    )
+    check_output(output, overwrite=overwrite, data=[sounds])
     from tfaudiotl._files import write_atomic
     from tfaudiotl.data.clips import Clips
 
@@ -82,6 +99,18 @@ def inspect(
         typer.echo(f"Wrote {output / 'description.md'}, {output / 'spectrograms.png'}")
 
 
+def _check_kind(sounds: Path, *, table: Mapping[str, object], folder: Mapping[str, object]) -> None:
+    """Refuses options that say how another kind of input is read."""
+    if sounds.is_dir():
+        wrong, kind, meant = table, "a folder", "a table"
+    elif sounds.suffix.lower() == ".json":
+        wrong, kind, meant = {**table, **folder}, "a saved table, which says all that itself", "others"
+    else:
+        wrong, kind, meant = folder, "a table", "a folder"
+    if given := [option for option, value in wrong.items() if value]:
+        raise typer.BadParameter(f"{', '.join(given)}: for {meant}, and {sounds} is {kind}")
+
+
 @command
 def weights(
     backbone: Annotated[str, typer.Argument(help="yamnet, vggish, yamnet_mini or a network of keras.applications.")],
@@ -90,7 +119,7 @@ def weights(
         typer.Option("--output", "-o", help="A .weights.h5 file to write, which --weights takes without a network."),
         Library(("path",)),
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteOutput = False,
 ) -> None:
     """Fetch a network's published weights, check them and say what they are."""
     if output and not output.name.endswith(SUFFIX):

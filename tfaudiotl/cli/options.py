@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tfaudiotl.cli.console import Library, say
+from tfaudiotl.cli.console import Library, Needs, say
 
 if TYPE_CHECKING:
     from tfaudiotl.data.clips import Clips
@@ -114,6 +114,7 @@ ClassFolder = Annotated[
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write."), Library(("path", "folder"))]
 OutputFolder = Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write the results into.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+OverwriteOutput = Annotated[bool, typer.Option("--overwrite", help="Replace what is there."), Needs("--output")]
 OnErrorOption = Annotated[OnError, typer.Option(help="Sounds that cannot be used: stop, or skip and list them.")]
 AllowSilence = Annotated[bool, typer.Option("--allow-silence", help="Keep clips that are all zeros.")]
 LabelPattern = Annotated[
@@ -212,10 +213,26 @@ def sound_files(paths: Sequence[Path]) -> list[Path]:
     return [file for path in paths for file in (files_of(path) if path.is_dir() else [path])]
 
 
-def check_output(output: Path | None, *, overwrite: bool) -> None:
-    """Refuses a place that holds something already, or that nothing can be written to, before any waiting."""
+def check_output(output: Path | None, *, overwrite: bool, data: Iterable[Path | None] = ()) -> None:
+    """Refuses a place that holds something already, or that nothing can be written to, before any waiting.
+
+    Args:
+        output: where to write; None: nowhere.
+        overwrite: whether what is there may be replaced.
+        data: for a folder of results, the folders of recordings: among these the results would be taken for a class.
+    """
     if output is None:
         return
+    for folder in data:
+        if folder is not None and folder.is_dir():
+            place, recordings = output.resolve(), folder.resolve()
+            for relation, found in (
+                ("is", place == recordings),
+                ("holds", place in recordings.parents),
+                ("lies in", recordings in place.parents),
+            ):
+                if found:
+                    raise ValueError(f"--output {output} {relation} the folder of recordings, {folder}; give another")
     if output.exists() and not overwrite:
         if not output.is_dir():
             raise FileExistsError(f"--output {output} is there already; --overwrite replaces it")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tfaudiotl._threads import Progress
-from tfaudiotl.cli.console import command, list_left_out, load_tensorflow, progress_shown, say
+from tfaudiotl.cli.console import Excludes, Needs, command, list_left_out, load_tensorflow, progress_shown, say
 from tfaudiotl.cli.options import (
     Background,
     ModelPath,
@@ -34,11 +34,11 @@ Format = Literal["table", "csv", "json"]
 def predict(
     model: ModelPath,
     sounds: Annotated[list[Path], typer.Argument(help="Sound files, or folders of them.")],
-    top: Annotated[int, typer.Option(min=1, help="Number of classes to show per file.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to show per file."), Excludes(("--timeline",))] = 3,
     timeline: Annotated[bool, typer.Option("--timeline", help="Show events with start and end instead.")] = False,
-    threshold: Threshold = None,
-    background: Background = None,
-    report_background: ReportBackground = False,
+    threshold: Annotated[Threshold, Needs("--timeline")] = None,
+    background: Annotated[Background, Needs("--timeline")] = None,
+    report_background: Annotated[ReportBackground, Needs("--timeline")] = False,
     format: Annotated[Format, typer.Option(help="How results are printed.")] = "table",
     on_error: OnErrorOption = OnError.RAISE,
 ) -> None:

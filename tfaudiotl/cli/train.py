@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tfaudiotl.cli.console import Library, command, load_tensorflow, progress_shown, say
+from tfaudiotl.cli.console import Excludes, Library, Needs, command, load_tensorflow, progress_shown, say
 from tfaudiotl.cli.options import (
     AllowSilence,
     Backbone,
@@ -63,9 +63,13 @@ def train(
             help="What is reported when there are no folds: a share of the clips, or the folder of the data set's test "
             "part, with the same classes."
         ),
+        Excludes(("--folds", "--fold-pattern")),
     ] = "0.2",
     folds: Annotated[
-        int | None, typer.Option(min=2, help="Number of folds to cross-validate with."), Library(("k",))
+        int | None,
+        typer.Option(min=2, help="Number of folds to cross-validate with."),
+        Library(("k",)),
+        Excludes(("--fold-pattern",)),
     ] = None,
     label_pattern: LabelPattern = None,
     fold_pattern: FoldPattern = None,
@@ -81,13 +85,19 @@ def train(
         Library(("trainable",)),
     ] = None,
     fine_tune_epochs: Annotated[
-        int, typer.Option(min=1, help="With --fine-tune: maximum number of epochs for the blocks.")
+        int,
+        typer.Option(min=1, help="With --fine-tune: maximum number of epochs for the blocks."),
+        Needs("--fine-tune"),
     ] = 20,
     fine_tune_rate: Annotated[
-        float, typer.Option(callback=positive, help="With --fine-tune: Adam's highest learning rate for the blocks.")
+        float,
+        typer.Option(callback=positive, help="With --fine-tune: Adam's highest learning rate for the blocks."),
+        Needs("--fine-tune"),
     ] = 3e-4,
     gradual: Annotated[
-        bool, typer.Option("--gradual", help="With --fine-tune: unfreeze one block after another.")
+        bool,
+        typer.Option("--gradual", help="With --fine-tune: unfreeze one block after another."),
+        Needs("--fine-tune"),
     ] = False,
     label_smoothing: Annotated[float, typer.Option(help="Label smoothing, 0 to 1.")] = 0.0,
     focal: Annotated[
@@ -104,25 +114,21 @@ def train(
     seed: Seed = 0,
     on_error: OnErrorOption = OnError.RAISE,
     allow_silence: AllowSilence = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted training."), Excludes(("--overwrite",))
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Train, evaluate and export a classifier from a folder of recordings."""
-    if folds is not None and fold_pattern is not None:
-        raise typer.BadParameter("give --folds or --fold-pattern, not both")
     widths = _whole_numbers(hidden, "--hidden")
     backbone, weights = pretrained(backbone, weights)
-    if fine_tune is None and gradual:
-        raise ValueError("--gradual needs --fine-tune")
     share = _share(test)
-    if share is None and (folds is not None or fold_pattern is not None):
-        raise typer.BadParameter("give --test or folds, not both: folds test every clip")
     unfinished = output / ".work" / "settings.json"
     if unfinished.is_file() and not (overwrite or resume):
         raise FileExistsError(
             f"--output {output} holds an unfinished training; --resume continues it, --overwrite replaces it"
         )
-    check_output(output, overwrite=overwrite or resume)
+    check_output(output, overwrite=overwrite or resume, data=[folder] if share is not None else [folder, Path(test)])
     clips = load_clips(
         folder,
         label_pattern=label_pattern,

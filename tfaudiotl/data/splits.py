@@ -45,7 +45,7 @@ def split_mask(
         raise ValueError(f"{len(clips)} clips in one group cannot be split: at least two groups (or files) are needed")
     targets = clips.targets if stratify else np.ones((len(clips), 1))
     if stratify:
-        _check_spread(clips, targets, together, 2, "a split", "leave it out, record more, or pass stratify=False")
+        _check_spread(clips, targets, together, 2, "a split", "leave it out or record more")
     held_out: NDArray[np.bool_] = assign(targets, together, [1 - share, share], purpose="held-out part", seed=seed) == 1
     missing = np.flatnonzero(targets.any(axis=0) & ~(targets[held_out].any(axis=0) & targets[~held_out].any(axis=0)))
     if len(missing):
@@ -78,9 +78,11 @@ def fold_numbers(clips: Table, folds: Folds, *, groups: Groups, seed: int) -> tu
     else:
         check_number("folds", folds, least=2, whole=True)
         together = units(clips, groups)
-        _check_spread(clips, targets, together, folds, f"{folds} folds", "use fewer folds or record more")
+        _check_spread(
+            clips, targets, together, folds, f"{folds} folds", "use fewer folds or record more", f"folds={folds}: "
+        )
         if len(np.unique(together)) < folds:
-            raise ValueError(f"{folds} folds: there are only {len(np.unique(together))} groups (or files) to share out")
+            raise ValueError(f"folds={folds}: there are only {len(np.unique(together))} groups (or files) to share out")
         names = [str(number + 1) for number in range(folds)]
         fold = assign(targets, together, [1 / folds] * folds, purpose="folds", seed=seed)
     for number, name in enumerate(names):
@@ -158,7 +160,13 @@ def shared_units(clips: Table) -> list[int] | None:
 
 
 def _check_spread(
-    clips: Table, targets: NDArray[Any], together: NDArray[np.int64], least: int, purpose: str, advice: str
+    clips: Table,
+    targets: NDArray[Any],
+    together: NDArray[np.int64],
+    least: int,
+    purpose: str,
+    advice: str,
+    given: str = "",
 ) -> None:
     """Raises ValueError naming the classes that lie in fewer than ``least`` groups."""
     few = []
@@ -168,7 +176,7 @@ def _check_spread(
         if 0 < number < least:
             few.append(f"{name!r} has {len(rows)} clips in {number} groups (or files)")
     if few:
-        raise ValueError(f"too few for {purpose}, which needs at least {least}: {listed(few)}; {advice}")
+        raise ValueError(f"{given}too few for {purpose}, which needs at least {least}: {listed(few)}; {advice}")
 
 
 def file_keys(paths: Sequence[str]) -> list[str]:
