@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks import memory
 from tfaudiotl.classifiers.build import build_classifier
-from tfaudiotl.classifiers.edit import train_blocks
+from tfaudiotl.classifiers.edit import freeze
 from tfaudiotl.data.clips import Clips
 from tfaudiotl.training.activation_cache import ActivationCache, cut
 from tfaudiotl.training.batches import CachedInputs, Sounds
@@ -86,7 +86,7 @@ def largest_difference(clips: Clips, weights: str, blocks: int) -> float:
 
 def cache_memory(clips: Clips, weights: str, blocks: int, shard_bytes: int) -> tuple[float, float]:
     """MiB by which this process grew at most while a cache was made and read once, and the cache's own size."""
-    model = train_blocks(classifier(clips, weights), blocks)
+    model = freeze(classifier(clips, weights), trainable=blocks)
     sounds, tensors = Sounds.of([clips], sample_rate=sample_rate_of(model)), cut(model)
     with tempfile.TemporaryDirectory() as warm, tempfile.TemporaryDirectory() as work:
         # TensorFlow's and the converter's own memory is not the cache's.

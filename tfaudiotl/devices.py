@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
-import tensorflow as tf
 
 from tfaudiotl.errors import check_choice
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 StrategyName = Literal["auto", "tpu", "mirrored", "one"]
 
@@ -32,6 +34,8 @@ class Device:
 def find_device() -> Device:
     """The best kind of device that the Keras backend sees."""
     if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
         gpus = tf.config.list_physical_devices("GPU")
         tpus = tf.config.list_logical_devices("TPU")
         if tpus:
@@ -44,6 +48,11 @@ def find_device() -> Device:
     kinds = [name.split(":")[0] for name in names]
     kind = next((kind for kind in ("tpu", "gpu") if kind in kinds), "cpu")
     return Device(kind, max(1, kinds.count(kind)), _jax_capability() if kind == "gpu" else (0, 0))
+
+
+def has_accelerator() -> bool:
+    """Whether Keras sees anything but CPUs."""
+    return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
 
 
 def strategy(name: StrategyName = "auto", *, devices: Sequence[str] | None = None) -> tf.distribute.Strategy:
@@ -68,6 +77,8 @@ def strategy(name: StrategyName = "auto", *, devices: Sequence[str] | None = Non
             f"strategy() is TensorFlow's way; with KERAS_BACKEND={keras.backend.backend()} use several_hosts() or "
             "keras.distribution.set_distribution"
         )
+    import tensorflow as tf
+
     if name in ("auto", "tpu"):
         resolver = _tpu()
         if resolver is not None:
@@ -84,6 +95,8 @@ def strategy(name: StrategyName = "auto", *, devices: Sequence[str] | None = Non
 
 def check_scope(model: keras.Model) -> None:
     """ValueError if the model was not built under the strategy that a training here would use."""
+    import tensorflow as tf
+
     own, here = getattr(model, "distribute_strategy", None), tf.distribute.get_strategy()
     if own is not None and own is not here:
         raise ValueError(
@@ -130,6 +143,8 @@ def several_hosts(
 
 def _tpu() -> Any:
     """The resolver of a TPU, or None."""
+    import tensorflow as tf
+
     try:
         return tf.distribute.cluster_resolver.TPUClusterResolver()
     except (ValueError, tf.errors.NotFoundError, KeyError):

@@ -12,7 +12,7 @@ import pytest
 
 from tfaudiotl._threads import Progress
 from tfaudiotl.classifiers.build import build_classifier
-from tfaudiotl.classifiers.edit import train_blocks
+from tfaudiotl.classifiers.edit import freeze
 from tfaudiotl.errors import AudioError
 from tfaudiotl.training.activation_cache import ActivationCache, cut, upper_model
 from tfaudiotl.training.batches import CachedInputs
@@ -45,12 +45,12 @@ def jobs() -> list[partial[np.ndarray]]:
     ],
 )
 def test_cuts_where_training_begins(trainable: int | str, shapes: list[tuple[int, ...]], stand_in: Path) -> None:
-    model = train_blocks(classifier(stand_in), trainable)
+    model = freeze(classifier(stand_in), trainable=trainable)
     assert [tuple(tensor.shape[1:]) for tensor in cut(model)] == shapes
 
 
 def test_several_embeddings_are_cut_each_where_it_is_frozen(stand_in: Path) -> None:
-    model = train_blocks(classifier(stand_in, embedding=["layer2", "layer4"]), 1)
+    model = freeze(classifier(stand_in, embedding=["layer2", "layer4"]), trainable=1)
     assert sorted(tuple(tensor.shape[1:]) for tensor in cut(model)) == [(24, 16, 128), (64,)]
 
 
@@ -59,7 +59,7 @@ def test_several_embeddings_are_cut_each_where_it_is_frozen(stand_in: Path) -> N
 def test_upper_part_on_the_cache_is_the_whole(
     trainable: int | str, options: dict[str, Any], stand_in: Path, tmp_path: Path
 ) -> None:
-    model = train_blocks(classifier(stand_in, **options), trainable)
+    model = freeze(classifier(stand_in, **options), trainable=trainable)
     tensors = cut(model)
     cache = ActivationCache.build(tmp_path / "cache", model, tensors, jobs(), key="")
     inputs = CachedInputs(cache, range(len(tensors))).batch(np.array([3, 0, 4, 1, 2]))
@@ -70,7 +70,7 @@ def test_upper_part_on_the_cache_is_the_whole(
 
 
 def test_the_whole_shares_what_the_upper_part_learns_and_saves_as_ever(stand_in: Path, tmp_path: Path) -> None:
-    model = train_blocks(classifier(stand_in), 1)
+    model = freeze(classifier(stand_in), trainable=1)
     upper = upper_model(model, cut(model))
     kernel = upper.get_layer("layer4_pointwise_conv").kernel
     kernel.assign(kernel * 0.5)
@@ -81,7 +81,7 @@ def test_the_whole_shares_what_the_upper_part_learns_and_saves_as_ever(stand_in:
 
 
 def test_shards_are_bounded_and_finished_ones_are_used_again(stand_in: Path, tmp_path: Path) -> None:
-    model = train_blocks(classifier(stand_in), 1)
+    model = freeze(classifier(stand_in), trainable=1)
     patch = 4 * 24 * 16 * 128
     done: list[int] = []
 
@@ -135,7 +135,7 @@ def test_a_damaged_shard_is_computed_again(stand_in: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("change", ["key", "weights"])
 def test_a_cache_of_other_sounds_or_weights_is_not_used(change: str, stand_in: Path, tmp_path: Path) -> None:
-    model = train_blocks(classifier(stand_in), 1)
+    model = freeze(classifier(stand_in), trainable=1)
     ActivationCache.build(tmp_path / "cache", model, cut(model), jobs(), key="1")
     if change == "weights":
         model.get_layer("layer1_conv").kernel.assign(model.get_layer("layer1_conv").kernel * 2)

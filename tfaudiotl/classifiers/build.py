@@ -14,7 +14,7 @@ from tfaudiotl.backbones.embedding import Pooling, cut_backbone, layer_names, pa
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.backbones.scores import check_background, check_class_names, set_background
 from tfaudiotl.classifiers.anatomy import parts
-from tfaudiotl.classifiers.edit import BatchNorm, train_blocks
+from tfaudiotl.classifiers.edit import BatchNorm, set_blocks
 from tfaudiotl.classifiers.heads import Head, SequenceHead, compile_classifier, dense_head, sequence_head
 from tfaudiotl.embeddings.probe import probe_layers
 
@@ -121,7 +121,7 @@ def build_classifier(
     else:
         x = to_clips(base, dense_head(x, class_names, **options), "avg")
     model = keras.Model(base.input, x, name=name or f"{plain_name(spec)}_classifier")
-    train_blocks(model, trainable, batch_norm=batch_norm or ("train" if weights is None else "frozen"))
+    set_blocks(model, trainable, batch_norm=batch_norm or ("train" if weights is None else "frozen"))
     compile_classifier(model, multi_label=multi_label, learning_rate=learning_rate)
     set_background(model, background)
     return model

@@ -12,23 +12,25 @@ from keras import layers, tree
 
 from tfaudiotl.backbones.scores import ClassScores, check_class_names
 from tfaudiotl.backbones.tfhub import HubEmbedding
-from tfaudiotl.classifiers.anatomy import Parts, classifier_parts, parts
+from tfaudiotl.classifiers.anatomy import classifier_parts, parts
 from tfaudiotl.classifiers.heads import compile_classifier, layer_seed
 
 BatchNorm = Literal["frozen", "train"]
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
 
 
-def freeze(model: keras.Model, *, until: str | None, batch_norm: BatchNorm = "frozen") -> keras.Model:
-    """Freezes a classifier up to a layer, that layer included; everything above it trains.
+def freeze(model: keras.Model, *, trainable: int | str = 0, batch_norm: BatchNorm = "frozen") -> keras.Model:
+    """Decides what of a classifier trains: its head and the last part of its backbone; the rest is frozen.
 
     Frozen batch norm keeps its statistics and stays in inference mode. A compiled model is compiled again, with the
     same settings and a new optimizer state: ``fit`` would otherwise go on with the layers it knew.
 
+    A block is what the backbone's record lists as one ("layer13"; VGGish's "conv3_1" and "conv3_2" are "conv3").
+
     Args:
         model: a classifier of ``build_classifier``, trained or not, or loaded from its file.
-        until: a block ("layer11"), or the name of a layer in ``model.summary()``; None freezes nothing. The
-            whole backbone freezes with "backbone".
+        trainable: 0: the head alone; n: also the last n blocks; "layer12": that block and all after it; the name of a
+            layer of the backbone in ``model.summary()``: all but what that layer is computed from; "all".
         batch_norm: what batch norm does in layers of the backbone that train. "frozen": it keeps statistics and
             offsets, which small batches and few clips would spoil. "train": it learns both, as a network trained from
             scratch must.
@@ -37,33 +39,21 @@ def freeze(model: keras.Model, *, until: str | None, batch_norm: BatchNorm = "fr
         ``model``, changed.
 
     Raises:
-        ValueError: no such layer (the message lists the blocks), or one of the head.
+        ValueError: no such block or layer (the message lists the blocks), or one of the head.
     """
     found = parts(model)
-    frozen = [] if until is None else found.body if until == "backbone" else _up_to(found, until)
-    _set_frozen(found.body, frozen, batch_norm)
-    return _compiled_again(model)
-
-
-def train_blocks(model: keras.Model, trainable: int | str, *, batch_norm: BatchNorm = "frozen") -> keras.Model:
-    """Trains the head and the last blocks of the backbone; the rest is frozen as by ``freeze``.
-
-    A block is what the backbone's record lists as one ("layer13"; VGGish's "conv3_1" and "conv3_2" are "conv3").
-
-    Args:
-        model: as in ``freeze``.
-        trainable: 0: the head alone; n: also the last n blocks; "layer12": that block and all after it; "all".
-        batch_norm: as in ``freeze``.
-
-    Returns:
-        ``model``, changed.
-    """
-    set_blocks(model, trainable, batch_norm=batch_norm)
-    return _compiled_again(model)
+    layer = next((layer for layer in found.body if layer.name == trainable and trainable not in found.blocks), None)
+    if layer is None:
+        set_blocks(model, trainable, batch_norm=batch_norm)
+    else:
+        _set_frozen(found.body, keras.Model(model.inputs, layer.input).layers, batch_norm)
+    if model.compiled:
+        model.compile_from_config(model.get_compile_config())
+    return model
 
 
 def set_blocks(model: keras.Model, trainable: int | str, *, batch_norm: BatchNorm = "frozen") -> None:
-    """Like ``train_blocks``, without compiling the model again."""
+    """As ``freeze``, by blocks only, and without compiling the model again."""
     found = parts(model)
     names = list(found.blocks)
     if trainable == "all":
@@ -81,32 +71,12 @@ def set_blocks(model: keras.Model, trainable: int | str, *, batch_norm: BatchNor
     return _set_frozen(found.body, [layer for layer in found.body if layer not in free], batch_norm)
 
 
-def _up_to(found: Parts, until: str) -> list[Any]:
-    """The layers that ``until`` is computed from, and its own."""
-    names = list(found.blocks)
-    if until in names:
-        return [layer for name in names[: names.index(until) + 1] for layer in found.blocks[name]]
-    ends = [layer for layer in found.body if layer.name == until]
-    if not ends:
-        raise ValueError(
-            f"until={until!r}: allowed are the blocks {', '.join(names)}, 'backbone', None, and the names "
-            "of the backbone's layers in model.summary()"
-        )
-    return list(keras.Model(found.model.inputs, ends[0].output).layers)
-
-
 def _set_frozen(body: Sequence[Any], frozen: Sequence[Any], batch_norm: BatchNorm) -> None:
     if batch_norm not in get_args(BatchNorm):
         raise ValueError(f"batch_norm={batch_norm!r}: allowed are {' and '.join(map(repr, get_args(BatchNorm)))}")
     for layer in body:
         keeps = batch_norm == "frozen" and isinstance(layer, layers.BatchNormalization)
         layer.trainable = layer not in frozen and not keeps
-
-
-def _compiled_again(model: keras.Model) -> keras.Model:
-    if model.compiled:
-        model.compile_from_config(model.get_compile_config())
-    return model
 
 
 def replace_head(

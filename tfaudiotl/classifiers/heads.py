@@ -11,6 +11,7 @@ from keras import initializers, layers, ops
 from tfaudiotl._seeds import derived_seed
 from tfaudiotl.backbones.frontend import PatchPooling
 from tfaudiotl.backbones.scores import ClassScores
+from tfaudiotl.devices import has_accelerator
 
 SequenceHead = Literal["attention", "gru", "lstm", "conv"]
 Head = Literal["dense", "average", SequenceHead]
@@ -143,7 +144,7 @@ def compile_classifier(
     """Compiles with the loss (None: cross-entropy that fits the targets), the optimizer (None: Adam), and accuracy."""
     kind: Any = keras.metrics.BinaryAccuracy if multi_label else keras.metrics.CategoricalAccuracy
     # Keras compiles with XLA wherever it can; on a CPU that is much slower for YAMNet (docs/decisions.md).
-    jit_compile: Any = "auto" if _has_accelerator() else False
+    jit_compile: Any = "auto" if has_accelerator() else False
     model.compile(
         scaled(model, freed_with_its_model(optimizer or keras.optimizers.Adam(learning_rate))),
         loss or (keras.losses.BinaryCrossentropy() if multi_label else keras.losses.CategoricalCrossentropy()),
@@ -178,10 +179,6 @@ def freed_with_its_model(optimizer: keras.optimizers.Optimizer) -> keras.optimiz
 
         optimizer._all_reduce_sum_gradients = over_devices
     return optimizer
-
-
-def _has_accelerator() -> bool:
-    return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
 
 
 @keras.saving.register_keras_serializable(package="tfaudiotl")

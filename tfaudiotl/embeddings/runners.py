@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfaudiotl._threads import cores
+from tfaudiotl.devices import has_accelerator
 from tfaudiotl.errors import ExportError, check_choice
 from tfaudiotl.tflite.graph import Graph
 from tfaudiotl.tflite.litert import Interpreters, convert
@@ -150,7 +151,7 @@ def make_runner(
         ValueError: with "litert" or "int8", a network that cannot be converted.
     """
     check_runtime(runtime, quantize)
-    if runtime == "auto" and quantize is None and (_has_accelerator() or not _is_float32(network)):
+    if runtime == "auto" and quantize is None and (has_accelerator() or not _is_float32(network)):
         runtime = "keras"
     if runtime != "keras":
         try:
@@ -170,10 +171,6 @@ def check_runtime(runtime: str, quantize: str | None) -> None:
     check_choice("quantize", quantize, Quantize | None)
     if quantize is not None and runtime == "keras":
         raise ValueError(f"quantize={quantize!r}: needs runtime='litert' or 'auto', not 'keras'")
-
-
-def _has_accelerator() -> bool:
-    return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
 
 
 def _is_float32(network: keras.Model) -> bool:
