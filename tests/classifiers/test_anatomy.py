@@ -30,10 +30,11 @@ def classifier(**options: Any) -> keras.Model:
         ({"aggregate": "embeddings"}, False, True),
         ({"head": "average", "multi_label": True}, False, True),
         ({"head": "gru"}, True, True),
+        ({"head": "statistics"}, True, True),
         ({"head": "attention", "multi_label": True}, True, True),
         ({"input": "patches"}, False, False),
     ],
-    ids=["dense", "mean", "average", "gru", "attention", "patches"],
+    ids=["dense", "mean", "average", "gru", "statistics", "attention", "patches"],
 )
 def test_classifiers(options: dict[str, Any], sequence_head: bool, scores_clips: bool) -> None:
     model = classifier(**options)
@@ -45,19 +46,20 @@ def test_classifiers(options: dict[str, Any], sequence_head: bool, scores_clips:
     assert (found.sequence_head, found.scores_clips, found.takes_patches) == (sequence_head, scores_clips, patches)
     assert found.frontend == LogMelSpec()
     assert (found.grid is None) == (found.waveform is None) == (found.patches is None) == patches
-    assert found.embedding.shape[1] == found.norm.moving_mean.shape[0] == 64
+    assert found.embedding.shape[1] == 64
+    assert found.norm.moving_mean.shape[0] == (3 * 64 if options.get("head") == "statistics" else 64)
     assert found.logits.kernel.shape == (4, 2)
     assert found.rows.shape[1:] == (96, 64, 1)
 
 
-@pytest.mark.parametrize("head", ["dense", "average", "lstm"])
+@pytest.mark.parametrize("head", ["dense", "average", "statistics", "lstm"])
 def test_network_and_head_are_the_classifier(head: str) -> None:
     """One patch through the network and the head scores as the whole model; both share its weights."""
     model = classifier(head=head)
     found = parts(model)
     sound = np.random.default_rng(0).normal(0, 0.1, (3, 15_600)).astype(np.float32)
     vectors = np.asarray(found.network(sound))
-    scores = found.head([vectors[:, None], np.ones((3, 1), np.float32)] if head == "lstm" else vectors)
+    scores = found.head([vectors[:, None], np.ones((3, 1), np.float32)] if found.sequence_head else vectors)
     np.testing.assert_allclose(scores, model(sound), atol=1e-6)
     np.testing.assert_allclose(found.clip_embedding(sound), vectors, atol=1e-6)
     assert found.head.trainable_variables[-1] is model.trainable_variables[-1]

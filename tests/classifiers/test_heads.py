@@ -7,13 +7,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from tests.helpers.commands import call
 from tests.helpers.sounds import write_folder
 from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.classifiers.build import build_classifier
-from tfaudiotl.classifiers.heads import AttentionPooling, Head, LastPatch, SequenceHead
+from tfaudiotl.classifiers.heads import AttentionPooling, Head, LastPatch, PatchStatistics, SequenceHead
 from tfaudiotl.data.clips import Clips
 from tfaudiotl.errors import choices
 from tfaudiotl.export.tflite import export_tflite
@@ -98,6 +99,36 @@ def test_pooling_layers_by_hand() -> None:
     np.testing.assert_allclose(AttentionPooling()([x, judged, valid]), [[2.5, 3.5]], rtol=1e-6)
 
 
+def test_statistics_by_hand() -> None:
+    x = np.array([[[1.0, -2.0], [3.0, -4.0], [50.0, 60.0]], [[7.0, -1.0], [9.0, 9.0], [9.0, 9.0]]])
+    valid = np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    found = PatchStatistics()([x, valid])
+    np.testing.assert_allclose(found, [[2, -3, 1, 1, 3, -2], [7, -1, 0, 0, 7, -1]], rtol=1e-6)
+
+
+def test_the_slope_of_a_deviation_of_nothing_is_a_number() -> None:
+    x = tf.constant([[[7.0, -1.0], [0.0, 0.0]]])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        total = tf.reduce_sum(PatchStatistics()([x, tf.constant([[1.0, 0.0]])]))
+    np.testing.assert_allclose(tape.gradient(total, x), [[[2, 2], [0, 0]]])
+
+
+def test_statistics_tell_what_the_mean_does_not(stand_in: Path) -> None:
+    """Clips of two classes have the same mean, and differ in how much their patches differ."""
+    rng, labels = np.random.default_rng(0), np.arange(200) % 2
+    counts = rng.integers(4, 9, 200)
+    vectors = rng.normal(0, 1 + np.repeat(labels, counts)[:, None], (counts.sum(), 128))
+    data = Examples(vectors.astype(np.float32), counts, np.eye(2, dtype=np.float32)[labels], np.ones(200, np.float32))
+    network = new_head(parts(classifier("statistics", stand_in, hidden=())).head)
+    train, val = data.take(np.arange(150)), data.take(np.arange(150, 200))
+    fit_head(network, train, val, FitOptions(epochs=20, learning_rate=0.005, patience=20))
+    assert (clip_scores(network, val).argmax(axis=1) == val.targets.argmax(axis=1)).mean() > 0.9
+    norm = network.get_layer("head_batch_norm")
+    deviations = [part.std(axis=0) for part in np.split(train.vectors, np.cumsum(train.counts)[:-1])]
+    np.testing.assert_allclose(norm.moving_mean[128:256], np.mean(deviations, axis=0), rtol=1e-4)
+
+
 @pytest.mark.parametrize("head", choices(Head))
 def test_the_recipe_trains_every_head(head: str, stand_in: Path, tmp_path: Path) -> None:
     clips = Clips.from_directory(write_folder(tmp_path / "sounds", per_class=6))
@@ -119,7 +150,7 @@ def test_tflite_in_built_in_operators(head: str, stand_in: Path, tmp_path: Path)
     np.testing.assert_allclose(found, model(waveform), atol=1e-4)
 
 
-@pytest.mark.parametrize("head", ["attention", "average"])
+@pytest.mark.parametrize("head", ["attention", "statistics", "average"])
 def test_a_files_window_is_a_whole_clip(head: str, stand_in: Path, tmp_path: Path) -> None:
     path = export_tflite(classifier(head, stand_in), tmp_path / "model.tflite")
     assert Interpreter(model_path=str(path)).get_input_details()[0]["shape"].tolist() == [1, 161_520]  # 20 patches

@@ -21,6 +21,7 @@ from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.export.tflite import export_tflite
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.runtime.stream import StreamingClassifier
+from tfaudiotl.training.head import Examples, norm_inputs
 
 LENGTHS = (0.2, 0.975, 1.0, 9.99, 10.0, 10.01, 10.5, 20.3, 61.0)
 CLASSES = ("a", "b", "c")
@@ -33,6 +34,7 @@ SLOW: dict[str, dict[str, Any]] = {
     "convnet": {"backbone": "convnet", "embedding": "spectrum"},
     "mobilenet": {"backbone": "mobilenet", "embedding": "conv_pw_1_relu", "backbone_options": {"size": 32}},
     "yamnet_mini_fixed": {"backbone": "yamnet_mini", "embedding": "layer2", "samples": 40_000},
+    "statistics": {"backbone": "yamnet_mini", "embedding": "layer2", "head": "statistics"},
     "gru": {"backbone": "yamnet_mini", "embedding": "layer2", "head": "gru", "hidden": (8,)},
     "attention_convnet": {"backbone": "convnet", "embedding": "spectrum", "head": "attention"},
     "mean_convnet": {"backbone": "convnet", "embedding": "spectrum", "aggregate": "embeddings"},
@@ -71,9 +73,12 @@ def lively(model: keras.Model) -> PatchNetwork:
     grid = grid_of_model(model)
     assert grid is not None
     ((rows,),) = network.run([sound(20, grid.sample_rate)])
+    rows = rows[: len(rows) // 4 * 4]
+    clips = Examples(rows, np.full(len(rows) // 4, 4), np.zeros((len(rows) // 4, 3)), np.ones(len(rows) // 4))
+    given, _ = norm_inputs(parts(model).head, clips)
     norm = model.get_layer("head_batch_norm")
-    norm.moving_mean.assign(rows.mean(axis=0))
-    norm.moving_variance.assign(rows.var(axis=0) + 1e-3 * rows.var() + 1e-9)
+    norm.moving_mean.assign(given.mean(axis=0))
+    norm.moving_variance.assign(given.var(axis=0) + 1e-3 * given.var() + 1e-9)
     kernel = model.get_layer("head_logits").kernel
     kernel.assign(4 * np.asarray(kernel))
     return network

@@ -69,7 +69,7 @@ def test_other_backbones_with_their_own_dropout(backbone: str, more: dict[str, A
     np.testing.assert_allclose(norm.moving_mean, rows.mean(axis=0), rtol=1e-3, atol=1e-3 * np.abs(rows).max())
 
 
-@pytest.mark.parametrize("options", [{}, {"aggregate": "embeddings"}])
+@pytest.mark.parametrize("options", [{}, {"aggregate": "embeddings"}, {"head": "statistics"}])
 def test_the_cache_changes_no_step(options: dict[str, Any], stand_in: Path) -> None:
     losses: dict[bool, list[float]] = {}
     weights: dict[bool, list[np.ndarray]] = {}
@@ -90,7 +90,7 @@ def with_a_long_one() -> Clips:
     return Clips.from_arrays(waveforms, KINDS * 3, sample_rate=16_000)
 
 
-@pytest.mark.parametrize("options", [{}, {"head": "gru"}])
+@pytest.mark.parametrize("options", [{}, {"head": "gru"}, {"head": "statistics"}])
 def test_padding_is_in_no_statistics(options: dict[str, Any], stand_in: Path) -> None:
     """Cached, a short clip's padding is zeros; not cached it is the front-end's silence. Neither counts."""
     losses, norms, train = [], [], with_a_long_one()

@@ -32,7 +32,8 @@ class Parts:
         sequence_rows: the same before that, ``(rows, ...)``.
         valid: which patches hold sound, ``(batch, patches)``; None where nothing is pooled.
         embedding: what the head is given of each patch, ``(rows, dim)``; None for a backbone alone.
-        norm: the head's first layer, which standardises the embedding.
+        statistics: the head's first layer where it takes statistics over a clip's patches.
+        norm: the layer that standardises: the embedding, or these statistics.
         logits: the dense layer before the scores.
         scores: the last layer, with the class names, thresholds and background.
         grid: the numbers of the front-end that the model has; None for a model that takes patches.
@@ -47,6 +48,7 @@ class Parts:
     sequence_rows: Any
     valid: Any
     embedding: Any
+    statistics: Any
     norm: Any
     logits: Any
     scores: ClassScores | None
@@ -76,7 +78,7 @@ class Parts:
     @property
     def sequence_head(self) -> bool:
         """Whether its head scores the sequence of a clip's patches, not each patch or their mean."""
-        return self.norm is not None and len(self.norm.input.shape) == 3
+        return self.statistics is not None or (self.norm is not None and len(self.norm.input.shape) == 3)
 
     @property
     def scores_clips(self) -> bool:
@@ -107,7 +109,10 @@ class Parts:
 
         Its input is ``(rows, dim)``; of a head on sequences ``(clips, patches, dim)`` and which patches there are.
         """
-        inputs = [self.norm.input, self.valid] if self.sequence_head else self.norm.input
+        if self.statistics is not None:
+            inputs = self.statistics.input
+        else:
+            inputs = [self.norm.input, self.valid] if self.sequence_head else self.norm.input
         return keras.Model(inputs, self.scores.output, name="head")  # type: ignore[union-attr]
 
     @property
@@ -120,7 +125,8 @@ class Parts:
 
 
 _ROWS, _SEQUENCE, _VALID = "patch_batch", "patch_sequence", "valid_patches"
-_EMBEDDING, _NORM, _LOGITS = "patch_embedding", "head_batch_norm", ("head_logits", "logits")
+_EMBEDDING, _LOGITS = "patch_embedding", ("head_logits", "logits")
+_STATISTICS, _NORM = "head_statistics", "head_batch_norm"
 
 
 def parts(model: keras.Model) -> Parts:
@@ -146,6 +152,7 @@ def parts(model: keras.Model) -> Parts:
         sequence_rows=there[_SEQUENCE].input[0] if _SEQUENCE in there else None,
         valid=output(_VALID),
         embedding=output(_EMBEDDING),
+        statistics=there.get(_STATISTICS),
         norm=there.get(_NORM),
         logits=next((there[name] for name in _LOGITS if name in there), None),
         scores=scores_layer(model),

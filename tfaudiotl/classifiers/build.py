@@ -59,7 +59,7 @@ def build_classifier(
         embedding: layer name or names, from ``embedding_layers(backbone)``; None: the backbone's own;
             "auto": what ``probe_layers`` recommends on ``probe_clips``.
         head: "dense" on each patch, or on the mean embedding (see ``aggregate``); "average": the latter; on the
-            patches in their order: "attention", "gru", "lstm", "conv" (``sequence_head`` says what they are).
+            patches together: "statistics", "attention", "gru", "lstm", "conv" (``sequence_head`` says what they are).
         hidden: widths of the head's hidden layers; ``()`` gives a linear classifier.
         dropout: dropout in the head, in [0, 1).
         multi_label: independent classes (sigmoid, binary cross-entropy) instead of exactly one.

@@ -13,7 +13,7 @@ from tfaudiotl.backbones.frontend import PatchPooling
 from tfaudiotl.backbones.scores import ClassScores
 from tfaudiotl.devices import has_accelerator
 
-SequenceHead = Literal["attention", "gru", "lstm", "conv"]
+SequenceHead = Literal["statistics", "attention", "gru", "lstm", "conv"]
 Head = Literal["dense", "average", SequenceHead]
 ATTENTION_UNITS = 128  # of the layer that judges a patch's weight; its width hardly matters
 CONV_PATCHES = 3  # that a temporal convolution sees at once: 1.9 s of YAMNet's overlapping patches
@@ -63,13 +63,14 @@ def sequence_head(
     """A head on a clip's patches in their order; padding at the end does not count.
 
     Args:
-        kind: "attention": a weight for each patch, learned, then as the dense head. "gru", "lstm": a recurrent layer of
+        kind: "statistics": each number's mean, standard deviation and maximum over the patches, then as the dense head.
+            "attention": a weight for each patch, learned, then as the dense head. "gru", "lstm": a recurrent layer of
             width ``hidden[0]``, whose state after the last patch goes on to the other hidden layers. "conv": a
             convolution over 3 patches for each width in ``hidden``, then the maximum over time.
         sequence: ``(batch, patches, dim)``.
         valid: ``(batch, patches)``, 1 where a patch holds sound, else 0.
         class_names: one output each.
-        hidden: widths; at least one but for "attention".
+        hidden: widths; at least one but for "statistics" and "attention".
         dropout: as for ``dense_head``.
         multi_label: as for ``dense_head``.
         seed: as for ``dense_head``.
@@ -77,8 +78,11 @@ def sequence_head(
     Returns:
         Scores ``(batch, classes)`` in float32.
     """
-    if kind != "attention" and not hidden:
+    if kind in ("gru", "lstm", "conv") and not hidden:
         raise ValueError(f"hidden=(): head={kind!r} needs at least one width, such as (128,)")
+    if kind == "statistics":
+        statistics = PatchStatistics(name="head_statistics")([sequence, valid])
+        return dense_head(statistics, class_names, hidden=hidden, dropout=dropout, multi_label=multi_label, seed=seed)
     x = _standardised(sequence)
     if kind == "attention":
         judged = layers.Dense(ATTENTION_UNITS, activation="tanh", **_named("head_attention_1", seed))(x)
@@ -209,6 +213,33 @@ class LastPatch(keras.layers.Layer):
     def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
         batch, _, dim = input_shape[0]
         return (batch, dim)
+
+
+@keras.saving.register_keras_serializable(package="tfaudiotl")
+class PatchStatistics(keras.layers.Layer):
+    """Mean, standard deviation and maximum over the valid patches, side by side.
+
+    ``[(batch, patches, dim), (batch, patches)]`` to ``(batch, 3 * dim)``. Of a clip of one patch the deviations are 0.
+    """
+
+    def __init__(self, **kwargs: Any):
+        kwargs["dtype"] = "float32"  # a variance of half-precision numbers has hardly a digit
+        super().__init__(**kwargs)
+
+    def call(self, inputs: list[Any]) -> Any:
+        x, valid = inputs
+        valid = valid[..., None]
+        count = ops.sum(valid, axis=1)
+        mean = ops.sum(x * valid, axis=1) / count
+        variance = ops.sum(ops.square(x - mean[:, None]) * valid, axis=1) / count
+        # The square root's slope has no bound at 0, so it is taken of variances that are not.
+        deviation = ops.where(variance > 1e-12, ops.sqrt(ops.maximum(variance, 1e-12)), ops.zeros_like(variance))
+        most = ops.max(ops.where(valid > 0, x, ops.full_like(x, -3.0e38)), axis=1)
+        return ops.concatenate([mean, deviation, most], axis=-1)
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        batch, _, dim = input_shape[0]
+        return (batch, None if dim is None else 3 * dim)
 
 
 @keras.saving.register_keras_serializable(package="tfaudiotl")

@@ -38,7 +38,7 @@ def train(
     backbone: Backbone = None,
     embedding: Embedding = None,
     head: Annotated[
-        Literal["dense", "average", "attention", "gru", "lstm", "conv"],
+        Literal["dense", "average", "statistics", "attention", "gru", "lstm", "conv"],
         typer.Option(help="How the patches of a clip become one result."),
     ] = "dense",
     hidden: Annotated[str, typer.Option(help="Widths of the head's hidden layers, with commas; '' for none.")] = "128",

@@ -421,7 +421,8 @@ def _standardise(
     model: keras.Model, cache: ActivationCache, tensors: Sequence[Any], numbers: Sequence[int], rows: np.ndarray
 ) -> None:
     """Sets a new head's batch norm to mean and variance of the training embeddings; a trained head keeps its own."""
-    norm, end = parts(model).norm, parts(model).embedding
+    found = parts(model)
+    norm, end = found.norm, found.embedding if found.statistics is None else found.norm.input
     if np.any(norm.moving_mean) or np.any(np.asarray(norm.moving_variance) != 1):
         return
     # Layers that draw, such as a backbone's own dropout, lie above the cut.

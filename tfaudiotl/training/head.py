@@ -103,9 +103,23 @@ class Fitted:
 def clip_scores(head: keras.Model, examples: Examples) -> np.ndarray:
     """Scores of each clip, ``(clips, classes)``: the mean over its rows, as the classifier's pooling."""
     if parts(head).sequence_head:
-        batches = np.array_split(np.arange(len(examples)), -(-len(examples) // CLIPS_AT_ONCE))
-        return np.concatenate([np.asarray(head(examples.sequences(clips), training=False)) for clips in batches])
+        return _by_clips(head, examples)
     return examples.mean_by_clip(np.asarray(head(examples.vectors, training=False)))
+
+
+def norm_inputs(head: keras.Model, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+    """What the head's batch norm is given, float32 ``(rows, n)``, and how many rows of these each clip has."""
+    found = parts(head)
+    if found.statistics is None:
+        return examples.vectors, examples.counts
+    statistics = keras.Model(found.statistics.input, found.norm.input)
+    return _by_clips(statistics, examples), np.ones(len(examples), int)
+
+
+def _by_clips(model: keras.Model, examples: Examples) -> np.ndarray:
+    """What a model of sequences makes of each clip."""
+    batches = np.array_split(np.arange(len(examples)), -(-len(examples) // CLIPS_AT_ONCE))
+    return np.concatenate([np.asarray(model(examples.sequences(clips), training=False)) for clips in batches])
 
 
 def new_head(head: keras.Model) -> keras.Model:
@@ -147,7 +161,7 @@ def fit_head(
     watched = _weights(val, options, multi_label) if val else None
     if watched is not None and not watched.any():
         raise ValueError("weights: every clip that is held out weighs 0, so none can tell when to stop")
-    _standardise(head, train.vectors)
+    _standardise(head, norm_inputs(head, train)[0])
     loss = loss_of(options, multi_label=multi_label)
     if multi_label and options.class_weight:
         loss = balanced_loss(loss, train.targets)
