@@ -19,6 +19,7 @@ WITH_LAYERS = (  # the modules of layers that a saved model may hold
     "augment.chain",
     "augment.layers",
     "backbones.convnet",
+    "backbones.embedding",
     "backbones.frontend",
     "backbones.keras_applications",
     "backbones.rawnet2",

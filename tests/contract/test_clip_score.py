@@ -38,6 +38,7 @@ SLOW: dict[str, dict[str, Any]] = {
     "gru": {"backbone": "yamnet_mini", "embedding": "layer2", "head": "gru", "hidden": (8,)},
     "attention_convnet": {"backbone": "convnet", "embedding": "spectrum", "head": "attention"},
     "mean_convnet": {"backbone": "convnet", "embedding": "spectrum", "aggregate": "embeddings"},
+    "frequencies": {"backbone": "yamnet", "embedding": ["layer2", "layer3"], "pooling": "freq"},
 }
 
 

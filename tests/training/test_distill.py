@@ -126,6 +126,14 @@ def test_layers_of_a_classifier_have_their_short_names() -> None:
     assert named == [layer.name for layer in embedding_layers("yamnet_mini") if layer.name not in ("logits", "scores")]
 
 
+def test_a_teacher_whose_head_takes_frequencies() -> None:
+    teacher = build_classifier("yamnet_mini", class_names=["a", "b"], embedding="layer4", pooling="freq")
+    waveform = np.random.default_rng(0).uniform(-1, 1, 15_600).astype(np.float32)
+    scores, embedding = next(open_teacher(teacher, [], None).network.run([waveform]))
+    assert embedding.shape == (1, 16 * 128)
+    np.testing.assert_allclose(scores, teacher(waveform[None]), atol=1e-4)
+
+
 def test_other_models_are_no_teachers() -> None:
     inputs = keras.Input((4,))
     with pytest.raises(ValueError, match="no classifier of waveforms"):

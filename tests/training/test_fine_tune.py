@@ -47,6 +47,14 @@ def test_head_then_blocks_and_an_ordinary_model_again(stand_in: Path, tmp_path: 
     np.testing.assert_allclose(loaded(x), model(x), rtol=1e-5)
 
 
+def test_a_head_on_frequencies_learns_through_the_cache(stand_in: Path) -> None:
+    model, train, val = classifier(stand_in, pooling="freq", hidden=()), clips(10), clips(5, 1)
+    done = fine_tune(model, train, val, **{**QUICK, "head_epochs": 10, "learning_rate": 1e-3})
+    assert np.isfinite(done.histories["blocks"]["val_loss"]).all()
+    assert all(np.isfinite(np.array(variable)).all() for variable in model.variables)
+    assert tl.evaluate(model, val).accuracy > 0.9
+
+
 def test_a_trained_head_is_not_made_worse(stand_in: Path) -> None:
     model, val = classifier(stand_in), clips(5, 1)
     fine_tune(model, clips(10), val, **QUICK)

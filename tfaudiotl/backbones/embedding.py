@@ -8,14 +8,46 @@ from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from tfaudiotl.backbones.assembly import Input, to_clips
 from tfaudiotl.backbones.rawnet2 import SincConv
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.backbones.spec import BackboneSpec
 
-Pooling = Literal["avg", "max", "avgmax", "time"]
+Pooling = Literal["avg", "max", "avgmax", "freq", "time"]
+# Square roots of less are those of this: at zero, where a channel is silent, their gradient would be infinite.
+LEAST = 1e-6
+
+
+@keras.saving.register_keras_serializable(package="tfaudiotl")
+class FrequencyPooling(keras.layers.Layer):
+    """Keeps frequency: ``(rows, time, bands, channels)`` to ``(rows, bands * channels)``, in float32.
+
+    The mean over time, and its square root: the few strong activations of a feature map weigh less beside the many
+    weak ones. Numbers below zero keep their sign.
+
+    Args:
+        signed: whether the feature map can be negative; after a ReLU it cannot, which saves half of the work.
+    """
+
+    def __init__(self, *, signed: bool = False, **kwargs: Any):
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+        self.signed = signed
+
+    def call(self, x: Any) -> Any:
+        x = ops.reshape(ops.mean(x, axis=1), (-1, x.shape[2] * x.shape[3]))
+        root = ops.sqrt(ops.maximum(x, LEAST))
+        # By operators that have an integer form in .tflite files; a sign has none.
+        return root - ops.sqrt(ops.maximum(-1.0 * x, LEAST)) if self.signed else root
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        rows, _, bands, channels = input_shape
+        return (rows, bands * channels if bands and channels else None)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "signed": self.signed}
 
 
 def embedding_model(
@@ -35,8 +67,9 @@ def embedding_model(
         backbone: a name from ``list_backbones()``.
         embedding: a name or names from ``embedding_layers(backbone)``; None: the backbone's own embedding. Nothing
             above the last of them is built.
-        pooling: how a convolution's feature map is pooled to numbers: "avg", "max", "avgmax" (both), or "time":
-            mean over frequency, time kept, for finer event times.
+        pooling: how a convolution's feature map is pooled to numbers: "avg", "max", "avgmax" (both), "freq": mean
+            over a patch's time, frequency kept, square root (see ``FrequencyPooling``), or "time": mean over
+            frequency, time kept, for finer event times.
         patch_pooling: "avg" or "max" over the patches of a clip; None keeps them.
         weights: as for the backbone's builder.
         input: "waveform" or "patches", as for the backbone's builder.
@@ -91,17 +124,20 @@ def pooled_layers(base: keras.Model, spec: BackboneSpec, names: Sequence[str], p
     """The embedding of every patch by each layer, ``(batch * patches, dim)``."""
     if pooling not in get_args(Pooling):
         raise ValueError(f"pooling={pooling!r}: allowed are {', '.join(get_args(Pooling))}")
-    return [_pool(base.get_layer(spec.embedding_layer(name).layer).output, name, pooling) for name in names]
+    return [_pool(base.get_layer(spec.embedding_layer(name).layer), name, pooling) for name in names]
 
 
-def _pool(x: Any, name: str, pooling: str) -> Any:
+def _pool(layer: keras.layers.Layer, name: str, pooling: str) -> Any:
+    x = layer.output
     if len(x.shape) == 2:
         if pooling == "time":
             raise ValueError(f"pooling='time': layer {name!r} has no time axis left; take an earlier layer")
         return x
     if len(x.shape) == 3:  # a sequence: a feature map of one band
         x = layers.Reshape((x.shape[1], 1, x.shape[2]), name=f"{name}_sequence")(x)
-    elif x.shape[3] == 1:  # one channel: the bands are the features, time is pooled
+    if pooling == "freq":
+        return FrequencyPooling(signed=_can_be_negative(layer), name=f"{name}_freq")(x)
+    if x.shape[3] == 1:  # one channel: the bands are the features, time is pooled
         x = layers.Reshape((x.shape[1], 1, x.shape[2]), name=f"{name}_bands")(x)
     if pooling == "time":  # mean over frequency
         x = layers.AveragePooling2D((1, x.shape[2]), name=f"{name}_{pooling}_mean")(x)
@@ -109,6 +145,13 @@ def _pool(x: Any, name: str, pooling: str) -> Any:
     kinds = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
     parts = [kinds[kind](name=f"{name}_{kind}")(x) for kind in ("avg", "max") if kind in pooling]
     return parts[0] if len(parts) == 1 else layers.Concatenate(name=f"{name}_{pooling}")(parts)
+
+
+def _can_be_negative(layer: keras.layers.Layer) -> bool:
+    """Whether a layer's output can be: unknown layers' can."""
+    if isinstance(layer, keras.layers.ReLU):
+        return bool(layer.negative_slope)
+    return getattr(layer, "activation", None) not in (keras.activations.relu, keras.activations.sigmoid)
 
 
 def cut_backbone(spec: BackboneSpec, names: Sequence[str], **options: Any) -> keras.Model:
@@ -123,7 +166,7 @@ class LayerInfo:
 
     Attributes:
         name: what ``embedding=`` takes.
-        width: numbers per patch with "avg" or "max" pooling.
+        width: numbers per patch with "avg" or "max" pooling; "freq" gives as many for each band of the feature map.
         share: share of the whole network's multiply-adds that computing it takes, 0 to 1.
         seconds_per_step: time from one step to the next with ``pooling="time"``; for layers without a
             time axis from one patch to the next.

@@ -63,7 +63,7 @@ def build_classifier(
         hidden: widths of the head's hidden layers; ``()`` gives a linear classifier.
         dropout: dropout in the head, in [0, 1).
         multi_label: independent classes (sigmoid, binary cross-entropy) instead of exactly one.
-        pooling: how a convolution's feature map is pooled to numbers: "avg", "max" or "avgmax".
+        pooling: how a convolution's feature map is pooled to numbers: "avg", "max", "avgmax" or "freq".
         aggregate: how the patches of a clip become one result: "scores" classifies every patch and
             averages the scores, "embeddings" averages the embeddings and classifies once. Heads on sequences
             have their own way.
@@ -102,7 +102,9 @@ def build_classifier(
         given = "input='patches'" if input == "patches" else "aggregate='embeddings'"
         raise ValueError(f"head={head!r} takes the sequence of a clip's patches; it cannot go with {given}")
     if pooling == "time":
-        raise ValueError("pooling='time' is for embedding_model; a classifier's head takes 'avg', 'max' or 'avgmax'")
+        raise ValueError(
+            "pooling='time' is for embedding_model; a classifier's head takes 'avg', 'max', 'avgmax' or 'freq'"
+        )
     spec = get_backbone(backbone)
     if spec.black_box and trainable != 0:
         raise ValueError(f"trainable={trainable!r}: {backbone} is a black box and stays frozen; allowed is 0")

@@ -103,7 +103,7 @@ Embedding = Annotated[
     typer.Option("--embedding", help="Layer, or layers with commas; the backbone's own by default."),
 ]
 Pooling = Annotated[
-    Literal["avg", "max", "avgmax"], typer.Option(help="How a convolution's feature map is pooled to numbers.")
+    Literal["avg", "max", "avgmax", "freq"], typer.Option(help="How a convolution's feature map is pooled to numbers.")
 ]
 ModelPath = Annotated[Path, typer.Argument(help="A .keras file, a SavedModel folder or a .tflite file.")]
 ClassFolder = Annotated[

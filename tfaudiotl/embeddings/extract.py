@@ -51,7 +51,7 @@ class Extractor:
     Args:
         backbone: a name from ``list_backbones()``.
         embedding: names from ``embedding_layers(backbone)``; None: the backbone's own embedding.
-        pooling: "avg", "max" or "avgmax" over a feature map.
+        pooling: "avg", "max", "avgmax" or "freq" over a feature map.
         weights: as for the backbone's builder.
         engine: how the network is run.
         backbone_options: further arguments of the backbone's builder.
@@ -72,6 +72,7 @@ class Extractor:
         self.pooling, self.engine = pooling, engine or EngineOptions()
         base = cut_backbone(self.spec, self.layers, weights=weights, **(backbone_options or {}))
         outputs = pooled_layers(base, self.spec, self.layers, pooling)
+        self.width = sum(int(output.shape[-1]) for output in outputs)  # numbers per patch
         self.network = PatchNetwork(base, outputs, **asdict(self.engine))
         self._parts = layers_parts(layer for layer in base.layers if layer.name not in self.spec.top)
         self._top_digest = fingerprint(**layers_parts(layer for layer in base.layers if layer.name in self.spec.top))
@@ -271,7 +272,7 @@ def embed(
         sounds: paths, or arrays ``(samples,)`` or ``(samples, channels)``: floats in about [-1, 1], or
             integers, which are scaled by their full scale.
         embedding: a name from ``embedding_layers(backbone)``, or several, whose numbers come side by side.
-        pooling: "avg", "max" or "avgmax" over a feature map.
+        pooling: "avg", "max", "avgmax" or "freq" over a feature map.
         patch_pooling: "avg" or "max" over the patches of a sound; None keeps them.
         sample_rate: of the arrays, Hz; files know theirs.
         store: a folder that keeps the embeddings of files, so that nothing is computed twice.

@@ -27,8 +27,7 @@ class HearModel:
     def __init__(self, extractor: Extractor):
         self.network: PatchNetwork = extractor.network
         self.sample_rate = extractor.frontend.sample_rate
-        width = sum(extractor.spec.embedding_layer(name).width for name in extractor.layers)
-        self.scene_embedding_size = self.timestamp_embedding_size = width * (1 + (extractor.pooling == "avgmax"))
+        self.scene_embedding_size = self.timestamp_embedding_size = extractor.width
 
 
 def load_model(model_file_path: str | os.PathLike[str] = "", *, backbone: str = "yamnet", **options: Any) -> HearModel:

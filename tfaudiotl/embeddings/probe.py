@@ -151,7 +151,7 @@ def probe_layers(
         few_shot: also train on this number of clips per class, drawn ``repeats`` times from the training part
             of each split, tested on that split's test part.
         repeats: draws.
-        pooling: "avg", "max" or "avgmax".
+        pooling: "avg", "max", "avgmax" or "freq".
         on_error: "raise" or "skip" sounds that cannot be used.
         seed: of folds and draws.
         weights: as for the backbone's builder.

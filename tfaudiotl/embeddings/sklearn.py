@@ -24,7 +24,7 @@ class AudioEmbedding(TransformerMixin, BaseEstimator):
     Args:
         backbone: a name from ``list_backbones()``.
         embedding: a name from ``embedding_layers(backbone)``, several, or None for the backbone's own.
-        pooling: "avg", "max" or "avgmax" over a feature map.
+        pooling: "avg", "max", "avgmax" or "freq" over a feature map.
         patch_pooling: "avg" or "max" over the patches of a sound.
         weights: as for the backbone's builder.
         sample_rate: of arrays, Hz.
