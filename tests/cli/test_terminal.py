@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,18 @@ def test_progress_fits_the_terminal(width: int) -> None:
     # what has ended leaves one line
     assert sum(line.startswith("Computing embeddings: 2000 of 2000, ") for line in lines) == 1
     assert any("val_accuracy 0.750" in line for line in lines) == (width == 80)
+
+
+def test_results_on_a_terminal_are_their_own_progress(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plain terminal, which has no bars, shows rows of results without lines of progress between them."""
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("rich.console.Console", partial(Console, force_terminal=True))
+    for bars in (False, True):
+        with console.progress_shown(bars=bars) as shown:
+            shown(Progress("Classifying", 1, 2))
+        assert capsys.readouterr().err == ("Classifying: 1 of 2\n" if bars else "")
 
 
 def encrypted(path: Path) -> None:

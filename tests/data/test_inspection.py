@@ -92,3 +92,18 @@ def test_long_recordings_are_measured_in_pieces(tmp_path: Path) -> None:
     assert description.files == 1
     assert description.silence == pytest.approx(1 - 1 / 5_200, abs=1e-6)
     assert found(description, "silent") == []
+
+
+def test_channels_that_cancel_each_other_out(folder: Path) -> None:
+    sound = tone(1.0, 16_000)
+    write(folder / "cat" / "1-opposite.wav", np.stack([sound, -sound], axis=1))
+    write(folder / "cat" / "1-lossy.ogg", np.stack([1.01 * sound, -sound], axis=1))
+    write(folder / "cat" / "1-one.wav", np.stack([sound, 0 * sound], axis=1))
+    write(folder / "cat" / "1-unlike.wav", np.stack([sound, tone(1.0, 16_000, frequency=700)], axis=1))
+    clips = Clips.from_directory(folder)
+    assert sorted(found(clips.describe(), "cancelled")) == [("1-lossy.ogg",), ("1-opposite.wav",)]
+    assert [Path(clips.paths[row]).name for row in range(len(clips)) if clips.cancelled(row)] == [
+        "1-lossy.ogg",
+        "1-opposite.wav",
+    ]
+    assert not any(map(Clips.from_directory(folder, channels="first").cancelled, range(len(clips))))

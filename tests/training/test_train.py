@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from tests.helpers.sounds import make_folder, sound, write_folder
 from tfaudiotl._threads import Progress
@@ -137,6 +138,9 @@ def test_bad_sounds_stop_the_training_or_are_listed(folder: Path, stand_in: Path
         train(clips, stand_in)
     assert "2 of 25" in str(caught.value)
     assert "silent: every sample is zero" in str(caught.value)
+    soundfile.write(folder / "low" / "9-silent.wav", np.full((16_000, 2), [0.5, -0.5]), 16_000)
+    with pytest.raises(AudioErrors, match="channels cancel each other out"):
+        train(clips, stand_in)
     result = train(clips, stand_in, on_error="skip")
     assert sorted(Path(error.path).name for error in result.skipped) == ["1-high00.wav", "9-silent.wav"]
     assert len(result.clips) == 23

@@ -21,9 +21,11 @@ from tfaudiotl.audio.waveform import (
     SAMPLE_RATE,
     Channels,
     Sound,
+    cancels,
     check_rate,
     check_samples,
     check_shape,
+    mix,
     resample,
     resampled_length,
     scale,
@@ -38,6 +40,7 @@ __all__ = [
     "AudioInfo",
     "LongSound",
     "audio_info",
+    "channels_cancel",
     "check_span",
     "load_audio",
     "open_samples",
@@ -252,6 +255,26 @@ def _format_of(path: Path) -> tuple[str, str]:
 
 BLOCK_SECONDS = 240  # whole seconds, so that a block begins on a sample at every rate; 15 MB at 16 kHz
 _KEPT = 2  # blocks in memory: a window may lie in both
+
+
+CANCELLING = (
+    "its channels cancel each other out: what is used is their mean, and that is silence; keep one of them alone (in "
+    "Python: channels=0)"
+)
+
+
+def channels_cancel(path: str | os.PathLike[str], *, start: float = 0.0, end: float | None = None) -> bool:
+    """Whether the channels of a file, or of a part of it in seconds, hold sound, and their mean next to nothing."""
+    info = audio_info(path)
+    stop = info.duration if end is None or math.isnan(end) else min(end, info.duration)
+    squares, frames = np.zeros(2), 0
+    while info.channels > 1 and stop - start > 0.5 / info.sample_rate:
+        last = min(start + BLOCK_SECONDS, stop)
+        block = load_audio(path, sample_rate=info.sample_rate, start=start, end=last, channels="all")
+        squares += np.sum(block**2, dtype=np.float64) / info.channels, np.sum(mix(block) ** 2, dtype=np.float64)
+        start, frames = last, frames + len(block)
+    channels, mean = squares / max(frames, 1)
+    return cancels(float(channels), float(mean))
 
 
 def open_samples(path: str | os.PathLike[str], *, sample_rate: int = SAMPLE_RATE) -> Sound:

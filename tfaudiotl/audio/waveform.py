@@ -130,6 +130,20 @@ def mix(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return mixed
 
 
+QUIET = 1e-3  # of full scale, -60 dB: what stays below is counted as silence
+CANCELLED = 1e-3  # of the channels' power, -30 dB: two of unrelated noise keep half of it in their mean
+
+
+def cancels(channels: float, mean: float) -> bool:
+    """Whether the channels of a recording cancel each other out, as a swapped pair of wires makes them.
+
+    Args:
+        channels: Mean square of the samples of all channels.
+        mean: Mean square of the mean of the channels.
+    """
+    return channels > QUIET**2 / 2 and mean < CANCELLED * channels
+
+
 def pick_channels(name: str, samples: NDArray[np.float32], channels: Channels) -> NDArray[np.float32]:
     """What ``load_audio(channels=...)`` asks for.
 

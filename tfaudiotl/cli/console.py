@@ -290,20 +290,26 @@ def list_left_out(skipped: Iterable[AudioError]) -> None:
         typer.secho(f"Skipped: {error}", err=True, fg="yellow")
 
 
+def warn_of(path: str | os.PathLike[str], doubt: str | None) -> None:
+    """Says of a file why what was found in it says little, if there is a reason."""
+    if doubt is not None:
+        typer.secho(f"Warning: {os.fspath(path)}: {doubt}", err=True, fg="yellow")
+
+
 @contextmanager
 def progress_shown(*, bars: bool = True) -> Iterator[OnProgress]:
     """Shows progress on standard error: a bar on a terminal, lines in a log; yields what is called with ``Progress``.
 
     Args:
-        bars: False where other lines on the terminal show the progress: then there is none.
+        bars: False where other lines on the terminal show the progress: then there is none on it, a plain one neither.
     """
     from rich.console import Console
 
     console = Console(stderr=True)
-    if not console.is_terminal or console.is_dumb_terminal:
+    if console.is_terminal and not bars:
+        yield ignore
+    elif not console.is_terminal or console.is_dumb_terminal:
         yield _Lines()
-    elif not bars:
-        yield lambda progress: None
     else:
         with _bars(console) as shown:
             stages = _Bars(shown)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tfaudiotl.cli.console import command, load_tensorflow, say
+from tfaudiotl.cli.console import command, load_tensorflow, say, warn_of
 from tfaudiotl.cli.options import (
     Background,
     MinDuration,
@@ -72,6 +72,7 @@ def events(
     )
     say(f"Reading {sound}")
     found = predictor.analyze_file(sound)
+    warn_of(sound, predictor.doubt(found.sound, sound))
     if output:
         say(f"Wrote {write_events(output, found.events, format)}")
     else:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tfaudiotl._threads import Progress
-from tfaudiotl.cli.console import Excludes, Needs, command, list_left_out, load_tensorflow, progress_shown, say
+from tfaudiotl.cli.console import Excludes, Needs, command, list_left_out, load_tensorflow, progress_shown, say, warn_of
 from tfaudiotl.cli.options import (
     Background,
     ModelPath,
@@ -44,6 +44,8 @@ def predict(
 ) -> None:
     """Classify sound files: the best classes of each, or its events.
 
+    A file that is silent or far shorter than what the model takes is classified with a warning: its scores say nothing.
+
     Each file's result is printed as soon as it is there, so that Ctrl-C keeps what was done. With --on-error skip the
     exit code is 0 unless no file could be used.
     """
@@ -51,6 +53,7 @@ def predict(
     check_model(model)
     load_tensorflow()
     from tfaudiotl.errors import AudioError
+    from tfaudiotl.runtime.load import score_clip
     from tfaudiotl.runtime.predictor import Predictor
 
     predictor = Predictor(model, threshold=threshold, background=background, report_background=report_background)
@@ -58,9 +61,13 @@ def predict(
 
     def rows_of(path: Path) -> list[Row]:
         if timeline:
-            events = [event.to_dict() for event in predictor.predict_file(path)]
+            found = predictor.analyze_file(path)
+            warn_of(path, predictor.doubt(found.sound, path))
+            events = [event.to_dict() for event in found.events]
             return [{name: {"file": str(path), **event}[name] for name in columns} for event in events]
-        scores = predictor.scores_of_file(path)
+        sound = predictor.open(path)
+        scores = score_clip(predictor.artifact, sound)
+        warn_of(path, predictor.doubt(sound, path))
         best = sorted(zip(predictor.class_names, scores.tolist(), strict=True), key=lambda pair: -pair[1])
         return [{"file": str(path), "label": name, "score": score} for name, score in best[:top]]
 
@@ -94,7 +101,7 @@ def _printed(style: Format, columns: Sequence[str]) -> Iterator[Callable[[list[R
     if style == "csv":
         out.write(csv_line(columns))
     elif style == "json":
-        out.write("[")
+        out.write("[")  # each row ends its line, so that nothing is written behind it on a terminal
 
     def write(rows: list[Row]) -> None:
         nonlocal before
@@ -102,7 +109,7 @@ def _printed(style: Format, columns: Sequence[str]) -> Iterator[Callable[[list[R
             if style == "csv":
                 out.write(csv_line(row.values()))
             elif style == "json":
-                out.write(f"{before}\n  {json.dumps(rounded(row))}")
+                out.write(f"{before} {json.dumps(rounded(row))}\n")
                 before = ","
             else:
                 shown = (
@@ -115,5 +122,5 @@ def _printed(style: Format, columns: Sequence[str]) -> Iterator[Callable[[list[R
         yield write
     finally:
         if style == "json":
-            out.write("\n]\n")
+            out.write("]\n")
         out.flush()

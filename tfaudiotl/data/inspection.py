@@ -16,8 +16,8 @@ import numpy as np
 from tfaudiotl._files import show_name
 from tfaudiotl._seeds import stream
 from tfaudiotl._threads import OnProgress, Progress, ignore
-from tfaudiotl.audio.files import audio_info, load_audio
-from tfaudiotl.audio.waveform import SAMPLE_RATE
+from tfaudiotl.audio.files import CANCELLING, audio_info, load_audio
+from tfaudiotl.audio.waveform import QUIET, SAMPLE_RATE, cancels, mix
 from tfaudiotl.data.splits import file_keys
 from tfaudiotl.data.table import is_missing, listed
 from tfaudiotl.errors import AudioError
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from tfaudiotl.data.table import Table
 
-QUIET = 1e-3  # of full scale, -60 dB: what stays below is counted as silence
 CLIPPED_RUN = 3  # neighbouring samples at one extreme value: a wave's flat top
 CLIPPED_LEVEL = 0.5  # of full scale; flat tops below it are quantisation
 CLIPPED_SHARE = 1e-4  # of the samples, from which a file is reported
@@ -74,7 +73,8 @@ class Description:
         rates: Files of each sample rate, Hz.
         channels: Files of each number of channels.
         silence: Share of the files' time that is below -60 dB of full scale.
-        problems: What may be wrong: "unreadable", "silent" (never above -60 dB), "clipped", "offset", "copies"
+        problems: What may be wrong: "unreadable", "silent" (never above -60 dB), "cancelled" (the mean of the channels
+            is silence), "clipped", "offset", "copies"
             (equal samples), "leak" (one group, file or content in two folds or tables), "no clips" (of a class).
     """
 
@@ -128,6 +128,7 @@ class _Measured:
     peak: float
     mean: float
     clipped: float
+    cancelled: bool
     silent_frames: int
     frames: int
     digest: bytes
@@ -209,7 +210,7 @@ class _Meter:
 
     def __init__(self, rate: int):
         self._rate, self._digest = rate, hashlib.blake2b(digest_size=16)
-        self._peak = self._sum = 0.0
+        self._peak = self._sum = self._power = self._mean_power = 0.0
         self._samples = self._clipped = self._silent = self._frames = 0
 
     def add(self, piece: NDArray[np.float32]) -> None:
@@ -218,6 +219,8 @@ class _Meter:
         peak = float(size.max())
         self._peak = max(self._peak, peak)
         self._sum += float(piece.sum(dtype=np.float64))
+        self._power += float(np.mean(piece**2, axis=1, dtype=np.float64).sum())
+        self._mean_power += float(np.sum(mix(piece) ** 2, dtype=np.float64))
         self._samples += piece.size
         if peak >= CLIPPED_LEVEL:
             at_top = size >= peak * (1 - 1e-6)
@@ -235,6 +238,7 @@ class _Meter:
 
     def result(self, kind: str, channels: int) -> _Measured:
         """All of it."""
+        per_frame = channels / max(self._samples, 1)
         return _Measured(
             format=kind,
             rate=self._rate,
@@ -242,6 +246,7 @@ class _Meter:
             peak=self._peak,
             mean=self._sum / max(self._samples, 1),
             clipped=self._clipped / max(self._samples, 1),
+            cancelled=cancels(self._power * per_frame, self._mean_power * per_frame),
             silent_frames=self._silent,
             frames=self._frames,
             digest=self._digest.digest(),
@@ -253,6 +258,8 @@ def _sound_problems(path: str, found: _Measured) -> Iterable[Problem]:
         yield Problem("silent", (path,), "every sample is zero")
     elif found.peak < QUIET:
         yield Problem("silent", (path,), f"never above {20 * np.log10(found.peak):.0f} dB of full scale")
+    elif found.cancelled:
+        yield Problem("cancelled", (path,), CANCELLING)
     if found.clipped > CLIPPED_SHARE:
         yield Problem("clipped", (path,), f"{100 * found.clipped:.2g} % of the samples lie in flat tops")
     if abs(found.mean) > OFFSET:

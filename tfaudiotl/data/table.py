@@ -17,7 +17,15 @@ import numpy as np
 
 from tfaudiotl._files import file_digest, sha256
 from tfaudiotl._fingerprint import State, file_state, fingerprint, plain
-from tfaudiotl.audio.files import BLOCK_SECONDS, audio_info, check_channels, check_span, load_audio, open_span
+from tfaudiotl.audio.files import (
+    BLOCK_SECONDS,
+    audio_info,
+    channels_cancel,
+    check_channels,
+    check_span,
+    load_audio,
+    open_span,
+)
 from tfaudiotl.audio.waveform import SAMPLE_RATE, Channels, Sound, check_rate, resample
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice, check_number
 
@@ -534,6 +542,12 @@ class Table:
             return self.load(row, sample_rate=sample_rate)
         start, end = float(self.starts[row]), float(self.ends[row])
         return open_span(self.paths[row], sample_rate=sample_rate, start=start, end=end, channels=self._channels(row))
+
+    def cancelled(self, row: int) -> bool:
+        """Whether a row is the mean of channels that cancel each other out; see ``audio.files.channels_cancel``."""
+        if self._waveforms is not None or self._channels(row) != "mean":
+            return False
+        return channels_cancel(self.paths[row], start=float(self.starts[row]), end=float(self.ends[row]))
 
     def _channels(self, row: int) -> Channels:
         return "mean" if self.channel is None or self.channel[row] < 0 else int(self.channel[row])

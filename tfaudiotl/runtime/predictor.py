@@ -11,16 +11,18 @@ import keras
 import numpy as np
 
 from tfaudiotl._threads import map_ahead
-from tfaudiotl.audio.files import open_samples
-from tfaudiotl.audio.waveform import Sound, check_waveform, frames
+from tfaudiotl.audio.files import CANCELLING, channels_cancel, open_samples
+from tfaudiotl.audio.waveform import QUIET, Sound, check_waveform, frames
 from tfaudiotl.backbones.scores import THRESHOLD, check_background
 from tfaudiotl.errors import AudioError, WeightsError
-from tfaudiotl.runtime.events import Event, EventOptions, EventTracker, Kind, in_order, kind_of
+from tfaudiotl.runtime.events import AUDIBLE, FRAME_SECONDS, Event, EventOptions, EventTracker, Kind, in_order, kind_of
 from tfaudiotl.runtime.load import Artifact, open_artifact, score_clip
 
 __all__ = ["Event", "Prediction", "Predictor", "Summary"]
 
 BATCH = 32  # windows of a timeline in one run
+SHORT = 0.1  # of what the model takes: what is shorter than that is mostly the zeros that fill it up
+LOOK = 1 << 20  # samples looked at together
 
 
 @dataclass(frozen=True)
@@ -178,14 +180,11 @@ class Predictor:
 
     def scores_of_file(self, path: str | Path) -> np.ndarray:
         """Scores of the whole file, ``(classes,)``."""
-        return score_clip(self.artifact, open_samples(path, sample_rate=self.artifact.sample_rate))
+        return score_clip(self.artifact, self.open(path))
 
     def scores_of_files(self, paths: Sequence[str | Path]) -> np.ndarray:
         """Scores of many files, ``(files, classes)``; the next ones are decoded while one is classified."""
-        rate = self.artifact.sample_rate
-        return np.stack(
-            [score_clip(self.artifact, x) for x in map_ahead(lambda path: open_samples(path, sample_rate=rate), paths)]
-        )
+        return np.stack([score_clip(self.artifact, sound) for sound in map_ahead(self.open, paths)])
 
     def _checked(self, waveform: Any, sample_rate: int) -> np.ndarray:
         return check_waveform(waveform, sample_rate=sample_rate, target_rate=self.artifact.sample_rate)
@@ -212,9 +211,41 @@ class Predictor:
         Digital silence is never an event. What is shorter than a window, or than a patch of the model where its windows
         have several, begins none.
         """
+        return kind_of(window, filled, least=self._least(), sample_rate=self.artifact.sample_rate)
+
+    def open(self, path: str | Path) -> Sound:
+        """A file's samples at the model's rate, ``(samples,)``; of a long file what reads it in parts."""
+        return open_samples(path, sample_rate=self.artifact.sample_rate)
+
+    def doubt(self, sound: Sound, path: str | Path | None = None) -> str | None:
+        """Why the scores of a whole clip say nothing of it; None of most.
+
+        Args:
+            sound: as ``open`` gives it. A classifier has some score for silence and for a click as well.
+            path: the file, where it is one: its channels may cancel each other out.
+        """
+        rate, enough = self.artifact.sample_rate, round(FRAME_SECONDS * self.artifact.sample_rate)
+        audible, loudest = 0, 0.0
+        for start in range(0, len(sound), LOOK):
+            block = np.abs(sound[start : start + LOOK])
+            audible, loudest = audible + int(np.count_nonzero(block > AUDIBLE)), max(loudest, float(block.max()))
+            if audible >= enough and loudest >= QUIET:
+                break
+        if path is not None and loudest < QUIET and channels_cancel(path):
+            return CANCELLING
+        if not audible:
+            return "is silent"
+        if audible < min(enough, len(sound) / 2):
+            return f"is silent but for {audible} samples"
+        least = self._least()
+        if len(sound) < SHORT * least:
+            return f"lasts {len(sound) / rate:.2g} s, and the model takes {least / rate:.3g} s at a time"
+        return None
+
+    def _least(self) -> int:
+        """Samples that the model takes at the least; fewer are filled up with zeros."""
         grid = self.artifact.grid
-        least = self.window if grid.min_samples == 1 else min(self.window, grid.min_samples)
-        return kind_of(window, filled, least=least, sample_rate=self.artifact.sample_rate)
+        return self.window if grid.min_samples == 1 else min(self.window, grid.min_samples)
 
     def predict(self, waveform: Any, *, sample_rate: int) -> list[Event]:
         """The events in a waveform: an array in [-1, 1] or of integers, ``(samples,)`` or ``(samples, channels)``.
@@ -233,7 +264,7 @@ class Predictor:
 
     def analyze_file(self, path: str | Path) -> Prediction:
         """Likewise of a file."""
-        return self._analyze(open_samples(path, sample_rate=self.artifact.sample_rate))
+        return self._analyze(self.open(path))
 
     def _analyze(self, sound: Sound) -> Prediction:
         if not len(sound):

@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from tfaudiotl._fingerprint import State, fingerprint, unchanged
 from tfaudiotl._seeds import stream
-from tfaudiotl.audio.waveform import SAMPLE_RATE, Grid, Piece, cut, is_silent, mark_end, own_window, sounding
+from tfaudiotl.audio.files import CANCELLING
+from tfaudiotl.audio.waveform import QUIET, SAMPLE_RATE, Grid, Piece, cut, is_silent, mark_end, own_window, sounding
 from tfaudiotl.augment.chain import as_augmentation
 from tfaudiotl.augment.layers import Augmentation, SeededDraws
 from tfaudiotl.data.clips import Clips
@@ -264,7 +265,14 @@ class Sounds:
         """The windows of several tables, one after another; silent ones raise AudioError unless they are allowed."""
         states = [file_states(part) for part in clips]
         jobs = [
-            partial(_read, partial(part.load, row, sample_rate=sample_rate), path, known.get(path), allow_silence)
+            partial(
+                _read,
+                partial(part.load, row, sample_rate=sample_rate),
+                path,
+                known.get(path),
+                allow_silence,
+                partial(part.cancelled, row),
+            )
             for part, known in zip(clips, states, strict=True)
             for row, path in enumerate(part.paths)
         ]
@@ -297,9 +305,13 @@ class Sounds:
         )
 
 
-def _read(load: Job, path: str, state: State, allow_silence: bool) -> np.ndarray:
+def _read(load: Job, path: str, state: State, allow_silence: bool, cancelled: Callable[[], bool]) -> np.ndarray:
     waveform = unchanged(load, path, state)
-    if not allow_silence and is_silent(waveform):
+    if allow_silence or np.max(np.abs(waveform), initial=0) >= QUIET:
+        return waveform
+    if cancelled():
+        raise AudioError(path, CANCELLING)
+    if is_silent(waveform):
         raise AudioError(path, "silent: every sample is zero; if that is a class of yours, pass allow_silence=True")
     return waveform
 
