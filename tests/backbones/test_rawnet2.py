@@ -157,6 +157,7 @@ def test_cut_offs_stay_in_float32(policy: str) -> None:
     assert layer.low_hz.dtype == "float32"
 
 
+@pytest.mark.slow
 def test_trains_probes_and_predicts_at_its_own_rate(tmp_path: Path) -> None:
     """Recordings of 22,050 Hz, a network of 8 kHz: every way to it resamples alike."""
     clips = Clips.from_directory(write_folder(tmp_path / "sounds", per_class=6, rate=22_050))

@@ -105,7 +105,7 @@ def test_a_report_of_files_whose_names_are_no_utf8(tmp_path: Path) -> None:
     "name", ["a\nb", "a\rb", "a\u2028b", "a\u2029", "\x85a", "a\x0bb", "a\x1cb", "a\tb", "a\0", "a\x7f", NO_UTF8]
 )
 def test_class_names_that_no_file_of_labels_can_hold(name: str) -> None:
-    with pytest.raises(ValueError, match=r"classes\[1\]=.*one line of text"):
+    with pytest.raises(ValueError, match=r"class_names\[1\]=.*one line of text"):
         check_class_names(["dog", name])
 
 

@@ -70,6 +70,7 @@ def test_a_backbones_student(stand_in: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded(waveform), result.model(waveform), atol=0.02)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_student() -> None:
     def run() -> bytes:
         options = DistillOptions(patches=100, epochs=1, batch_size=32, seed=2)

@@ -223,7 +223,7 @@ def test_everything_and_the_head_alone(stand_in: Path) -> None:
     assert list(fine_tune(classifier(stand_in), clips(), **{**QUICK, "trainable": 0}).histories) == ["head"]
 
 
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("cache", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_augmented_copies_are_drawn_and_validation_stays_clean(cache: bool, stand_in: Path) -> None:
     seen: list[int] = []
 
@@ -249,7 +249,15 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize(("stage", "epoch"), [("head", 0), ("head", 1), ("blocks", 1), ("blocks", 3)])
+@pytest.mark.parametrize(
+    ("stage", "epoch"),
+    [
+        pytest.param("head", 0, marks=pytest.mark.slow),
+        ("head", 1),
+        ("blocks", 1),
+        pytest.param("blocks", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_training_goes_on_bit_for_bit(stage: str, epoch: int, stand_in: Path, tmp_path: Path) -> None:
     options = {**QUICK, "epochs": 4}
     whole = classifier(stand_in)

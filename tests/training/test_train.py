@@ -152,7 +152,10 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("run", ["fold 1", "fold 2, refit", "final"])
+@pytest.mark.parametrize(
+    "run",
+    ["fold 1", pytest.param("fold 2, refit", marks=pytest.mark.slow), pytest.param("final", marks=pytest.mark.slow)],
+)
 def test_a_killed_run_goes_on_and_ends_the_same(run: str, folder: Path, stand_in: Path, tmp_path: Path) -> None:
     clips = Clips.from_directory(folder, fold_pattern=r"^(\d)-")
     expected = train(clips, stand_in, folds="given")
@@ -352,6 +355,7 @@ def test_fine_tuning_holds_out_and_scores_as_the_model_does(folder: Path, stand_
     assert len(result.kept_waveforms) == len(result.held_out)
 
 
+@pytest.mark.slow
 def test_folds_of_fine_tuning_never_see_what_they_are_scored_on(folder: Path, stand_in: Path, tmp_path: Path) -> None:
     clips = Clips.from_directory(folder, fold_pattern=r"^(\d)-")
     runs: set[str] = set()
@@ -389,6 +393,7 @@ def test_a_killed_fine_tuning_goes_on_and_ends_the_same(folder: Path, stand_in: 
     np.testing.assert_allclose(result.evaluation.scores, expected.evaluation.scores, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_augmentation_reaches_the_blocks_in_training_only(
     folder: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ SPACE = SearchSpace(embedding=("layer1", "layer2"), hidden=((), (4,)), trainable
 QUICK: dict[str, Any] = {"space": SPACE, "trials": 3, "folds": 2, "head_epochs": 1, "epochs": 1, "batch_size": 6}
 
 
+@pytest.mark.slow
 def test_finds_settings_and_goes_on_after_a_kill(
     stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
