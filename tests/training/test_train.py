@@ -115,6 +115,22 @@ def test_long_clips_become_windows_and_one_score(tmp_path: Path, stand_in: Path)
     assert result.evaluation.accuracy == 1.0
 
 
+def test_short_windows_change_no_count(tmp_path: Path, stand_in: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    lengths = {"high": (1, 1, 1, 1, 1, 6), "low": (1, 2, 3, 4, 5, 6)}
+    for kind, seconds in lengths.items():
+        (tmp_path / kind).mkdir()
+        for number, length in enumerate(seconds):
+            write_audio(tmp_path / kind / f"{number}.wav", sound(kind, rng, seconds=length))
+    clips = Clips.from_directory(tmp_path)
+    whole, cut = (train(clips, stand_in, window_seconds=length) for length in (10.0, 0.01))
+    assert cut.held_out.paths == whole.held_out.paths
+    assert f"{len(cut.held_out)} of 12 clips are reported" in caplog.text
+    assert f"On {len(cut.held_out)} clips" in cut.how_measured()
+    assert "window_seconds=0.01: the network takes 0.975 s at least" in caplog.text
+    assert "window_seconds=10" not in caplog.text
+
+
 def test_aggregating_embeddings_trains_on_clips(folder: Path, stand_in: Path) -> None:
     result = train(Clips.from_directory(folder), stand_in, aggregate="embeddings")
     assert result.evaluation.accuracy > 0.6
@@ -304,7 +320,7 @@ def test_a_division_of_the_data_sets_own(folder: Path, stand_in: Path) -> None:
 
 
 def test_few_clips_that_are_reported_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    clips = Clips.from_directory(make_folder(tmp_path, {"a": 8, "b": 7}, seconds=0.2)).windows(0.1)
+    clips = Clips.from_directory(make_folder(tmp_path, {"a": 8, "b": 7}))
     check_splits(clips, None, seed=0)
     assert "3 of 15 clips are reported: each is 33 % of the accuracy" in caplog.text
     caplog.clear()

@@ -22,12 +22,13 @@ import numpy as np
 from tfaudiotl._seeds import derived_seed, stream
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.augment.layers import Augmentation
+from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.classifiers.anatomy import classifier_parts, parts
 from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.classifiers.edit import replace_head
 from tfaudiotl.data.clips import Clips
 from tfaudiotl.data.splits import Folds, shared_units, units
-from tfaudiotl.errors import AudioError, AudioErrors
+from tfaudiotl.errors import AudioError, AudioErrors, check_number
 from tfaudiotl.evaluation.metrics import FEW, Evaluation, evaluate_scores
 from tfaudiotl.training.activation_cache import ActivationCache
 from tfaudiotl.training.batches import Augment, Sounds, checked_augment, means_by_clip, patch_windows
@@ -155,8 +156,8 @@ def train_classifier(
         folds: None, the number of folds to draw, or "given" for the clips' own fold column.
         val: share of what is trained on that tells when to stop, in (0, 1).
         test: share of the clips that is reported, in (0, 1); not used with folds.
-        window_seconds: longer clips are cut into windows of about this length (whole patches of the network), each an
-            example; a clip's score is the mean of its windows', weighed by their patches.
+        window_seconds: longer clips are cut into windows of about this length (whole patches of the network, one at
+            least), each an example; a clip's score is the mean of its windows', weighed by their patches.
         on_error: "raise" or "skip" unusable sounds.
         allow_silence: keep clips in which every sample is zero.
         augment: True, layers such as ``RandomGain``, or ``(waveform (samples,), numpy Generator) -> waveform``:
@@ -179,7 +180,8 @@ def train_classifier(
         raise ValueError("give fit= (the head alone) or fine_tune= (the last blocks too), not both")
     options = (fine_tune or fit or FitOptions()).applied(multi_label=clips.multi_label)
     refuse_chosen_layer(classifier)
-    check_splits(clips.windows(window_seconds), folds, val=val, test=test, seed=options.seed)
+    check_number("window_seconds", window_seconds, above=0)
+    check_splits(clips, folds, val=val, test=test, seed=options.seed)
     start = perf_counter()
     model = build_classifier(
         class_names=clips.class_names,
@@ -192,6 +194,7 @@ def train_classifier(
     grid = classifier_parts(model, waveforms=True).grid
     assert grid is not None
     change = checked_augment(augment, sample_rate=grid.sample_rate)
+    _tell_longer_windows(grid, window_seconds)
     windows = patch_windows(clips, grid, window_seconds)
     sounds = Sounds.of([windows], sample_rate=grid.sample_rate, allow_silence=allow_silence)
     with ExitStack() as stack:
@@ -201,8 +204,10 @@ def train_classifier(
         kept, skipped = _usable(trainer.cache, sounds, on_error)
         seconds["embed"] = perf_counter() - start
         start = perf_counter()
-        usable = replace(windows[kept], source=np.arange(len(kept)))  # splits then name its rows
-        recipe = _Recipe(trainer, kept, usable, val=val, seed=options.seed)
+        parents = windows.source[kept]
+        used = np.unique(parents)
+        usable = replace(clips[used], source=np.arange(len(used)))  # splits then name its rows
+        recipe = _Recipe(trainer, kept, np.searchsorted(used, parents), usable, val=val, seed=options.seed)
         if folds is None:
             recipe.hold_out(test)
         else:
@@ -210,7 +215,6 @@ def train_classifier(
         model.optimizer.build(model.trainable_variables)  # saved with its state, so that reloading warns of nothing
         seconds["train"] = perf_counter() - start
         counts = np.array([trainer.cache.counts[row] for row in kept.tolist()])
-    parents = windows.source[kept]
     rows, scores = by_clip(recipe.scores, recipe.scored, parents, counts)
     held_out = clips[rows]
     chosen = check_windows(rows, parents, options.seed)
@@ -218,16 +222,16 @@ def train_classifier(
         model=model,
         evaluation=evaluate_clips(held_out, scores),
         folds=[
-            FoldResult.of(name, np.isin(rows, parents[windows_of]), rows, scores, clips, sum(epochs.values()))
-            for name, (windows_of, epochs) in recipe.folds.items()
+            FoldResult.of(name, np.isin(rows, used[clips_of]), rows, scores, clips, sum(epochs.values()))
+            for name, (clips_of, epochs) in recipe.folds.items()
         ],
         histories=recipe.histories,
         best_epochs=recipe.epochs,
         epochs=sum(recipe.epochs.values()),
-        clips=clips[np.unique(parents)],
+        clips=clips[used],
         held_out=held_out,
         kept=clips[parents[chosen]],
-        kept_waveforms=[usable.load(row, sample_rate=grid.sample_rate) for row in chosen.tolist()],
+        kept_waveforms=[windows.load(row, sample_rate=grid.sample_rate) for row in kept[chosen].tolist()],
         skipped=[*clips.skipped, *skipped],
         stopped_by_held_out=recipe.stopped_by_held_out,
         seconds=seconds,
@@ -421,20 +425,26 @@ def _one_after_another(stages: Sequence[dict[str, list[float]]]) -> dict[str, li
 class _Recipe:
     """What is trained on what; collects scores of windows by classifiers that never saw them.
 
+    Whole clips are divided, so that shares and counts are those of clips whatever the windows are.
+
     Args:
         trainer: trains.
-        kept: the trainer's rows of the usable windows.
-        usable: the usable windows; ``source`` is their number.
+        kept: (windows,) the trainer's rows of the usable windows.
+        clip: (windows,) the usable clip of each.
+        usable: the usable clips; ``source`` is their number.
         val: share of what is trained on that tells when to stop.
         seed: of the parts and folds.
     """
 
-    def __init__(self, trainer: Trainer, kept: np.ndarray, usable: Clips, *, val: float, seed: int) -> None:
-        self._trainer, self._kept, self._usable, self._val, self._seed = trainer, kept, usable, val, seed
-        self.scores = np.zeros(usable.targets.shape, np.float32)
-        self.scored = np.zeros(len(usable), bool)
+    def __init__(
+        self, trainer: Trainer, kept: np.ndarray, clip: np.ndarray, usable: Clips, *, val: float, seed: int
+    ) -> None:
+        self._trainer, self._kept, self._clip, self._usable = trainer, kept, clip, usable
+        self._val, self._seed = val, seed
+        self.scores = np.zeros((len(kept), len(usable.class_names)), np.float32)
+        self.scored = np.zeros(len(kept), bool)
         self.histories: dict[str, dict[str, list[float]]] = {}
-        self.folds: dict[str, tuple[np.ndarray, dict[str, int]]] = {}  # name -> windows held out, epochs by stage
+        self.folds: dict[str, tuple[np.ndarray, dict[str, int]]] = {}  # name -> clips held out, epochs by stage
         self.epochs: dict[str, int] = {}  # of the final training, by stage
         self.stopped_by_held_out = False
 
@@ -478,36 +488,49 @@ class _Recipe:
         file: str,
         epochs: Mapping[str, int] | None = None,
     ) -> dict[str, int]:
-        val = None if stop is None else self._kept[stop.source]
-        trained = self._trainer.fit(model, Run(run, file, self._kept[train.source], val, epochs))
+        val = None if stop is None else self._kept[self._windows(stop)]
+        trained = self._trainer.fit(model, Run(run, file, self._kept[self._windows(train)], val, epochs))
         if val is not None:
             self.histories[run] = trained.history
         return trained.epochs
 
     def _score(self, model: Any, held: Clips) -> None:
-        self.scores[held.source] = self._trainer.scores(model, self._kept[held.source])
-        self.scored[held.source] = True
+        windows = self._windows(held)
+        self.scores[windows] = self._trainer.scores(model, self._kept[windows])
+        self.scored[windows] = True
+
+    def _windows(self, part: Clips) -> np.ndarray:
+        return np.flatnonzero(np.isin(self._clip, part.source))
 
 
-def check_splits(windows: Clips, folds: Folds | None, *, val: float = VAL, test: float = TEST, seed: int) -> None:
+def _tell_longer_windows(grid: LogMelSpec | WindowSpec, window_seconds: float) -> None:
+    least = grid.min_samples / grid.sample_rate
+    if window_seconds < least:
+        logger.warning(
+            "window_seconds=%g: the network takes %g s at least; clips are cut into windows of that length",
+            window_seconds,
+            least,
+        )
+
+
+def check_splits(clips: Clips, folds: Folds | None, *, val: float = VAL, test: float = TEST, seed: int) -> None:
     """ValueError for a split that cannot be, the inner ones of folds too, before any sound is decoded."""
     for name, share in (("val", val), ("test", test)):
         if isinstance(share, bool) or not isinstance(share, (int, float, np.number)) or not 0 < share < 1:
             raise ValueError(f"{name}={share!r}: expected a share of the clips over 0 and under 1, such as 0.2")
     if folds is None:
-        learn, stop, held = held_out_parts(windows, val=val, test=test, seed=seed)
+        learn, stop, held = held_out_parts(clips, val=val, test=test, seed=seed)
         if stop is None:
             inner_split(learn, val=val, seed=seed)
-        reported = len(np.unique(held.source))
-        if reported < FEW:
+        if len(held) < FEW:
             logger.warning(
                 "%d of %d clips are reported: each is %.0f %% of the accuracy; folds test every clip",
-                reported,
-                len(np.unique(windows.source)),
-                100 / reported,
+                len(held),
+                len(clips),
+                100 / len(held),
             )
         return
-    for name, train, _ in windows.folds(folds, seed=seed):
+    for name, train, _ in clips.folds(folds, seed=seed):
         try:
             inner_split(train, val=val, seed=seed)
         except ValueError as error:
@@ -518,7 +541,7 @@ def check_splits(windows: Clips, folds: Folds | None, *, val: float = VAL, test:
 
 
 def held_out_parts(
-    windows: Clips, *, val: float = VAL, test: float = TEST, seed: int
+    clips: Clips, *, val: float = VAL, test: float = TEST, seed: int
 ) -> tuple[Clips, Clips | None, Clips]:
     """What is trained on, what tells when to stop, and what is reported.
 
@@ -529,16 +552,16 @@ def held_out_parts(
     Raises:
         ValueError: there is nothing to train on, or nothing of a class; or "train" cannot be divided.
     """
-    if len(windows.parts()) < 2:
-        train, held = windows.split(test=test, seed=seed)
+    if len(clips.parts()) < 2:
+        train, held = clips.split(test=test, seed=seed)
         return train, None if testable(train) else held, held
-    train, held = windows.split()
-    learned, present = train.counts(), windows.counts()
-    names = [name for name in windows.class_names if present[name] and not learned[name]]
+    train, held = clips.split()
+    learned, present = train.counts(), clips.counts()
+    names = [name for name in clips.class_names if present[name] and not learned[name]]
     if names:
         raise ValueError(f"the clips' part 'train' has none of {', '.join(map(repr, names))}, which other parts have")
-    if "val" in windows.parts():
-        return train, held, windows.parts().get("test", held)
+    if "val" in clips.parts():
+        return train, held, clips.parts().get("test", held)
     learn, stop = train.split(val=val, seed=seed)
     return learn, stop, held
 
