@@ -27,7 +27,7 @@ from tfaudiotl.backbones.embedding import multiply_adds
 from tfaudiotl.backbones.frontend import FastLogMel, LogMel
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.data.folders import sound_files
-from tfaudiotl.embeddings.runners import LiteRTRunner, to_litert
+from tfaudiotl.embeddings.engine import LiteRTRunner, to_litert
 from tfaudiotl.markdown import markdown_table
 
 Splits = list[tuple[np.ndarray, np.ndarray]]

@@ -24,7 +24,7 @@ from rich.console import Console
 from tests.helpers.commands import call
 from tfaudiotl._threads import Progress
 from tfaudiotl.cli import console
-from tfaudiotl.embeddings.runners import ParityError
+from tfaudiotl.embeddings.engine import ParityError
 from tfaudiotl.errors import AudioError, ExportError
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -1,4 +1,4 @@
-"""The engine gives what the Keras model gives, clip by clip, whatever the lengths and the batch size."""
+"""The engine gives what the Keras model gives, whatever the lengths, the batch size and what runs the network."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
@@ -15,7 +16,18 @@ from tfaudiotl._threads import map_ahead
 from tfaudiotl.audio.waveform import trim_padding
 from tfaudiotl.backbones.embedding import embedding_model
 from tfaudiotl.data.clips import Clips
-from tfaudiotl.embeddings.engine import PatchNetwork, embed_clips
+from tfaudiotl.embeddings import engine
+from tfaudiotl.embeddings.engine import (
+    KerasRunner,
+    LiteRTRunner,
+    ParityError,
+    PatchNetwork,
+    Quantize,
+    cosines,
+    embed_clips,
+    make_runner,
+)
+from tfaudiotl.embeddings.extract import EngineOptions, Extractor
 from tfaudiotl.errors import AudioError, AudioErrors
 
 
@@ -125,3 +137,82 @@ def test_passes_that_overlap_leave_the_linear_algebra_its_threads(network: Patch
     assert set(threads()) == {1}
     list(second)
     assert threads() == before
+
+
+@pytest.fixture(scope="module")
+def small_network() -> keras.Model:
+    keras.utils.set_random_seed(1)
+    x = inputs = keras.Input((16, 8, 1))
+    first = keras.layers.Conv2D(32, 3, activation="relu", name="first_conv")(x)
+    second = keras.layers.Conv2D(32, 1, name="second_pointwise_conv")(first)
+    pool = keras.layers.GlobalAveragePooling2D
+    return keras.Model(inputs, [pool()(first), pool()(second)])
+
+
+@pytest.fixture
+def sample(rng: np.random.Generator) -> np.ndarray:
+    return rng.normal(size=(4, 16, 8, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_litert_gives_what_keras_gives(
+    quantize: Quantize | None, small_network: keras.Model, sample: np.ndarray
+) -> None:
+    if quantize:
+        pytest.importorskip("ai_edge_quantizer")
+    runner = make_runner(small_network, sample, runtime="litert", quantize=quantize)
+    assert isinstance(runner, LiteRTRunner)
+    wanted = KerasRunner(small_network, 4)(sample)
+    for found, expected in zip(runner(sample), wanted, strict=True):
+        np.testing.assert_allclose(found, expected, atol=0.05 if quantize else 1e-5)
+        assert cosines(found, expected).min() > (0.995 if quantize else 0.999999)
+
+
+def test_a_network_that_disagrees_is_not_used(
+    small_network: keras.Model, sample: np.ndarray, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = keras.Model(small_network.inputs, [-output for output in small_network.outputs])
+    content = engine.to_litert(other, 4)
+    monkeypatch.setattr(engine, "to_litert", lambda *args: content)
+    with pytest.raises(ParityError, match="output 0 of the converted small_network has a cosine of -1"):
+        make_runner(small_network, sample, runtime="litert")
+    assert isinstance(make_runner(small_network, sample), KerasRunner)
+    assert "LiteRT is not used" in caplog.text
+
+
+def test_what_has_no_form_in_builtin_operators_stays_in_keras(sample: np.ndarray) -> None:
+    inputs = keras.Input((16, 8, 1))
+    x = keras.layers.Flatten()(inputs)
+    small_network = keras.Model(inputs, keras.ops.cast(keras.ops.erf(keras.ops.cast(x, "float64")), "float32"))
+    with pytest.raises(ValueError, match="no form in built-in operators"):
+        make_runner(small_network, sample, runtime="litert")
+    assert isinstance(make_runner(small_network, sample), KerasRunner)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"runtime": "tflite"}, "runtime='tflite'"),
+        ({"quantize": "int4"}, "quantize='int4'"),
+        ({"runtime": "keras", "quantize": "int8"}, "needs runtime='litert'"),
+    ],
+)
+def test_bad_options(options: dict[str, str], message: str, small_network: keras.Model, sample: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_runner(small_network, sample, **options)  # type: ignore[arg-type]
+
+
+def test_all_layers_by_litert_equal_the_hub_graph(hub_yamnet: str, shared: Path) -> None:
+    import tensorflow_hub
+
+    from tfaudiotl.audio.files import load_audio
+
+    hub = tensorflow_hub.load(hub_yamnet)
+    engine = EngineOptions(runtime="litert")
+    extractor = Extractor("yamnet", ["layer2", "layer8", "embedding"], weights=hub_yamnet, engine=engine)
+    waveforms = [load_audio(path) for path in sorted((shared / "data" / "esc10").rglob("*.ogg"))[::40]]
+    for waveform, rows in zip(waveforms, extractor.small_network.run(waveforms, trim=False), strict=True):
+        expected = hub(waveform)[1].numpy()
+        assert [row.shape for row in rows] == [(len(expected), width) for width in (64, 512, 1024)]
+        assert cosines(rows[2], expected).min() > 0.9999
+        np.testing.assert_allclose(rows[2], expected, atol=1e-3)

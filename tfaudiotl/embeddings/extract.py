@@ -20,8 +20,7 @@ from tfaudiotl.backbones.embedding import cut_backbone, layer_names, pooled_laye
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.backbones.spec import BackboneSpec
-from tfaudiotl.embeddings.engine import Job, PatchNetwork, finite
-from tfaudiotl.embeddings.runners import Quantize, Runtime
+from tfaudiotl.embeddings.engine import Job, PatchNetwork, Quantize, Runtime, finite
 from tfaudiotl.embeddings.store import ONE_PIECE_SECONDS, EmbeddingStore, Request, Unit
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
 

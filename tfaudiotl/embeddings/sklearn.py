@@ -10,8 +10,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from tfaudiotl.backbones.embedding import layer_names
 from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.embeddings.engine import Quantize, Runtime
 from tfaudiotl.embeddings.extract import EngineOptions, PatchPooling, embed
-from tfaudiotl.embeddings.runners import Quantize, Runtime
 from tfaudiotl.errors import check_choice
 
 
