@@ -74,7 +74,7 @@ def quality(shared: Path, student: str, folds: list[str]) -> None:
         header.append(task)
         for name, weights, layers in networks:
             backbone = name.split(",")[0]
-            for row in tl.probe_layers(backbone, clips, cv=splits, embedding=layers, weights=weights).rows:
+            for row in tl.probe_layers(backbone, clips, folds=splits, embedding=layers, weights=weights).rows:
                 found.setdefault(f"{name}: {row.layer} ({row.width})", []).append(f"{row.accuracy:.3f}")
         statistics = "log-mel, mean and standard deviation (128)"
         found.setdefault(statistics, []).append(f"{log_mel_accuracy(clips, splits):.3f}")

@@ -111,7 +111,7 @@ def test_engine_store_transformer_hear_and_probe_give_the_models_numbers(stand_i
 
     clips = Clips.from_directory(tmp_path / "sounds", fold_pattern=r"^(\d)-")
     table = probe_layers(
-        "yamnet", clips, cv="given", embedding=["layer3", "embedding"], pooling="freq", weights=str(stand_in),
+        "yamnet", clips, folds="given", embedding=["layer3", "embedding"], pooling="freq", weights=str(stand_in),
         engine=KERAS,
     )  # fmt: skip
     assert [row.width for row in table.rows] == [16 * 128, 1024]

@@ -171,5 +171,5 @@ def test_trains_probes_and_predicts_at_its_own_rate(tmp_path: Path) -> None:
         found = evaluate(model, result.held_out)
         np.testing.assert_allclose(found.scores, result.evaluation.scores, atol=1e-3)
     assert Predictor(tmp_path / "model.keras").window == 3_000
-    table = probe_layers("rawnet2", clips, cv=2, embedding=["sinc", "block2"], weights=str(tmp_path / "model.keras"))
+    table = probe_layers("rawnet2", clips, folds=2, embedding=["sinc", "block2"], weights=str(tmp_path / "model.keras"))
     assert max(row.accuracy for row in table.rows) > 0.6  # even random filters tell tones from noise

@@ -39,7 +39,7 @@ CASES = [
     ("export model.keras -o x.tflite --quantize int8", "--quantize int8: give --calibrate"),
     ("export model.tflite -o x", "model.tflite: a .keras file is needed"),
     ("embed sounds -o file", "--output file is a file"),
-    ("probe sounds --cv 100", "too few for 100 folds"),
+    ("probe sounds --folds 100", "too few for 100 folds"),
     ("probe sounds --test-pattern (", "'(' is not a regular expression"),
     ("distill sounds -o out --teacher nope", "'nope': allowed are"),
     ("distill sounds -o out --teacher nope.keras", "nope.keras: no such file"),

@@ -174,7 +174,7 @@ def test_a_network_that_disagrees_is_not_used(
     other = keras.Model(small_network.inputs, [-output for output in small_network.outputs])
     content = engine.to_litert(other, 4)
     monkeypatch.setattr(engine, "to_litert", lambda *args: content)
-    with pytest.raises(ParityError, match="output 0 of the converted small_network has a cosine of -1"):
+    with pytest.raises(ParityError, match="output 0 of the converted network has a cosine of -1"):
         make_runner(small_network, sample, runtime="litert")
     assert isinstance(make_runner(small_network, sample), KerasRunner)
     assert "LiteRT is not used" in caplog.text
@@ -211,7 +211,7 @@ def test_all_layers_by_litert_equal_the_hub_graph(hub_yamnet: str, shared: Path)
     engine = EngineOptions(runtime="litert")
     extractor = Extractor("yamnet", ["layer2", "layer8", "embedding"], weights=hub_yamnet, engine=engine)
     waveforms = [load_audio(path) for path in sorted((shared / "data" / "esc10").rglob("*.ogg"))[::40]]
-    for waveform, rows in zip(waveforms, extractor.small_network.run(waveforms, trim=False), strict=True):
+    for waveform, rows in zip(waveforms, extractor.network.run(waveforms, trim=False), strict=True):
         expected = hub(waveform)[1].numpy()
         assert [row.shape for row in rows] == [(len(expected), width) for width in (64, 512, 1024)]
         assert cosines(rows[2], expected).min() > 0.9999

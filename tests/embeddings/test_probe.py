@@ -27,7 +27,7 @@ def test_a_table_of_layers_and_pairs(clips: Clips, stand_in: Path, tmp_path: Pat
     table = probe_layers(
         "yamnet",
         clips,
-        cv="given",
+        folds="given",
         embedding=["log_mel", "layer1", "layer3"],
         pairs=[("layer1", "layer4")],
         few_shot=2,
@@ -52,15 +52,15 @@ def test_a_table_of_layers_and_pairs(clips: Clips, stand_in: Path, tmp_path: Pat
 def test_a_given_split_and_drawn_folds(clips: Clips, stand_in: Path) -> None:
     rows = np.arange(len(clips))
     options = {"embedding": ["layer2"], "weights": str(stand_in), "engine": KERAS}
-    table = probe_layers("yamnet", clips, cv=[(rows[rows % 2 == 0], rows[rows % 2 == 1])], **options)  # type: ignore[arg-type]
+    table = probe_layers("yamnet", clips, folds=[(rows[rows % 2 == 0], rows[rows % 2 == 1])], **options)  # type: ignore[arg-type]
     assert table.splits == "12 clips to train on, 12 to test on"
-    assert probe_layers("yamnet", clips, cv=2, **options).splits == "2 drawn folds, 24 clips"  # type: ignore[arg-type]
+    assert probe_layers("yamnet", clips, folds=2, **options).splits == "2 drawn folds, 24 clips"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["windows", "balanced", "indexed"])
-@pytest.mark.parametrize("cv", [3, "given"])
+@pytest.mark.parametrize("folds", [3, "given"])
 def test_every_row_of_a_table_is_tested_once_and_no_recording_lies_on_both_sides(
-    clips: Clips, kind: str, cv: int | str
+    clips: Clips, kind: str, folds: int | str
 ) -> None:
     if kind == "windows":
         table = clips.windows(0.5)
@@ -68,7 +68,7 @@ def test_every_row_of_a_table_is_tested_once_and_no_recording_lies_on_both_sides
         table = clips[:20].balance() if kind == "balanced" else clips[np.array([*range(23, -1, -1), 3, 3])]
     kept = np.flatnonzero(np.arange(len(table)) % 7 != 3)  # some could not be used
     used = table[kept]
-    splits, _ = _splits(table, kept, cv, seed=0)
+    splits, _ = _splits(table, kept, folds, seed=0)
     assert np.array_equal(np.sort(np.concatenate([test for _, test in splits])), np.arange(len(used)))
     for train, test in splits:
         assert np.array_equal(np.sort(np.concatenate([train, test])), np.arange(len(used)))
@@ -78,8 +78,8 @@ def test_every_row_of_a_table_is_tested_once_and_no_recording_lies_on_both_sides
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        ([([0, 2], [1, 3])], r"cv\[0\]: .* is on both sides, in 2 of 2 rows"),
-        ([([0, 1], [2, 48])], r"cv\[0\]: row 48 is none of the 48 clips, 0 to 47"),
+        ([([0, 2], [1, 3])], r"folds\[0\]: .* is on both sides, in 2 of 2 rows"),
+        ([([0, 1], [2, 48])], r"folds\[0\]: row 48 is none of the 48 clips, 0 to 47"),
         ([([0, 1], [-1])], r"row -1"),
     ],
 )
@@ -95,8 +95,8 @@ def test_unusable_sounds_are_raised_or_left_out(tmp_path: Path, stand_in: Path) 
     Path(clips.paths[3]).write_bytes(b"broken")
     options = {"embedding": ["layer1"], "weights": str(stand_in), "engine": KERAS}
     with pytest.raises(ValueError, match="1 of 12 sounds cannot be used"):
-        probe_layers("yamnet", clips, cv=2, **options)  # type: ignore[arg-type]
-    table = probe_layers("yamnet", clips, cv=2, on_error="skip", **options)  # type: ignore[arg-type]
+        probe_layers("yamnet", clips, folds=2, **options)  # type: ignore[arg-type]
+    table = probe_layers("yamnet", clips, folds=2, on_error="skip", **options)  # type: ignore[arg-type]
     assert (table.clips, len(table.skipped)) == (11, 1)
 
 
@@ -114,8 +114,8 @@ def test_an_earlier_layer_within_noise_wins() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cv": 1}, "^cv=1: allowed are whole numbers of at least 2"),
-        ({"cv": "official"}, "cv='official'"),
+        ({"folds": 1}, "^folds=1: allowed are whole numbers of at least 2"),
+        ({"folds": "official"}, "folds='official'"),
         ({"few_shot": 0}, "few_shot=0"),
         ({"embedding": ["top"]}, "embedding='top'"),
     ],
@@ -128,7 +128,7 @@ def test_bad_arguments(options: dict[str, object], message: str, clips: Clips, s
 
 def test_a_classifier_on_the_layer_that_fits(clips: Clips, stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def quick(backbone: str, clips: Clips, **options: object) -> ProbeTable:
-        return probe_layers(backbone, clips, cv=2, embedding=["layer3"], engine=KERAS, weights=str(stand_in))
+        return probe_layers(backbone, clips, folds=2, embedding=["layer3"], engine=KERAS, weights=str(stand_in))
 
     monkeypatch.setattr(build, "probe_layers", quick)
     model = build_classifier(

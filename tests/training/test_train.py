@@ -277,7 +277,7 @@ def test_classes_too_small_for_folds_are_told_before_anything_is_decoded(
     with pytest.raises(ValueError, match=r"folds: .*fold '\d'.*'c' has 1 clips in 1 groups"):
         train_classifier(clips, fine_tune=FineTuneOptions(), folds=2)
     with pytest.raises(ValueError, match="too few for 4 folds"):
-        probe_layers("yamnet_mini", clips, cv=4)
+        probe_layers("yamnet_mini", clips, folds=4)
     with pytest.raises(ValueError, match="a split, which needs at least 2"):
         train_classifier(clips[:11])
 

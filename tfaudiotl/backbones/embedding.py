@@ -97,13 +97,13 @@ def plain_name(spec: BackboneSpec) -> str:
     return "hub" if spec.black_box else spec.name
 
 
-def layer_names(spec: BackboneSpec, names: str | Sequence[str] | None, argument: str = "embedding") -> list[str]:
-    """``names``, given as ``argument``, as a checked list; None means the backbone's own embedding."""
+def layer_names(spec: BackboneSpec, names: str | Sequence[str] | None) -> list[str]:
+    """``names``, given as ``embedding=``, as a checked list; None means the backbone's own embedding."""
     listed = [spec.default_embedding] if names is None else [names] if isinstance(names, str) else list(names)
     if not listed or len(set(listed)) != len(listed):
-        raise ValueError(f"{argument}={names!r}: one layer name, or several different ones")
+        raise ValueError(f"embedding={names!r}: one layer name, or several different ones")
     for name in listed:
-        spec.embedding_layer(name, argument)
+        spec.embedding_layer(name)
     return listed
 
 

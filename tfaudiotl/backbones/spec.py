@@ -68,8 +68,8 @@ class BackboneSpec:
         """Names of the Keras layers that this record speaks of, by which a model of the network is recognised."""
         return {layer.layer for layer in self.layers} | {block.end for block in self.blocks}
 
-    def embedding_layer(self, name: str, argument: str = "embedding") -> EmbeddingLayer:
-        """The embedding layer called ``name``; ValueError for ``argument`` lists those there are."""
+    def embedding_layer(self, name: str) -> EmbeddingLayer:
+        """The embedding layer called ``name``; ValueError lists those there are."""
         if name not in self._by_name:
-            raise ValueError(f"{argument}={name!r}: {self.name} has the layers {', '.join(self._by_name)}")
+            raise ValueError(f"embedding={name!r}: {self.name} has the layers {', '.join(self._by_name)}")
         return self._by_name[name]

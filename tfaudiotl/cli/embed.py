@@ -81,10 +81,9 @@ def probe(
     weights: Weights = None,
     embedding: Annotated[str | None, typer.Option(help="Layers with commas; all by default.")] = None,
     pairs: Annotated[str, typer.Option(help="Pairs to probe side by side: 'layer7+embedding,layer5+layer9'.")] = "",
-    cv: Annotated[
+    folds: Annotated[
         int,
-        typer.Option(min=2, help="Number of folds to draw."),
-        Library(("folds", "k")),
+        typer.Option(min=2, help="Number of folds to cross-validate with."),
         Excludes(("--fold-pattern", "--test-pattern")),
     ] = 5,
     label_pattern: LabelPattern = None,
@@ -115,7 +114,7 @@ def probe(
         on_error=on_error,
     )
     if not test_pattern:
-        clips.folds("given" if fold_pattern else cv, seed=seed)  # refused before anything is computed
+        clips.folds("given" if fold_pattern else folds, seed=seed)  # refused before anything is computed
     load_tensorflow()
     from tfaudiotl.embeddings.probe import probe_layers
 
@@ -123,7 +122,7 @@ def probe(
         table = probe_layers(
             backbone,
             clips,
-            cv=_test_split(clips.paths, test_pattern) if test_pattern else "given" if fold_pattern else cv,
+            folds=_test_split(clips.paths, test_pattern) if test_pattern else "given" if fold_pattern else folds,
             embedding=split_names(embedding),
             pairs=[_pair(text) for text in split_names(pairs) or []],
             few_shot=few_shot,

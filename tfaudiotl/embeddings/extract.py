@@ -67,7 +67,7 @@ class Extractor:
         backbone_options: Mapping[str, Any] | None = None,
     ):
         self.spec: BackboneSpec = get_backbone(backbone)
-        self.layers = layer_names(self.spec, embedding, "embedding")
+        self.layers = layer_names(self.spec, embedding)
         self.pooling, self.engine = pooling, engine or EngineOptions()
         base = cut_backbone(self.spec, self.layers, weights=weights, **(backbone_options or {}))
         outputs = pooled_layers(base, self.spec, self.layers, pooling)
@@ -295,7 +295,7 @@ def embed(
     if len(sounds) == 0:
         raise ValueError("sounds=[]: no sounds")
     check_choice("patch_pooling", patch_pooling, PatchPooling | None)
-    layers = layer_names(get_backbone(backbone), embedding, "embedding")
+    layers = layer_names(get_backbone(backbone), embedding)
     build = partial(
         Extractor, backbone, layers, pooling=pooling, weights=weights, engine=engine, backbone_options=backbone_options
     )

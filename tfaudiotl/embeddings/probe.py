@@ -124,7 +124,7 @@ def probe_layers(
     backbone: str,
     clips: Clips,
     *,
-    cv: int | str | Sequence[Split] = 5,
+    folds: int | str | Sequence[Split] = 5,
     embedding: Sequence[str] | None = None,
     pairs: Iterable[tuple[str, str]] = (),
     few_shot: int | None = None,
@@ -144,7 +144,7 @@ def probe_layers(
     Args:
         backbone: a name from ``list_backbones()``.
         clips: labelled, one label each.
-        cv: the number of folds to draw (stratified, groups and files kept together), "given" for the
+        folds: the number of folds to draw (stratified, groups and files kept together), "given" for the
             clips' own folds, or pairs of row numbers (train, test) with no recording on both sides.
         embedding: names of the layers; None: all.
         pairs: pairs of layers to probe side by side as well.
@@ -166,7 +166,7 @@ def probe_layers(
     check_choice("on_error", on_error, OnError)
     if few_shot is not None and few_shot < 1:
         raise ValueError(f"few_shot={few_shot!r}: at least 1 clip per class, or None")
-    _splits(clips, np.arange(len(clips)), cv, seed)  # a class that is too small is told before anything is decoded
+    _splits(clips, np.arange(len(clips)), folds, seed)  # a class that is too small is told before anything is decoded
     names = list(embedding) if embedding is not None else _default_layers(backbone)
     pairs = list(pairs)
     every = list(dict.fromkeys([*names, *(name for pair in pairs for name in pair)]))
@@ -179,7 +179,7 @@ def probe_layers(
     start = perf_counter()
     used = clips[kept]
     labels = used.targets.argmax(axis=1)
-    splits, words = _splits(clips, kept, cv, seed)
+    splits, words = _splits(clips, kept, folds, seed)
     shots = _shots(splits, labels, few_shot, repeats, seed) if few_shot else []
     work = multiply_adds(backbone)
     total = max(cost for cost, _ in work.values())
@@ -231,24 +231,24 @@ def _clip_vectors(
     return dict(zip(extractor.layers, columns, strict=True)), np.array(kept), skipped
 
 
-def _splits(clips: Clips, kept: np.ndarray, cv: int | str | Sequence[Split], seed: int) -> tuple[list[Split], str]:
+def _splits(clips: Clips, kept: np.ndarray, folds: int | str | Sequence[Split], seed: int) -> tuple[list[Split], str]:
     """Row numbers among the clips used, which are ``clips[kept]``, and what they are in words."""
     used = clips[kept]
-    if isinstance(cv, str) and cv != "given":
-        raise ValueError(f"cv={cv!r}: a number of folds, 'given', or pairs of row numbers")
-    if isinstance(cv, int):
-        check_number("cv", cv, least=2, whole=True)
-    if isinstance(cv, (int, str)):
+    if isinstance(folds, str) and folds != "given":
+        raise ValueError(f"folds={folds!r}: a number of folds, 'given', or pairs of row numbers")
+    if isinstance(folds, int):
+        check_number("folds", folds, least=2, whole=True)
+    if isinstance(folds, (int, str)):
         # Windows of a recording and rows drawn again have the source in common, so rows are numbered here.
         numbered = replace(used, source=np.arange(len(used)))
-        folds = numbered.folds("given" if cv == "given" else int(cv), seed=seed)
-        splits = [(train.source, test.source) for _, train, test in folds]
-        return splits, f"{len(splits)} {'given' if cv == 'given' else 'drawn'} folds, {len(used)} clips"
+        drawn = numbered.folds("given" if folds == "given" else int(folds), seed=seed)
+        splits = [(train.source, test.source) for _, train, test in drawn]
+        return splits, f"{len(splits)} {'given' if folds == 'given' else 'drawn'} folds, {len(used)} clips"
     place = {int(row): number for number, row in enumerate(kept)}
-    _check_pairs(cv, clips)
-    pairs = [tuple(np.array([place[int(row)] for row in part if int(row) in place]) for part in pair) for pair in cv]
+    _check_pairs(folds, clips)
+    pairs = [tuple(np.array([place[int(row)] for row in part if int(row) in place]) for part in pair) for pair in folds]
     if not pairs or any(len(part) == 0 for pair in pairs for part in pair):
-        raise ValueError("cv: every pair needs rows to train on and rows to test on")
+        raise ValueError("folds: every pair needs rows to train on and rows to test on")
     words = (
         f"{len(pairs[0][0])} clips to train on, {len(pairs[0][1])} to test on"
         if len(pairs) == 1
@@ -257,19 +257,21 @@ def _splits(clips: Clips, kept: np.ndarray, cv: int | str | Sequence[Split], see
     return [(train, test) for train, test in pairs], words
 
 
-def _check_pairs(cv: Sequence[Split], clips: Clips) -> None:
+def _check_pairs(folds: Sequence[Split], clips: Clips) -> None:
     """Raises ValueError for rows that there are none of, and for a recording on both sides of a split."""
     recording = units(clips, "source", copies=False)
-    for number, pair in enumerate(cv):
+    for number, pair in enumerate(folds):
         train, test = (np.asarray(part, int) for part in pair)
         outside = [int(row) for row in [*train, *test] if not 0 <= row < len(clips)]
         if outside:
-            raise ValueError(f"cv[{number}]: row {outside[0]} is none of the {len(clips)} clips, 0 to {len(clips) - 1}")
+            raise ValueError(
+                f"folds[{number}]: row {outside[0]} is none of the {len(clips)} clips, 0 to {len(clips) - 1}"
+            )
         shared = test[np.isin(recording[test], recording[train])]
         if len(shared):
             raise ValueError(
-                f"cv[{number}]: {show_name(clips.paths[shared[0]])} is on both sides, in {len(shared)} of {len(test)} "
-                "rows to test on: keep the windows of a recording together"
+                f"folds[{number}]: {show_name(clips.paths[shared[0]])} is on both sides, in {len(shared)} of "
+                f"{len(test)} rows to test on: keep the windows of a recording together"
             )
 
 

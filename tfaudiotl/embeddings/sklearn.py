@@ -58,7 +58,7 @@ class AudioEmbedding(TransformerMixin, BaseEstimator):
 
     def fit(self, X: Sequence[Any], y: Any = None) -> AudioEmbedding:
         """Checks the layer's name; ValueError lists those there are."""
-        layer_names(get_backbone(self.backbone), self.embedding, "embedding")
+        layer_names(get_backbone(self.backbone), self.embedding)
         return self
 
     def transform(self, X: Sequence[Any]) -> np.ndarray:

@@ -370,7 +370,7 @@ def advise(
     spec = get_backbone(backbone)
     names = [layer.name for layer in spec.layers if layer.name not in spec.top]
     table = probe_layers(
-        backbone, clips, cv=folds, embedding=names, weights=weights, seed=seed, on_error=on_error, progress=progress
+        backbone, clips, folds=folds, embedding=names, weights=weights, seed=seed, on_error=on_error, progress=progress
     )
     return advice_of(table, int(clips.targets.sum(axis=0).min()), spec.default_embedding)
 
