@@ -39,6 +39,16 @@ def show_name(name: str | os.PathLike[str]) -> str:
     return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", os.fspath(name))
 
 
+PICTURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps", ".ps")
+
+
+def check_picture(argument: str, path: str | os.PathLike[str]) -> None:
+    """ValueError, which names ``argument``, for a file whose suffix is of no kind of picture; none is PNG's."""
+    suffix = Path(path).suffix.lower()
+    if suffix and suffix not in PICTURES:
+        raise ValueError(f"{argument}={os.fspath(path)!r}: the name of a picture ends in {', '.join(PICTURES)}")
+
+
 @contextmanager
 def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path beside ``path``, not there yet; what is written to it takes ``path``'s place when the block ends.

@@ -23,4 +23,7 @@ def test_some_of_the_classes_and_others(trained: tuple[Path, Path], tmp_path: Pa
     assert "No clips of 2 of the 3 classes: high, noise." in result.output
     (some / "dog").symlink_to(sounds / "high", target_is_directory=True)
     result = call("evaluate", out / "model.tflite", some, code=1)
-    assert "labels 'dog' are not in class_names=['high', 'low', 'noise']" in result.output
+    model = out / "model.tflite"
+    assert f"{some}: has the sub-folder 'dog', which is no class of {model} (high, low, noise)" in result.output
+    result = call("evaluate", out / "model.tflite", some, "--label-pattern", r"\d-(\w)", code=1)
+    assert "files of --label-pattern's 'h', 'l', which are no class of" in result.output

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,23 +24,59 @@ def test_events(style: str, beginning: str, trained: tuple[Path, Path]) -> None:
     assert any(line.startswith(beginning) for line in result.stdout.splitlines())
 
 
-def test_listen_hears_what_comes_in(
+@pytest.fixture
+def listen(
     trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sounds, out = trained
-    samples, _ = soundfile.read(sounds / "high" / "1-high00.wav", dtype="int16")
+) -> Callable[[bytes], tuple[str, str]]:
+    """What ``listen`` writes to standard output and error, of bytes on its standard input."""
 
-    def heard(content: bytes) -> str:
+    def run(content: bytes) -> tuple[str, str]:
         (tmp_path / "in.raw").write_bytes(content)
         with (tmp_path / "in.raw").open() as stream, monkeypatch.context() as patch:
             patch.setattr(sys, "stdin", stream)
-            app(["listen", str(out / "model.tflite")], standalone_mode=False)
-        return capsys.readouterr().out
+            code = app(["listen", str(trained[1] / "model.tflite")], standalone_mode=False)
+        shown = capsys.readouterr()
+        assert code in (None, 0, 1)
+        assert bool(code) == ("Error: " in shown.err)
+        return shown.out, shown.err
 
-    found = heard(samples.tobytes())
+    return run
+
+
+def test_listen_hears_what_comes_in(trained: tuple[Path, Path], listen: Callable[[bytes], tuple[str, str]]) -> None:
+    sounds, out = trained
+    samples, _ = soundfile.read(sounds / "high" / "1-high00.wav", dtype="int16")
+    found, _ = listen(samples.tobytes())
     assert "high" in found
     assert found == call("events", out / "model.tflite", sounds / "high" / "1-high00.wav").stdout
-    assert heard(samples[:2].tobytes()) == ""
+    assert listen(samples[:2].tobytes())[0] == ""
+
+
+def test_listen_says_when_no_samples_come(
+    listen: Callable[[bytes], tuple[str, str]], tmp_path: Path, trained: tuple[Path, Path]
+) -> None:
+    for nothing in (b"", b"x"):
+        assert "standard input ended without a sample" in listen(nothing)[1]
+    samples, rate = soundfile.read(trained[0] / "high" / "1-high00.wav")
+    for suffix, kind in {"ogg": "Ogg", "wav": "WAV", "flac": "FLAC", "aiff": "AIFF", "caf": "CAF", "au": "AU"}.items():
+        path = tmp_path / f"a.{suffix}"
+        soundfile.write(path, samples, rate)
+        assert f"standard input is a sound file ({kind}), not bare samples" in listen(path.read_bytes())[1]
+
+
+def test_events_are_written_as_the_name_says(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    """In a folder that is made for them, beside a picture."""
+    place = (trained[1] / "model.tflite", trained[0] / "high" / "1-high00.wav")
+    new = tmp_path / "new"
+    call("events", *place, "-o", new / "e.csv", "--plot", new / "e.PNG")
+    assert (new / "e.csv").read_text().startswith("start,end,label,score")
+    assert (new / "e.PNG").read_bytes().startswith(b"\x89PNG")
+    call("events", *place, "-o", new / "e.json")
+    assert json.loads((new / "e.json").read_text())[0]["label"] == "high"
+    call("events", *place, "-o", new / "e.txt")
+    assert (new / "e.txt").read_text() == call("events", *place).stdout
+    call("events", *place, "-o", new / "labels.txt", "--format", "audacity")
+    assert (new / "labels.txt").read_text().startswith("0.000000\t")
 
 
 @pytest.mark.slow

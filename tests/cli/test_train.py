@@ -245,7 +245,7 @@ def test_a_folder_with_the_test_part(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {name: len(part) for name, part in given[0].parts().items()} == {"train": 8, "test": 1}
     make_folder(data / "test", {"c": 1})
     output = call("train", data / "train", "--test", data / "test", "-o", tmp_path / "out", code=1).output
-    assert "labels 'c' are not in class_names=['a', 'b']" in output
+    assert f"{data / 'test'}: has the sub-folder 'c', which is no class of {data / 'train'} (a, b)" in output
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from tests.helpers.servers import Server, isolate, sends, serving
 from tests.helpers.sounds import write_folder
 from tests.helpers.yamnet import keras2_file
 from tfaudiotl.backbones import yamnet
+from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.backbones.yamnet import YAMNet
 
 AUTHORS = "/audioset/yamnet.h5"
@@ -101,7 +102,7 @@ def test_a_network_of_keras_applications_is_fetched_by_keras(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        (["yamnett"], ["yamnett", "yamnet_mini"]),
+        (["yamnett"], ["yamnett: no published weights", "there are: ", "yamnet_mini"]),
         (["rawnet2"], ["rawnet2", "no published weights", "vggish"]),
         (["hub:somewhere"], ["no published weights"]),
         (["yamnet", "-o", "yamnet.h5"], ["--output yamnet.h5", ".weights.h5"]),
@@ -113,3 +114,10 @@ def test_errors(arguments: list[str], messages: list[str], authors: Server) -> N
     output = call("weights", *arguments, code=1).output
     for message in messages:
         assert message in output
+
+
+@pytest.mark.parametrize("name", ["nosuch", "rawnet2", "hub:x"])
+def test_what_is_listed_is_taken(name: str) -> None:
+    listed = call("weights", name, code=1).output.split("there are: ")[1].strip().split(", ")
+    assert "yamnet" in listed
+    assert all(get_backbone(each).presets for each in listed)

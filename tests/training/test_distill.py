@@ -56,7 +56,7 @@ def test_a_backbones_student(stand_in: Path, tmp_path: Path) -> None:
         progress=lambda step: stages.update({step.stage: step.total - step.done}),
     )
     assert stages == {"Running the teacher": 0, "Training the student": 0}
-    for name in ("scores_loss_loss", "to_layer8_loss", "to_embedding_loss"):
+    for name in ("scores_loss", "layer8_loss", "embedding_loss", "val_embedding_loss"):
         assert result.history[name][-1] < result.history[name][0]
     assert class_names_of(result.model)[520] == "Sound 520, made up"
     assert result.model(np.zeros((1, 23_280), np.float32)).shape == (1, 2, 521)

@@ -82,10 +82,10 @@ def fetch_weights(backbone: str) -> Fetched:
         ValueError: no such network, or one without published weights.
         WeightsError: every place that was asked, with the reason why it failed.
     """
+    known = [name for name in list_backbones() if get_backbone(name).presets]
+    if backbone not in known:
+        raise ValueError(f"backbone={backbone!r}: no published weights of that name; there are: {', '.join(known)}")
     spec = get_backbone(backbone)
-    if not spec.presets:
-        known = [name for name in list_backbones() if get_backbone(name).presets]
-        raise ValueError(f"backbone={backbone!r}: has no published weights of its own; these have: {', '.join(known)}")
     if spec.load_weights is None:  # Keras fetches, checks and keeps them itself
         model = spec.build(weights=next(iter(spec.presets)))
         kept = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"

@@ -49,9 +49,15 @@ class Library:
 
 @dataclass(frozen=True)
 class Needs:
-    """In an option's ``Annotated``: the option without which it has no effect."""
+    """In an option's ``Annotated``: the option without which it has no effect, or another that gives it one too."""
 
     option: str
+    other: str | None = None
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Any of them is enough."""
+        return (self.option,) if self.other is None else (self.option, self.other)
 
 
 @dataclass(frozen=True)
@@ -197,8 +203,8 @@ def check_together(command: Callable[..., None], context: typer.Context) -> None
             typed[names[name][0]] = parameter
     for option, parameter in typed.items():
         for relation in getattr(parameter.annotation, "__metadata__", ()):
-            if isinstance(relation, Needs) and relation.option not in typed:
-                raise typer.BadParameter(f"{option} needs {relation.option}: it has no effect without")
+            if isinstance(relation, Needs) and not typed.keys() & set(relation.options):
+                raise typer.BadParameter(f"{option} needs {' or '.join(relation.options)}: it has no effect without")
             if isinstance(relation, Excludes):
                 for other in relation.options:
                     if other in typed:

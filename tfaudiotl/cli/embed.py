@@ -55,8 +55,6 @@ def embed(
     backbone, weights = pretrained(backbone, weights)
     files = sound_files([folder])
     check_output(output, overwrite=True, data=[folder])
-    if output.is_file():
-        raise FileExistsError(f"--output {output} is a file; give a folder, new or a store")
     say(f"{len(files):,} recordings in {folder}")
     load_tensorflow()
     from tfaudiotl.embeddings.extract import EngineOptions, Extractor, embed_to_store

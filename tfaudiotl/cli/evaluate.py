@@ -37,7 +37,9 @@ def evaluate(
     from tfaudiotl.runtime.predictor import Predictor
 
     predictor = Predictor(model)
-    clips = load_clips(folder, label_pattern=label_pattern, on_error=on_error, class_names=predictor.class_names)
+    clips = load_clips(
+        folder, label_pattern=label_pattern, on_error=on_error, class_names=predictor.class_names, classes_of=str(model)
+    )
     skipped: list[AudioError] = list(clips.skipped)
     with progress_shown() as progress:
         evaluation = run(predictor, clips, on_error=on_error.value, skipped=skipped, progress=progress)

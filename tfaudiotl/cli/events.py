@@ -10,13 +10,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from tfaudiotl.cli.console import command, load_tensorflow, say, warn_of
+from tfaudiotl._files import check_picture
+from tfaudiotl.cli.console import Needs, command, load_tensorflow, say, warn_of
 from tfaudiotl.cli.options import (
     Background,
     MinDuration,
     MinGap,
     ModelPath,
-    OverwriteOutput,
     Release,
     ReportBackground,
     Smoothing,
@@ -25,6 +25,21 @@ from tfaudiotl.cli.options import (
     check_output,
     positive,
 )
+from tfaudiotl.markdown import EVENT_SUFFIXES, text_format
+
+# What sound files begin with.
+MARKS = {
+    b"OggS": "Ogg",
+    b"RIFF": "WAV",
+    b"RF64": "WAV",
+    b"fLaC": "FLAC",
+    b"ID3": "MP3",
+    b"FORM": "AIFF",
+    b"caff": "CAF",
+    b".snd": "AU",
+    b"\x1aE\xdf\xa3": "Matroska",
+}
+LONGEST_MARK = 8  # bytes, MP4's place included
 
 
 @command
@@ -33,9 +48,11 @@ def events(
     sound: Annotated[Path, typer.Argument(help="A sound file.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the events into this file.")] = None,
     format: Annotated[
-        Literal["table", "csv", "json", "audacity", "raven"],
-        typer.Option(help="Table, CSV, JSON, Audacity labels or Raven selections."),
-    ] = "table",
+        Literal["table", "csv", "json", "audacity", "raven"] | None,
+        typer.Option(
+            help="Table, CSV, JSON, Audacity labels or Raven selections; by default as --output ends, else a table."
+        ),
+    ] = None,
     threshold: Threshold = None,
     release: Release = None,
     smoothing: Smoothing = 1,
@@ -46,13 +63,21 @@ def events(
     plot: Annotated[
         Path | None, typer.Option(help="Draw waveform, spectrogram and timeline into this picture file.")
     ] = None,
-    overwrite: OverwriteOutput = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what is there."), Needs("--output", "--plot")
+    ] = False,
 ) -> None:
     """List the events in a recording: what is in it, from when to when.
 
     Digital silence is never an event, nor is less than a window of sound.
     """
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, file=True)
+    check_output(plot, overwrite=overwrite, file=True, option="--plot")
+    style = format or "table"
+    if output:
+        style = text_format(output, format, EVENT_SUFFIXES, plain="table", argument="output")
+    if plot:
+        check_picture("plot", plot)
     if sound.is_dir():
         raise ValueError(f"{sound} is a folder; events takes one file, and 'predict --timeline' takes folders")
     check_model(model)
@@ -73,10 +98,12 @@ def events(
     say(f"Reading {sound}")
     found = predictor.analyze_file(sound)
     warn_of(sound, predictor.doubt(found.sound, sound))
+    for written in filter(None, (output, plot)):
+        written.parent.mkdir(parents=True, exist_ok=True)
     if output:
-        say(f"Wrote {write_events(output, found.events, format)}")
+        say(f"Wrote {write_events(output, found.events, style)}")
     else:
-        typer.echo(format_events(found.events, format), nl=False)
+        typer.echo(format_events(found.events, style), nl=False)
     if plot:
         say(f"Wrote {found.plot(plot)}")
 
@@ -128,14 +155,34 @@ def listen(
         for event in found:
             typer.echo(str(event))
 
-    rest = b""
+    rest, heard = b"", False
     try:
         while data := os.read(sys.stdin.fileno(), 65_536):
-            data = rest + data
-            whole = len(data) // 2 * 2
-            rest = data[whole:]
-            show(live.push(np.frombuffer(data[:whole], "<i2")))
+            rest += data
+            if not heard and len(rest) < LONGEST_MARK:
+                continue  # a pipe gives what there is
+            if not heard:
+                _check_samples(rest, sample_rate)
+            heard = True
+            whole = len(rest) // 2 * 2
+            show(live.push(np.frombuffer(rest[:whole], "<i2")))
+            rest = rest[whole:]
+        if not heard and len(rest) < 2:
+            raise ValueError("standard input ended without a sample; does the program before the pipe record?")
+        show(live.push(np.frombuffer(rest[: len(rest) // 2 * 2], "<i2")))
     except KeyboardInterrupt:
         show(live.finish())
         raise
     show(live.finish())
+
+
+def _check_samples(beginning: bytes, sample_rate: int) -> None:
+    """ValueError for the beginning of a sound file, whose header and coded sound are no samples."""
+    kinds = [kind for mark, kind in MARKS.items() if beginning.startswith(mark)]
+    if beginning[4:8] == b"ftyp":
+        kinds = ["MP4"]
+    if kinds:
+        raise ValueError(
+            f"standard input is a sound file ({kinds[0]}), not bare samples; give the file to 'tfaudiotl events', or "
+            f"decode it: ffmpeg -i FILE -f s16le -ac 1 -ar {sample_rate} - | tfaudiotl listen MODEL"
+        )

@@ -55,10 +55,10 @@ def export(
         raise ValueError("--calibrate needs --quantize int8 or int8_io: it has no effect without")
     if model.suffix.lower() not in (".keras", ".h5") or not model.is_file():
         raise ValueError(f"{model}: {'a .keras file is needed' if model.exists() else 'no such file'}")
-    check_output(output, overwrite=overwrite, data=() if tflite else [verify])
+    check_output(output, overwrite=overwrite, data=() if tflite else [verify], file=tflite)
     report = output.parent / f"{output.stem if tflite else output.name}.report.md"
     for beside, written in ((output.with_suffix(".txt"), tflite), (report, verify is not None)):
-        check_output(beside if written else None, overwrite=overwrite)
+        check_output(beside if written else None, overwrite=overwrite, file=True)
     load_tensorflow()
     from tfaudiotl.backbones.scores import class_names_of, set_thresholds
     from tfaudiotl.export.check import Reference, checks_table, verify_export
@@ -70,7 +70,7 @@ def export(
     names = class_names_of(loaded)
     if threshold is not None:
         set_thresholds(loaded, threshold)
-    held = load_clips(verify, class_names=names) if verify else None
+    held = load_clips(verify, class_names=names, classes_of=str(model)) if verify else None
     with progress_shown() as progress:
         progress(Progress("Exporting", 0, 1))
         if tflite:

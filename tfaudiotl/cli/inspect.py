@@ -124,7 +124,7 @@ def weights(
     """Fetch a network's published weights, check them and say what they are."""
     if output and not output.name.endswith(SUFFIX):
         raise ValueError(f"output={str(output)!r}: a name that ends in {SUFFIX}")
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, file=True)
     load_tensorflow()
     from tfaudiotl._files import new_path
     from tfaudiotl.backbones.registry import fetch_weights

@@ -174,31 +174,43 @@ def load_clips(
     group_pattern: str | None = None,
     on_error: OnError = OnError.RAISE,
     class_names: Sequence[str] | None = None,
+    classes_of: str = "the model",
 ) -> Clips:
-    """Reads a folder of classes, and says what was found."""
+    """Reads a folder of classes, and says what was found; ``classes_of`` says whose the ``class_names`` are."""
     from tfaudiotl.data.clips import Clips
     from tfaudiotl.data.folders import from_names
+    from tfaudiotl.data.table import UnknownClassError
 
     with suppress(ValueError):  # which says less of a wrong folder than what follows
         say(f"Reading {len(sound_files([folder])):,} recordings in {folder}")
-    if label_pattern is None:
-        clips = Clips.from_directory(
-            folder,
-            fold_pattern=fold_pattern,
-            group_pattern=group_pattern,
-            on_error=on_error.value,
-            class_names=class_names,
-        )
-    else:
-        paths = [str(path) for path in sound_files([folder])]
-        clips = Clips.from_files(
-            paths,
-            from_names(paths, "label_pattern", label_pattern),
-            folds=from_names(paths, "fold_pattern", fold_pattern) if fold_pattern else None,
-            groups=from_names(paths, "group_pattern", group_pattern) if group_pattern else None,
-            on_error=on_error.value,
-            class_names=class_names,
-        )
+    try:
+        if label_pattern is None:
+            clips = Clips.from_directory(
+                folder,
+                fold_pattern=fold_pattern,
+                group_pattern=group_pattern,
+                on_error=on_error.value,
+                class_names=class_names,
+            )
+        else:
+            paths = [str(path) for path in sound_files([folder])]
+            clips = Clips.from_files(
+                paths,
+                from_names(paths, "label_pattern", label_pattern),
+                folds=from_names(paths, "fold_pattern", fold_pattern) if fold_pattern else None,
+                groups=from_names(paths, "group_pattern", group_pattern) if group_pattern else None,
+                on_error=on_error.value,
+                class_names=class_names,
+            )
+    except UnknownClassError as error:
+        named = ", ".join(map(repr, error.names))
+        where = f"the sub-folders {named}, which are" if error.names[1:] else f"the sub-folder {named}, which is"
+        if label_pattern is not None:
+            where = f"files of --label-pattern's {named}," + (" which are" if error.names[1:] else " which is")
+        raise ValueError(
+            f"{folder}: has {where} no class of {classes_of} ({', '.join(class_names or ())}); rename or remove "
+            f"{'them' if error.names[1:] or label_pattern is not None else 'it'}"
+        ) from None
     say(f"{clips!r}")
     return clips
 
@@ -213,13 +225,22 @@ def sound_files(paths: Sequence[Path]) -> list[Path]:
     return [file for path in paths for file in (files_of(path) if path.is_dir() else [path])]
 
 
-def check_output(output: Path | None, *, overwrite: bool, data: Iterable[Path | None] = ()) -> None:
+def check_output(
+    output: Path | None,
+    *,
+    overwrite: bool,
+    data: Iterable[Path | None] = (),
+    file: bool = False,
+    option: str = "--output",
+) -> None:
     """Refuses a place that holds something already, or that nothing can be written to, before any waiting.
 
     Args:
         output: where to write; None: nowhere.
         overwrite: whether what is there may be replaced.
         data: for a folder of results, the folders of recordings: among these the results would be taken for a class.
+        file: whether a file is written, not a folder.
+        option: what the user gave it as.
     """
     if output is None:
         return
@@ -232,17 +253,21 @@ def check_output(output: Path | None, *, overwrite: bool, data: Iterable[Path | 
                 ("lies in", recordings in place.parents),
             ):
                 if found:
-                    raise ValueError(f"--output {output} {relation} the folder of recordings, {folder}; give another")
+                    raise ValueError(f"{option} {output} {relation} the folder of recordings, {folder}; give another")
+    if output.exists() and output.is_dir() == file:
+        raise FileExistsError(
+            f"{option} {output} is a {'folder; give the name of a file' if file else 'file; give a folder'}"
+        )
     if output.exists() and not overwrite:
         if not output.is_dir():
-            raise FileExistsError(f"--output {output} is there already; --overwrite replaces it")
+            raise FileExistsError(f"{option} {output} is there already; --overwrite replaces it")
         if any(output.iterdir()):
-            raise FileExistsError(f"--output {output} is not empty; --overwrite replaces what is in it")
+            raise FileExistsError(f"{option} {output} is not empty; --overwrite replaces what is in it")
     above = next(each for each in (output, *output.absolute().parents) if each.exists())
     if above != output and not above.is_dir():
-        raise ValueError(f"--output {output}: {above} is a file, not a folder")
+        raise ValueError(f"{option} {output}: {above} is a file, not a folder")
     if not os.access(above, os.W_OK):
-        raise PermissionError(f"--output {output}: {above} cannot be written to")
+        raise PermissionError(f"{option} {output}: {above} cannot be written to")
 
 
 def check_model(model: Path) -> None:

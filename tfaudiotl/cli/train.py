@@ -161,6 +161,7 @@ def train(
             group_pattern=group_pattern,
             on_error=on_error,
             class_names=clips.class_names,
+            classes_of=str(folder),
         )
         clips = type(clips).from_parts(train=clips, test=held)
     load_tensorflow()
@@ -346,6 +347,7 @@ def distill(
         )
     for path in save_student(result, output):
         typer.echo(f"Wrote {path}")
-    last = "  ".join(f"{name} {values[-1]:.3f}" for name, values in result.history.items() if name[:4] == "val_")
-    typer.echo(f"On held-out examples: {last}")
+    last = {name[4:]: values[-1] for name, values in result.history.items() if name.startswith("val_")}
+    parts = ", ".join(f"{name.removesuffix('_loss')} {value:.3f}" for name, value in last.items() if name != "loss")
+    typer.echo(f"Loss on held-out examples: {last['loss']:.3f}{f' ({parts})' if parts else ''}; lower is better")
     typer.echo("Seconds: " + ", ".join(f"{stage} {taken:.1f}" for stage, taken in result.seconds.items()))

@@ -212,6 +212,19 @@ def clean_labels(labels: Sequence[Any]) -> tuple[tuple[tuple[str, ...], ...], bo
     return tuple(rows), not any(single)
 
 
+class UnknownClassError(ValueError):
+    """Labels (``names``) that are none of the classes."""
+
+    def __init__(self, names: Sequence[str], class_names: Sequence[str]) -> None:
+        self.names, self.class_names = list(names), list(class_names)
+        super().__init__(
+            f"labels {listed(map(repr, names))} are not in class_names={self.class_names!r}: leave them out or relabel"
+        )
+
+    def __reduce__(self) -> tuple[type[UnknownClassError], tuple[list[str], list[str]]]:
+        return type(self), (self.names, self.class_names)
+
+
 def clean_class_names(class_names: Sequence[str] | None, labels: Iterable[Sequence[str]]) -> tuple[str, ...]:
     """The classes in their order: those given, which must name every label, or the labels, sorted."""
     found = sorted({name for row in labels for name in row})
@@ -224,9 +237,7 @@ def clean_class_names(class_names: Sequence[str] | None, labels: Iterable[Sequen
         raise ValueError(f"class_names={list(names)!r}: expected each name once")
     unknown = [name for name in found if name not in names]
     if unknown:
-        raise ValueError(
-            f"labels {listed(map(repr, unknown))} are not in class_names={list(names)!r}: leave them out or relabel"
-        )
+        raise UnknownClassError(unknown, names)
     return names
 
 

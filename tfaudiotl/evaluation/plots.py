@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from tfaudiotl._files import show_name, write_atomic
+from tfaudiotl._files import check_picture, show_name, write_atomic
 from tfaudiotl.errors import check_number
 from tfaudiotl.evaluation.measures import Calibration
 from tfaudiotl.evaluation.metrics import ClassMetrics, Evaluation
@@ -358,9 +358,10 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = DPI)
 
     Raises:
         OSError: the file cannot be written; what stood there before is untouched.
-        ValueError: matplotlib writes no such format; the message lists those that it does.
+        ValueError: no suffix of a picture; the message lists those that are.
     """
-    return write_atomic(path, figure_bytes(figure, dpi=dpi, format=Path(path).suffix[1:] or "png"))
+    check_picture("path", path)
+    return write_atomic(path, figure_bytes(figure, dpi=dpi, format=Path(path).suffix[1:].lower() or "png"))
 
 
 def figure_bytes(figure: Figure, *, dpi: int = DPI, format: str = "png") -> bytes:

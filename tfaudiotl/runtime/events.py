@@ -16,7 +16,7 @@ import numpy as np
 from tfaudiotl._files import write_atomic
 from tfaudiotl.backbones.scores import THRESHOLD, check_background, class_thresholds
 from tfaudiotl.errors import check_choice
-from tfaudiotl.markdown import csv_line, json_text
+from tfaudiotl.markdown import EVENT_SUFFIXES, csv_line, json_text, text_format
 
 
 @dataclass(frozen=True)
@@ -270,8 +270,12 @@ def format_events(events: Sequence[Event], format: Format = "table") -> str:
     return FORMATS[format](events)
 
 
-def write_events(path: str | Path, events: Sequence[Event], format: Format = "csv") -> Path:
-    """Writes events to a file, whole or not at all."""
+def write_events(path: str | Path, events: Sequence[Event], format: Format | None = None) -> Path:
+    """Writes events to a file, whole or not at all; without a format in the one that the file's suffix stands for.
+
+    That is CSV of .csv, JSON of .json and a table of .txt.
+    """
+    format = text_format(path, format, EVENT_SUFFIXES, plain="table")
     return write_atomic(path, format_events(events, format))
 
 

@@ -462,7 +462,13 @@ def _fit(
             callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=count)],
             verbose=0,
         )
-    return {name: [float(value) for value in values] for name, values in fitted.history.items()}
+    return {_called(name): [float(value) for value in values] for name, values in fitted.history.items()}
+
+
+def _called(metric: str) -> str:
+    """A loss under the name of what is learned, where Keras calls it after the layer in front."""
+    validation, name = ("val_", metric.removeprefix("val_")) if metric.startswith("val_") else ("", metric)
+    return validation + name.replace("scores_loss_loss", "scores_loss").removeprefix("to_")
 
 
 def load_folders(
