@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
 from importlib import metadata
@@ -221,3 +222,35 @@ def _names(code: types.CodeType) -> set[str]:
 def _plain_code(code: types.CodeType, within: tuple[int, ...]) -> list[Any]:
     consts = [_plain_code(c, within) if isinstance(c, types.CodeType) else plain(c, within) for c in code.co_consts]
     return [plain(code.co_code), list(code.co_names), list(code.co_varnames), consts]
+
+
+def content_keys(paths: Sequence[str], held: Mapping[str, np.ndarray] | None = None) -> list[Hashable]:
+    """One key per sound, equal where the files have the same bytes (or arrays the same samples).
+
+    Files are compared by size first, then by their beginnings, and only what is still equal is read whole. What
+    cannot be read is equal to nothing else.
+
+    Args:
+        paths: (rows,) files, or names in ``held``.
+        held: Sounds in memory by name.
+    """
+    unique = list(dict.fromkeys(paths))
+    if held is not None:
+        samples = {path: _files.sha256(held[path].tobytes()) for path in unique}
+        return [samples[path] for path in paths]
+    keys: dict[str, tuple[Hashable, ...]] = dict.fromkeys(unique, ())
+    tests: tuple[Callable[[str], Hashable], ...] = (os.path.getsize, _head_digest, _files.file_digest)
+    for test in tests:
+        for path in unique:
+            try:
+                keys[path] = (*keys[path], test(path))
+            except (OSError, ValueError):
+                keys[path] = (*keys[path], os.path.abspath(path))
+        shared = Counter(keys[path] for path in unique)
+        unique = [path for path in unique if shared[keys[path]] > 1]
+    return [keys[path] for path in paths]
+
+
+def _head_digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return _files.sha256(file.read(_EDGE))

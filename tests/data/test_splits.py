@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from tests.helpers.sounds import make_folder, tone, write
+from tfaudiotl._fingerprint import content_keys
 from tfaudiotl.data import table as module
 from tfaudiotl.data.clips import Clips
 from tfaudiotl.data.splits import balanced_draw, connected, natural_order, rarest_class
-from tfaudiotl.data.table import content_keys
 
 
 def make(labels: list[str] | list[list[str]], *, contents: list[int] | None = None, **columns: list[object]) -> Clips:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from tfaudiotl._files import file_digest, sha256
-from tfaudiotl._fingerprint import State, file_state, fingerprint, plain
+from tfaudiotl._fingerprint import State, content_keys, file_state, fingerprint, plain
 from tfaudiotl.audio.files import (
     BLOCK_SECONDS,
     audio_info,
@@ -239,9 +237,6 @@ def clean_class_names(class_names: Sequence[str] | None, labels: Iterable[Sequen
     if unknown:
         raise UnknownClassError(unknown, names)
     return names
-
-
-_HEAD = 1 << 16  # bytes of files compared before whole files are
 
 
 @dataclass(frozen=True)
@@ -635,39 +630,7 @@ def _duration(header: _Header | AudioError, path: str, start: float, end: float,
     return finish - begin
 
 
-# What a table's sounds are: copies of each other, and their fingerprints
-
-
-def content_keys(paths: Sequence[str], held: Mapping[str, NDArray[np.float32]] | None = None) -> list[Hashable]:
-    """One key per sound, equal where the files have the same bytes (or arrays the same samples).
-
-    Files are compared by size first, then by their beginnings, and only what is still equal is read whole. What
-    cannot be read is equal to nothing else.
-
-    Args:
-        paths: (rows,) files, or names in ``held``.
-        held: Sounds in memory by name.
-    """
-    unique = list(dict.fromkeys(paths))
-    if held is not None:
-        samples = {path: sha256(held[path].tobytes()) for path in unique}
-        return [samples[path] for path in paths]
-    keys: dict[str, tuple[Hashable, ...]] = dict.fromkeys(unique, ())
-    tests: tuple[Callable[[str], Hashable], ...] = (os.path.getsize, _head_digest, file_digest)
-    for test in tests:
-        for path in unique:
-            try:
-                keys[path] = (*keys[path], test(path))
-            except (OSError, ValueError):
-                keys[path] = (*keys[path], os.path.abspath(path))
-        shared = Counter(keys[path] for path in unique)
-        unique = [path for path in unique if shared[keys[path]] > 1]
-    return [keys[path] for path in paths]
-
-
-def _head_digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return sha256(file.read(_HEAD))
+# What a table's sounds are, for fingerprints
 
 
 def file_states(clips: Table) -> dict[str, State]:
