@@ -288,7 +288,9 @@ def changed_parts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
     described = []
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)
-        if old != new:
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            described += [f"{name}.{part}" for part in changed_parts(old, new)]
+        elif old != new:
             shown = f"{old!r} then, {new!r} now"
             described.append(f"{name}: {shown}" if len(shown) < 100 and not _is_digest(new) else name)
     return described

@@ -46,6 +46,10 @@ class WeightsError(ValueError):
     """Weights that cannot be found, read or matched to the network."""
 
 
+class DivergedError(ValueError):
+    """A training whose loss is no finite number: there is nothing to keep of it, nor to continue."""
+
+
 class ExportError(RuntimeError):
     """An exported file that does not do what the Keras model does, or could not be written."""
 

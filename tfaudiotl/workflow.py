@@ -28,6 +28,7 @@ from tfaudiotl.card import model_card
 from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.data.clips import Clips
 from tfaudiotl.data.table import clips_parts
+from tfaudiotl.errors import DivergedError
 from tfaudiotl.evaluation.report import write_report
 from tfaudiotl.export.check import Check, Reference, checks_table, verify_export
 from tfaudiotl.export.savedmodel import export_saved_model
@@ -102,6 +103,9 @@ def train_folder(
     work = _prepare(output, json.loads(json.dumps(made_from, default=str)), overwrite=overwrite, resume=resume)
     try:
         result = train_classifier(clips, fit=fit, fine_tune=fine_tune, workdir=work, progress=progress, **options)
+    except DivergedError:  # other settings are needed, with which it cannot be continued
+        shutil.rmtree(output if fresh else work)
+        raise
     except Exception:
         if fresh and len(list(work.iterdir())) == 1:  # the settings: there is nothing to go on with
             shutil.rmtree(output)
@@ -170,7 +174,9 @@ def _prepare(output: Path, settings: dict[str, Any], *, overwrite: bool, resume:
         before = json.loads((work / "settings.json").read_text(encoding="utf-8"))
         for known in (before, settings):
             known.pop("on_error", None)  # it decides what is left out, not how to train
-        if changed := changed_parts(before, settings):
+        if ("fine_tune" in before) != ("fine_tune" in settings):  # one difference rather than two
+            before, settings = ({"fine_tune": "fine_tune" in known} for known in (before, settings))
+        if changed := [part.removeprefix("fit.") for part in changed_parts(before, settings)]:
             raise ValueError(
                 f"resume=True: the interrupted run had other settings or clips ({'; '.join(changed)}); give the same, "
                 "or overwrite=True"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import pytest
@@ -40,6 +41,14 @@ def command(
             "x: empty; see options.output=1 and other_output=2",
         ),
         ("build_classifier(embedding='x') is the way in Python", None),
+        ("model 'm' carries no class names; pass class_names=", "model 'm' carries no class names"),
+        ("Fix them, or pass on_error='skip' to leave them out.", "Fix them."),
+        ("parts of a set; if they are classes, give class_names=", "parts of a set"),
+        ("wrong; give few_shot=3, or less", "wrong; give --few-shot 3, or less"),
+        (
+            "other settings (few_shot: 1 then, 2 now); give the same",
+            "other settings (--few-shot 1 then, 2 now); give the same",
+        ),
     ],
 )
 def test_errors_name_options(message: str, shown: str | None) -> None:
@@ -60,3 +69,9 @@ def test_a_log_gets_lines_now_and_then(capsys: pytest.CaptureFixture[str], monke
         "Classifying: 4 of 4",
         "Training: fold 1: 1 of 9  val_loss 0.250",
     ]
+
+
+def test_notes_name_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.notes_shown(command):
+        logging.getLogger("tfaudiotl.data").warning("few_shot=%d: few", 3)
+    assert capsys.readouterr().err == "--few-shot 3: few\n"

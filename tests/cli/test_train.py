@@ -18,6 +18,7 @@ from tests.helpers.sounds import make_folder, write_folder
 from tfaudiotl.cli import app
 from tfaudiotl.cli.options import pretrained
 from tfaudiotl.data.clips import Clips
+from tfaudiotl.errors import DivergedError
 
 
 def test_train_writes_everything(trained: tuple[Path, Path]) -> None:
@@ -155,7 +156,7 @@ def test_an_interrupted_training_resumes(how: signal.Signals, tmp_path: Path, st
     assert state.is_file()
     assert "--resume" in call("train", sounds, "-o", out, "--weights", stand_in, *slow, code=1).output
     other = ["--dropout", "0.4", *slow]
-    assert "dropout: 0.2 then, 0.4 now" in call(
+    assert "--dropout 0.2 then, 0.4 now" in call(
         "train", sounds, "-o", out, "--weights", stand_in, "--resume", *other, code=1
     ).output.replace("\n", " ")
     listened = state.stat().st_mtime_ns
@@ -268,3 +269,59 @@ def test_the_embedded_network_is_the_default() -> None:
     assert pretrained("yamnet", None) == ("yamnet", "audioset")
     assert pretrained(None, "some/folder") == ("yamnet", "some/folder")
     assert pretrained("vggish", "some/folder") == ("vggish", "some/folder")
+
+
+def test_a_training_that_diverged_blocks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sounds, out = write_folder(tmp_path / "sounds", per_class=4), tmp_path / "out"
+
+    def diverged(*_: object, workdir: Path, **__: object) -> None:
+        (workdir / "begun").write_text("")
+        raise DivergedError("the training diverged")
+
+    monkeypatch.setattr("tfaudiotl.workflow.train_classifier", diverged)
+    for _ in range(2):
+        assert "the training diverged" in call("train", sounds, "-o", out, code=1).output
+        assert not out.exists()
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    call("train", sounds, "-o", out, "--overwrite", code=1)
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
+
+
+def test_what_changed_since_an_interruption_is_named_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sounds, out = write_folder(tmp_path / "sounds", per_class=4), tmp_path / "out"
+
+    def stopped(*_: object, workdir: Path, **__: object) -> None:
+        (workdir / "begun").write_text("")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tfaudiotl.workflow.train_classifier", stopped)
+    call("train", sounds, "-o", out, code=130)
+    for changed, shown in [
+        (["--epochs", 3], "(--epochs 100 then, 3 now)"),
+        (["--learning-rate", 0.5], "(--learning-rate 0.002 then, 0.5 now)"),
+        (["--fine-tune", 1], "(--fine-tune False then, True now)"),
+    ]:
+        assert shown in " ".join(call("train", sounds, "-o", out, "--resume", *changed, code=1).output.split())
+    call("train", sounds, "-o", out, "--overwrite", "--fine-tune", 1, code=130)
+    for changed, shown in [
+        (["--fine-tune", 2], "(--fine-tune 1 then, 2 now)"),
+        (["--fine-tune", 1, "--epochs", 3], "(--epochs 100 then, 3 now)"),
+        (["--fine-tune", 1, "--fine-tune-epochs", 3], "(--fine-tune-epochs 20 then, 3 now)"),
+    ]:
+        assert shown in " ".join(call("train", sounds, "-o", out, "--resume", *changed, code=1).output.split())
+
+
+def test_what_only_decoding_shows_is_announced(tmp_path: Path) -> None:
+    sounds = write_folder(tmp_path / "sounds", per_class=2)
+    (sounds / "low" / "broken.wav").write_text("not a sound")
+    output = " ".join(call("train", sounds, "-o", tmp_path / "out", code=1).output.split())
+    assert "1 of 7 sounds" in output
+    assert "only headers were read; 'tfaudiotl inspect" in output
+
+
+def test_advice_is_for_the_command_line(tmp_path: Path) -> None:
+    sounds = write_folder(tmp_path / "sounds", per_class=1)
+    output = call("train", sounds, "-o", tmp_path / "out", code=1).output
+    assert "leave it out or record more" in output
+    assert "=" not in output.replace("out", "")

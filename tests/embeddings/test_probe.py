@@ -117,6 +117,7 @@ def test_an_earlier_layer_within_noise_wins() -> None:
         ({"folds": 1}, "^folds=1: allowed are whole numbers of at least 2"),
         ({"folds": "official"}, "folds='official'"),
         ({"few_shot": 0}, "few_shot=0"),
+        ({"few_shot": 50, "folds": 2}, "few_shot=50: '.*' has 4 clips to train on"),
         ({"embedding": ["top"]}, "embedding='top'"),
     ],
 )

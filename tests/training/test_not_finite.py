@@ -18,7 +18,7 @@ from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.classifiers.heads import compile_classifier
 from tfaudiotl.data.clips import Clips
 from tfaudiotl.embeddings.extract import embed
-from tfaudiotl.errors import AudioErrors, WeightsError
+from tfaudiotl.errors import AudioErrors, DivergedError, WeightsError
 from tfaudiotl.training.fine_tune import fine_tune
 from tfaudiotl.training.head import fit_head
 from tfaudiotl.training.options import FitOptions
@@ -81,7 +81,7 @@ def test_scores_that_are_none_name_the_clips(clips: Clips) -> None:
 def test_a_head_that_diverges_says_so_and_keeps_nothing(tmp_path: Path) -> None:
     data = examples()
     spoilt = replace(data, targets=data.targets * np.float32(1e38))
-    with pytest.raises(ValueError, match=r"diverged: loss is (nan|inf) in epoch 1; a lower learning rate helps"):
+    with pytest.raises(DivergedError, match=r"diverged: loss is (nan|inf) in epoch 1; a lower learning rate helps"):
         fit_head(head(), spoilt, None, FitOptions(epochs=3, learning_rate=1e30), checkpoint=tmp_path / "train.npz")
     assert not (tmp_path / "train.npz").exists()
 
@@ -135,7 +135,7 @@ def test_a_fine_tuning_that_diverges_says_so(clips: Clips) -> None:
     model = build_classifier("yamnet_mini", class_names=clips.class_names, embedding="layer2", hidden=(), seed=0)
     bias = model.get_layer("head_logits").bias
     bias.assign(np.full(bias.shape, np.nan))
-    with pytest.raises(ValueError, match="head: the training diverged: loss is nan in epoch 1"):
+    with pytest.raises(DivergedError, match="head: the training diverged: loss is nan in epoch 1"):
         fine_tune(model, clips, trainable=0, head_epochs=2, verbose=False)
 
 

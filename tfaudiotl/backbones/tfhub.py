@@ -116,7 +116,9 @@ class HubModule:
             like = [key for key in found if "embedding" in key.lower()]
             choice = list(found) if len(found) == 1 else like if len(like) == 1 else []
             if not choice:
-                raise WeightsError(f"hub:{self.handle}: several outputs ({shown}); give output=")
+                raise WeightsError(
+                    f"hub:{self.handle}: several outputs ({shown}); give backbone_options={{'output': ...}}"
+                )
             output = choice[0]
         elif f"output_{output}" in found:  # a signature's name for what has none
             output = f"output_{output}"

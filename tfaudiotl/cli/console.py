@@ -7,6 +7,7 @@ import faulthandler
 import functools
 import inspect
 import io
+import logging
 import os
 import re
 import sys
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 EVERY = 10.0  # seconds between lines of progress
 NARROW = 60  # columns; a terminal with fewer has no room for an epoch's measures
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+# A clause of advice that names an argument which no option of the command stands for.
+ONLY_PYTHON = r"[;,] (?:or |if [^;,.]*, )?(?:give|pass|use) (?:\w+ )*?[a-z_]+=[^;.\n]*"
 QUIET = "3"  # TensorFlow's level at which it says nothing
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -116,6 +119,7 @@ def errors(command: Callable[..., None], *, verbose: bool = False) -> Iterator[N
         if not verbose and os.environ.get(LOG_LEVEL, QUIET) == QUIET:
             stack.enter_context(quiet())
         stack.enter_context(downloads_shown())
+        stack.enter_context(notes_shown(command))
         try:
             yield
         except (typer.BadParameter, typer.Exit, typer.Abort):
@@ -130,6 +134,26 @@ def errors(command: Callable[..., None], *, verbose: bool = False) -> Iterator[N
                 traceback.print_exception(error)
             typer.secho(f"Error: {in_options(message_of(error), command)}", err=True, fg="red")
             raise typer.Exit(1) from error
+
+
+@contextmanager
+def notes_shown(command: Callable[..., None]) -> Iterator[None]:
+    """Shows what the library logs as a warning, with the command's options in it."""
+
+    class Shown(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = in_options(record.getMessage(), command)
+            if text not in said:  # a split is tried before the work, then made
+                said.add(text)
+                say(text)
+
+    said: set[str] = set()
+    logger, handler = logging.getLogger("tfaudiotl"), Shown(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def message_of(error: Exception) -> str:
@@ -149,8 +173,8 @@ def message_of(error: Exception) -> str:
 
 def in_options(message: str, command: Callable[..., None]) -> str:
     """The message with a command's options for the library's arguments: "--few-shot 9" for "few_shot=9"."""
-    for argument, (on, off) in options_of(command).items():
-        argument = rf"(?<![\w.])(?<!\w\(){argument}="  # not within a call, whose arguments are Python's
+    for argument_name, (on, off) in options_of(command).items():
+        argument = rf"(?<![\w.])(?<!\w\(){argument_name}="  # not within a call, whose arguments are Python's
         if off:
             message = re.sub(rf"{argument}True\b", on, re.sub(rf"{argument}False\b", off, message))
         else:
@@ -159,7 +183,10 @@ def in_options(message: str, command: Callable[..., None]) -> str:
             message = re.sub(rf"{argument}(['\"])([\w.+/-]+)\1", rf"{on}\2", message)
             message = re.sub(rf"{argument}(?=[^\s,;:.)])", on, message)
             message = re.sub(argument, on.rstrip(), message) if on else message
-    return re.sub(r"(--[\w-]+(?: \w+)?) \(\1\)", r"\1", message)  # named in both ways, in Python's and in ours
+        if on:
+            message = re.sub(rf"(?<![\w.]){argument_name}: (?=[^;]* then, )", f"{on.rstrip()} ", message)
+    message = re.sub(r"(--[\w-]+(?: \w+)?) \(\1\)", r"\1", message)  # named in both ways, in Python's and in ours
+    return re.sub(ONLY_PYTHON, "", message)
 
 
 def options_of(command: Callable[..., None]) -> dict[str, tuple[str, str]]:

@@ -49,6 +49,8 @@ def export(
             f"--output {output}: --quantize, --samples, --calibrate, --patches, --matmul and --c-array are for names "
             "that end in .tflite"
         )
+    if quantize == "int8_io" and not patches:
+        raise ValueError("--quantize int8_io needs --patches: a front-end in 8 bits tells nothing apart")
     if quantize in ("int8", "int8_io") and calibrate is None:
         raise ValueError(f"--quantize {quantize}: give --calibrate, a folder of recordings like those to classify")
     if calibrate is not None and quantize not in ("int8", "int8_io"):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +18,11 @@ from tfaudiotl.cli.options import (
     OverwriteOutput,
     check_output,
     load_clips,
+    sound_files,
 )
+
+if TYPE_CHECKING:
+    from tfaudiotl.data.clips import Clips
 
 SUFFIX = ".weights.h5"
 
@@ -63,7 +67,9 @@ def inspect(
     from tfaudiotl._files import write_atomic
     from tfaudiotl.data.clips import Clips
 
-    if sounds.is_dir():
+    if sounds.is_dir() and label_pattern is None and len(classes := _sub_folders(sounds)) < 2:
+        clips = _without_classes(sounds, classes)
+    elif sounds.is_dir():
         clips = load_clips(
             sounds,
             label_pattern=label_pattern,
@@ -97,6 +103,21 @@ def inspect(
         write_atomic(output / "description.md", text)
         save_figure(spectrogram_page(clips), output / "spectrograms.png")
         typer.echo(f"Wrote {output / 'description.md'}, {output / 'spectrograms.png'}")
+
+
+def _sub_folders(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+
+
+def _without_classes(folder: Path, classes: Sequence[str]) -> Clips:
+    """The recordings of a folder that is none of two classes or more: there is nothing to train, but much to see."""
+    from tfaudiotl.data.clips import Clips
+
+    files = sound_files([folder])
+    labels = [[name] if (name := file.relative_to(folder).parts[0]) in classes else [] for file in files]
+    single = all(labels)
+    say(f"Reading {len(files):,} recordings in {folder}")
+    return Clips.from_files(files, [each[0] for each in labels] if single else labels, on_error="skip")
 
 
 def _check_kind(sounds: Path, *, table: Mapping[str, object], folder: Mapping[str, object]) -> None:

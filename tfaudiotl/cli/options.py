@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tfaudiotl.cli.console import Library, Needs, say
+from tfaudiotl.errors import AudioErrors
 
 if TYPE_CHECKING:
     from tfaudiotl.data.clips import Clips
@@ -202,6 +203,9 @@ def load_clips(
                 on_error=on_error.value,
                 class_names=class_names,
             )
+    except AudioErrors as error:
+        more = f"So far only headers were read; 'tfaudiotl inspect {folder}' names all recordings that cannot be used."
+        raise AudioErrors(error.errors, error.total, f"{error.advice}\n{more}") from None
     except UnknownClassError as error:
         named = ", ".join(map(repr, error.names))
         where = f"the sub-folders {named}, which are" if error.names[1:] else f"the sub-folder {named}, which is"

@@ -61,9 +61,15 @@ def train(
     ] = "dense",
     hidden: Annotated[str, typer.Option(help="Widths of the head's hidden layers, with commas; '' for none.")] = "128",
     dropout: Annotated[float, typer.Option(min=0, max=1, help="Dropout in the head.")] = 0.2,
-    epochs: Annotated[int, typer.Option(min=1, help="Maximum number of epochs.")] = 100,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Maximum number of epochs."), Library(("fine_tune.head_epochs",))
+    ] = 100,
     batch_size: Annotated[int, typer.Option(min=1, help="Number of clips per step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(callback=positive, help="Adam's learning rate.")] = 2e-3,
+    learning_rate: Annotated[
+        float,
+        typer.Option(callback=positive, help="Adam's learning rate."),
+        Library(("fine_tune.head_learning_rate",)),
+    ] = 2e-3,
     patience: Annotated[
         int, typer.Option(min=1, help="Number of epochs without a better validation loss before stopping.")
     ] = 5,
@@ -100,17 +106,19 @@ def train(
         typer.Option(
             help="Train the backbone too: a number of its last blocks, the block to begin at (such as layer12), or all."
         ),
-        Library(("trainable",)),
+        Library(("trainable", "fine_tune.trainable")),
     ] = None,
     fine_tune_epochs: Annotated[
         int,
         typer.Option(min=1, help="With --fine-tune: maximum number of epochs for the blocks."),
         Needs("--fine-tune"),
+        Library(("fine_tune.epochs",)),
     ] = 20,
     fine_tune_rate: Annotated[
         float,
         typer.Option(callback=positive, help="With --fine-tune: Adam's highest learning rate for the blocks."),
         Needs("--fine-tune"),
+        Library(("fine_tune.learning_rate",)),
     ] = 3e-4,
     gradual: Annotated[
         bool,

@@ -79,8 +79,8 @@ def _check_no_parts(root: Path, folders: Sequence[Path]) -> None:
     raise ValueError(
         f"directory={str(root)!r} has the sub-folders {listed(repr(folder.name) for folder in folders)}, {found}. They "
         "look like parts of a data set rather than classes: read each by itself and put them together with "
-        f"Clips.from_parts(train=..., test=...), on the command line {train} --test {test}. If they are classes, "
-        "say so with class_names="
+        f"Clips.from_parts(train=..., test=...), on the command line {train} --test {test}; if they are classes, "
+        "give class_names="
     )
 
 

@@ -18,9 +18,9 @@ from tfaudiotl._seeds import stream
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.audio.files import CANCELLING, audio_info, load_audio
 from tfaudiotl.audio.waveform import QUIET, SAMPLE_RATE, cancels, mix
-from tfaudiotl.data.splits import file_keys
+from tfaudiotl.data.splits import file_keys, units
 from tfaudiotl.data.table import is_missing, listed
-from tfaudiotl.errors import AudioError
+from tfaudiotl.errors import AudioError, AudioErrors
 from tfaudiotl.markdown import escape_markdown, markdown_table
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class Description:
 
     Attributes:
         classes: The classes in order.
-        clips: Rows.
-        files: Distinct files.
+        clips: Rows that can be read.
+        files: Distinct files of these.
         hours: Of all rows.
         seconds: Length of the rows: shortest, median, longest.
         formats: Files of each container and sample format.
@@ -74,8 +74,8 @@ class Description:
         channels: Files of each number of channels.
         silence: Share of the files' time that is below -60 dB of full scale.
         problems: What may be wrong: "unreadable", "silent" (never above -60 dB), "cancelled" (the mean of the channels
-            is silence), "clipped", "offset", "copies"
-            (equal samples), "leak" (one group, file or content in two folds or tables), "no clips" (of a class).
+            is silence), "clipped", "offset", "copies" (equal samples), "leak" (one group, file or content in two folds
+            or tables), "no clips" and "one recording" (of a class), "one class".
     """
 
     classes: tuple[ClassCount, ...]
@@ -156,7 +156,10 @@ def describe(clips: Table, *, against: Sequence[Table] = (), progress: OnProgres
             results[path] = found
             progress(Progress("Reading recordings", len(results), len(unique)))
     good = {path: found for path, found in results.items() if isinstance(found, _Measured)}
+    if not good:
+        raise AudioErrors([found for found in results.values() if isinstance(found, AudioError)], len(unique))
     bad = [*clips.skipped, *(found for found in results.values() if isinstance(found, AudioError))]
+    clips = clips[[row for row, path in enumerate(clips.paths) if path in good]]  # what cannot be read is no clip
     hours = clips.durations / 3_600
     targets = clips.targets > 0
     classes = tuple(
@@ -169,11 +172,12 @@ def describe(clips: Table, *, against: Sequence[Table] = (), progress: OnProgres
     problems += list(_fold_leaks(clips))
     problems += [problem for other in against for problem in _leaks(clips, other)]
     problems += [Problem("no clips", (each.name,), "a class without any") for each in classes if not each.clips]
+    problems += list(_too_few(clips))
     frames = sum(found.frames for found in good.values())
     return Description(
         classes=classes,
         clips=len(clips),
-        files=len(unique),
+        files=len(good),
         hours=float(hours.sum()),
         seconds=(float(clips.durations.min()), float(np.median(clips.durations)), float(clips.durations.max())),
         formats=_counted(found.format for found in good.values()),
@@ -182,6 +186,16 @@ def describe(clips: Table, *, against: Sequence[Table] = (), progress: OnProgres
         silence=sum(found.silent_frames for found in good.values()) / max(frames, 1),
         problems=tuple(problems),
     )
+
+
+def _too_few(clips: Table) -> Iterable[Problem]:
+    """What a training would refuse."""
+    together, targets = units(clips, None), clips.targets > 0
+    if len(clips.class_names) == 1:
+        yield Problem("one class", clips.class_names, "a classifier needs two: another one, or one for other sounds")
+    for number, name in enumerate(clips.class_names):
+        if len(np.unique(together[targets[:, number]])) == 1:
+            yield Problem("one recording", (name,), "a class needs two, or two groups, to be on both sides of a split")
 
 
 def _counted(values: Iterable[Any]) -> dict[Any, int]:

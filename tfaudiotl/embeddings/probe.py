@@ -62,6 +62,7 @@ class ProbeTable:
         clips: clips used.
         skipped: sounds left out.
         seconds: "extract" and "probe".
+        few_shot: clips of each class that the few-shot accuracies rest on, or None.
     """
 
     backbone: str
@@ -72,6 +73,7 @@ class ProbeTable:
     clips: int
     skipped: list[AudioError] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    few_shot: int | None = None
 
     def row(self, layer: str) -> ProbeRow:
         """The row of a layer; ValueError lists those there are."""
@@ -83,7 +85,7 @@ class ProbeTable:
     def to_markdown(self) -> str:
         """The table, the recommended layer in bold."""
         few = any(row.few_shot is not None for row in self.rows)
-        head = ["layer", "width", "work", "accuracy", *(["few shot"] if few else [])]
+        head = ["layer", "width", "work", "accuracy", *([f"{self.few_shot} clips a class"] if few else [])]
         lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
         for row in self.rows:
             name = f"**{row.layer}**" if row.layer == self.recommended else row.layer
@@ -108,7 +110,7 @@ class ProbeTable:
         shots = [(x, r.few_shot, r.few_shot_spread) for x, r in zip(places, self.rows, strict=True) if r.few_shot]
         if shots:
             x, y, spread = zip(*shots, strict=True)
-            axes.errorbar(x, y, spread, marker="s", capsize=3, label="few shot")
+            axes.errorbar(x, y, spread, marker="s", capsize=3, label=f"{self.few_shot} clips a class")
             axes.legend()
         chosen = [row.layer for row in self.rows].index(self.recommended)
         axes.axvline(chosen, color="0.8", zorder=0)
@@ -166,7 +168,8 @@ def probe_layers(
     check_choice("on_error", on_error, OnError)
     if few_shot is not None and few_shot < 1:
         raise ValueError(f"few_shot={few_shot!r}: at least 1 clip per class, or None")
-    _splits(clips, np.arange(len(clips)), folds, seed)  # a class that is too small is told before anything is decoded
+    splits, _ = _splits(clips, np.arange(len(clips)), folds, seed)  # a class that is too small is told before decoding
+    _check_shots(clips, splits, few_shot)
     names = list(embedding) if embedding is not None else _default_layers(backbone)
     pairs = list(pairs)
     every = list(dict.fromkeys([*names, *(name for pair in pairs for name in pair)]))
@@ -180,6 +183,7 @@ def probe_layers(
     used = clips[kept]
     labels = used.targets.argmax(axis=1)
     splits, words = _splits(clips, kept, folds, seed)
+    _check_shots(used, splits, few_shot)
     shots = _shots(splits, labels, few_shot, repeats, seed) if few_shot else []
     work = multiply_adds(backbone)
     total = max(cost for cost, _ in work.values())
@@ -200,7 +204,7 @@ def probe_layers(
     # Windows of one recording are nearly one observation.
     tested = len(np.unique(units(used, "source")[np.concatenate([test for _, test in splits])]))
     best, reason = recommend(rows, tested)
-    return ProbeTable(backbone, rows, best, reason, words, len(used), skipped, seconds)
+    return ProbeTable(backbone, rows, best, reason, words, len(used), skipped, seconds, few_shot)
 
 
 def _default_layers(backbone: str) -> list[str]:
@@ -275,6 +279,19 @@ def _check_pairs(folds: Sequence[Split], clips: Clips) -> None:
             )
 
 
+def _check_shots(clips: Clips, splits: Sequence[Split], few_shot: int | None) -> None:
+    """ValueError where a split has fewer clips of a class to draw from than are to be drawn."""
+    labels = clips.targets.argmax(axis=1)
+    for train, _ in splits:
+        numbers, counts = np.unique(labels[np.asarray(train, int)], return_counts=True)
+        if few_shot is not None and few_shot > counts.min():
+            name = clips.class_names[numbers[counts.argmin()]]
+            raise ValueError(
+                f"few_shot={few_shot}: {name!r} has {counts.min()} clips to train on where others are tested; "
+                f"{counts.min()} at most can be drawn"
+            )
+
+
 def _shots(splits: Sequence[Split], labels: np.ndarray, k: int, repeats: int, seed: int) -> list[Split]:
     """``repeats`` draws of k clips per class; each split has its turn."""
     rng = stream("few-shot draw", seed)
@@ -284,7 +301,7 @@ def _shots(splits: Sequence[Split], labels: np.ndarray, k: int, repeats: int, se
         drawn = []
         for label in np.unique(labels[train]):
             rows = train[labels[train] == label]
-            drawn.append(rng.choice(rows, min(k, len(rows)), replace=False))
+            drawn.append(rng.choice(rows, k, replace=False))
         shots.append((np.concatenate(drawn), test))
     return shots
 

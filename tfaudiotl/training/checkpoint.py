@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from tfaudiotl._files import write_atomic
+from tfaudiotl.errors import DivergedError
 
 
 def first_as_good(history: dict[str, list[float]]) -> int:
@@ -95,7 +96,7 @@ class Diverged(keras.callbacks.Callback):
         for metric in ("loss", "val_loss"):
             value = (logs or {}).get(metric, 0.0)
             if not np.isfinite(value):
-                raise ValueError(
+                raise DivergedError(
                     f"{self._name}: the training diverged: {metric} is {float(value)} in epoch {epoch + 1}; a lower "
                     "learning rate helps"
                 )

@@ -4,7 +4,7 @@
 ``head_model`` the part of the classifier that they go into::
 
     head = head_model(model)
-    head.fit(embedded(model, train, shuffle=True), validation_data=embedded(model, val), epochs=20)
+    head.fit(embedded(model, train, shuffle=True), validation_data=embedded(model, val), epochs=20, shuffle=False)
     model.evaluate(test.dataset())  # head has model's own layers: model is trained
 """
 
