@@ -42,7 +42,7 @@ def test_a_table_of_layers_and_pairs(clips: Clips, stand_in: Path, tmp_path: Pat
     assert table.splits == "4 given folds, 24 clips"
     text = table.to_markdown()
     assert f"**{table.recommended}**" in text
-    assert "few shot" in text
+    assert "| 2 clips a class |" in text
     table.plot(tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5_000
     with pytest.raises(ValueError, match="layer='layer9'"):
