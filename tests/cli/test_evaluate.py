@@ -11,7 +11,8 @@ def test_evaluate(trained: tuple[Path, Path], tmp_path: Path) -> None:
     sounds, out = trained
     result = call("evaluate", out / "model.tflite", sounds, "-o", tmp_path / "report")
     assert "Accuracy" in result.output
-    assert (tmp_path / "report" / "report.md").is_file()
+    title = (tmp_path / "report" / "report.md").read_text().splitlines()[0]
+    assert title == f"# Evaluation of {str(out / 'model.tflite').replace('_', chr(92) + '_')}"  # all are called so
 
 
 def test_some_of_the_classes_and_others(trained: tuple[Path, Path], tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ CASES = [
     ("embed sounds -o file", "--output file is a file"),
     ("probe sounds --folds 100", "too few for 100 folds"),
     ("probe sounds --test-pattern (", "'(' is not a regular expression"),
-    ("distill sounds -o out --teacher nope", "'nope': allowed are"),
+    ("distill sounds -o out --teacher nope", "'nope': allowed are a .keras file, convnet,"),
     ("distill sounds -o out --teacher nope.keras", "nope.keras: no such file"),
     ("distill missing -o out", "missing: no such file or folder"),
     ("inspect missing", "missing cannot be read: No such file or directory"),

@@ -46,4 +46,4 @@ def evaluate(
     typer.echo(evaluation.to_markdown())
     list_left_out(skipped)
     if output:
-        typer.echo(f"Report: {evaluation.save(output, title=f'Evaluation of {model.name}')}")
+        typer.echo(f"Report: {evaluation.save(output, title=f'Evaluation of {model}')}")

@@ -275,7 +275,10 @@ def _print_summary(metrics: dict[str, Any], output: Path) -> None:
 
 def _teacher(name: str) -> str:
     if not name.endswith(".keras"):
-        return check_backbone(name) or name
+        try:
+            return check_backbone(name) or name
+        except typer.BadParameter as error:
+            raise typer.BadParameter(error.message.replace("allowed are", "allowed are a .keras file,")) from None
     if not os.path.isfile(name):
         raise typer.BadParameter(f"{name}: no such file")
     return name
