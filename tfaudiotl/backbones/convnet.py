@@ -23,7 +23,7 @@ FILTERS, CONVS = 256, 5
 CONV_FRAMES = 4
 DENSE = (("fc1", 480), ("fc2", 240))
 DROPOUT = 0.2
-FFT, FFT_HOP, FRAMES = 1024, 512, 128
+FFT, FFT_HOP = 1024, 512
 # 3 s at 22,050 Hz every 1.5 s: 19 windows of a clip of 30 s.
 FRONTEND = WindowSpec(sample_rate=22_050, window=66_150, hop=33_075)
 
