@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, TypeVar
 
 from tfaudiotl.errors import ExportError
 
@@ -47,6 +47,41 @@ def check_picture(argument: str, path: str | os.PathLike[str]) -> None:
     suffix = Path(path).suffix.lower()
     if suffix and suffix not in PICTURES:
         raise ValueError(f"{argument}={os.fspath(path)!r}: the name of a picture ends in {', '.join(PICTURES)}")
+
+
+EVENT_SUFFIXES: dict[str, Literal["table", "csv", "json", "audacity", "raven"]] = {".csv": "csv", ".json": "json"}
+TextFormat = TypeVar("TextFormat", bound=str)
+
+
+def text_format(
+    path: str | os.PathLike[str],
+    given: TextFormat | None,
+    suffixes: Mapping[str, TextFormat],
+    *,
+    plain: TextFormat,
+    argument: str = "path",
+) -> TextFormat:
+    """The format of a file of text: what was asked for, else what its name says.
+
+    Args:
+        path: the file.
+        given: a format, or None.
+        suffixes: the format that each suffix stands for.
+        plain: the format of names in .txt, and of those without a suffix.
+        argument: what the caller's user gave ``path`` as.
+
+    Raises:
+        ValueError: the suffix stands for another format than ``given``, or for none and nothing is given.
+    """
+    suffix = Path(path).suffix.lower()
+    own = suffixes.get(suffix)
+    if given is None and own is None and suffix not in ("", ".txt"):
+        raise ValueError(
+            f"{argument}={str(path)!r}: give format=, or a name that ends in {' or '.join(suffixes)} or .txt"
+        )
+    if given is not None and own not in (None, given):
+        raise ValueError(f"{argument}={str(path)!r}: {suffix} is not the suffix of format={given!r}; give another name")
+    return given or own or plain
 
 
 @contextmanager

@@ -6,13 +6,11 @@ import csv
 import io
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -140,41 +138,6 @@ def rounded(value: Any) -> Any:
 def json_text(value: Any, *, indent: int = 2) -> str:
     """``rounded`` values as JSON, with a final line break."""
     return json.dumps(rounded(value), indent=indent, allow_nan=False) + "\n"
-
-
-EVENT_SUFFIXES: dict[str, Literal["table", "csv", "json", "audacity", "raven"]] = {".csv": "csv", ".json": "json"}
-TextFormat = TypeVar("TextFormat", bound=str)
-
-
-def text_format(
-    path: str | os.PathLike[str],
-    given: TextFormat | None,
-    suffixes: Mapping[str, TextFormat],
-    *,
-    plain: TextFormat,
-    argument: str = "path",
-) -> TextFormat:
-    """The format of a file of text: what was asked for, else what its name says.
-
-    Args:
-        path: the file.
-        given: a format, or None.
-        suffixes: the format that each suffix stands for.
-        plain: the format of names in .txt, and of those without a suffix.
-        argument: what the caller's user gave ``path`` as.
-
-    Raises:
-        ValueError: the suffix stands for another format than ``given``, or for none and nothing is given.
-    """
-    suffix = Path(path).suffix.lower()
-    own = suffixes.get(suffix)
-    if given is None and own is None and suffix not in ("", ".txt"):
-        raise ValueError(
-            f"{argument}={str(path)!r}: give format=, or a name that ends in {' or '.join(suffixes)} or .txt"
-        )
-    if given is not None and own not in (None, given):
-        raise ValueError(f"{argument}={str(path)!r}: {suffix} is not the suffix of format={given!r}; give another name")
-    return given or own or plain
 
 
 def csv_line(cells: Iterable[object]) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tfaudiotl._files import check_picture
+from tfaudiotl._files import EVENT_SUFFIXES, check_picture, text_format
 from tfaudiotl._threads import Progress
 from tfaudiotl.cli.console import Excludes, Needs, command, list_left_out, load_tensorflow, progress_shown, say, warn_of
 from tfaudiotl.cli.options import (
@@ -31,7 +31,6 @@ from tfaudiotl.cli.options import (
     positive,
     sound_files,
 )
-from tfaudiotl.markdown import EVENT_SUFFIXES, text_format
 
 Row = dict[str, Any]
 

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tfaudiotl._files import write_atomic
+from tfaudiotl._files import EVENT_SUFFIXES, text_format, write_atomic
 from tfaudiotl.backbones.scores import THRESHOLD, check_background, class_thresholds
 from tfaudiotl.errors import check_choice
-from tfaudiotl.markdown import EVENT_SUFFIXES, csv_line, json_text, text_format
+from tfaudiotl.markdown import csv_line, json_text
 
 
 @dataclass(frozen=True)
