@@ -3,4 +3,4 @@
 from tfaudiotl.cli.console import app
 
 # Importing a module adds its commands; --help lists them in this order.
-from tfaudiotl.cli import train, inspect, evaluate, predict, export, embed
+from tfaudiotl.cli import train, inspect, predict, export, embed
