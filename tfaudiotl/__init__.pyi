@@ -18,8 +18,10 @@ from .augment.layers import (
 from .backbones.convnet import ConvNet as ConvNet
 from .backbones.embedding import (
     LayerInfo as LayerInfo,
+    RecipeInfo as RecipeInfo,
     embedding_layers as embedding_layers,
     embedding_model as embedding_model,
+    embedding_recipes as embedding_recipes,
 )
 from .backbones.rawnet2 import RawNet2 as RawNet2
 from .backbones.registry import list_backbones as list_backbones

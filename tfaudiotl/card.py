@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tfaudiotl.backbones.embedding import resolve_embedding
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.backbones.spec import BackboneSpec
@@ -91,7 +92,8 @@ def _model(result: TrainingResult, spec: BackboneSpec, options: Mapping[str, Any
     weights = options["weights"] or "random"
     if Path(weights).exists():
         weights = f"{Path(weights).name} (a local copy)"  # the folder says nothing to others
-    layer = options["embedding"] or spec.default_embedding
+    recipe = resolve_embedding(spec, options["embedding"], options.get("pooling"))
+    pooled = "" if recipe.pooling == "avg" else f" (pooling {recipe.pooling})"
     found = parts(result.model)
     block_of = {layer.name: block for block, layers in found.blocks.items() for layer in layers}
     trained = [block_of.get(each.name, each.name) for each in found.body if each.trainable_weights]
@@ -99,11 +101,10 @@ def _model(result: TrainingResult, spec: BackboneSpec, options: Mapping[str, Any
     stages = [epochs for stage, epochs in result.best_epochs.items() if stage != "head"]
     if stages and not any(stages):
         tuned = "as it came (fine-tuning it made nothing better on held-out clips and was taken back)"
-    layers = [layer] if isinstance(layer, str) else layer
     rows = [
         ("Backbone", f"{spec.name}: {spec.description}"),
         ("Its weights", f"{weights} (licence {spec.license}; {spec.source})"),
-        ("Embedding", ", ".join(layers)),
+        ("Embedding", ", ".join(recipe.layers) + pooled),
         ("Strategy", f"head trained on embeddings, backbone {tuned}"),
         ("Head", f"{options['head']}, hidden layers {tuple(options['hidden'])}, dropout {options['dropout']}"),
         ("Epochs", str(result.epochs)),

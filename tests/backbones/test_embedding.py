@@ -11,8 +11,15 @@ import pytest
 
 from tests.helpers.sounds import write_folder
 from tfaudiotl.backbones.assembly import Input
-from tfaudiotl.backbones.embedding import FrequencyPooling, embedding_model
-from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.backbones.embedding import (
+    FrequencyPooling,
+    embedding_layers,
+    embedding_model,
+    embedding_recipes,
+    resolve_embedding,
+)
+from tfaudiotl.backbones.registry import get_backbone, list_backbones
+from tfaudiotl.backbones.spec import Recipe
 from tfaudiotl.backbones.yamnet import YAMNet
 from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.data.clips import Clips
@@ -25,6 +32,7 @@ from tfaudiotl.embeddings.store import StoreError
 from tfaudiotl.export.tflite import Quantize, export_tflite
 from tfaudiotl.runtime.predictor import Predictor
 from tfaudiotl.tflite.graph import Graph
+from tfaudiotl.training.distill import open_teacher
 
 KERAS = EngineOptions(runtime="keras")
 
@@ -138,3 +146,76 @@ def test_a_tflite_file_in_built_in_operators_agrees(quantize: Quantize | None, t
     )
     np.testing.assert_allclose(found, wanted, atol=2e-3 if quantize is None else 0.1)
     assert np.ptp(wanted, axis=0).max() > 0.3
+
+
+@pytest.mark.parametrize(
+    ("embedding", "pooling", "wanted"),
+    [
+        (None, None, Recipe(("embedding",), "avg")),
+        ("layer8", None, Recipe(("layer8",), "avg")),
+        (["layer8", "layer2"], "freq", Recipe(("layer8", "layer2"), "freq")),
+        ("bands", None, Recipe(("layer7", "layer9"), "freq")),
+        (["bands"], None, Recipe(("layer7", "layer9"), "freq")),
+        ("bands", "max", Recipe(("layer7", "layer9"), "max")),  # what is given goes first
+    ],
+)
+def test_what_embedding_and_pooling_ask_for(embedding: Any, pooling: Any, wanted: Recipe) -> None:
+    assert resolve_embedding(get_backbone("yamnet"), embedding, pooling) == wanted
+
+
+@pytest.mark.parametrize(
+    ("embedding", "pooling", "message"),
+    [
+        ("last", None, r"embedding='last': yamnet has the layers log_mel, .*, scores, and alone the recipes bands"),
+        (["bands", "layer2"], None, "embedding='bands': yamnet has the layers .*, and alone the recipes bands"),
+        ([], None, "embedding=.*: one layer name, or several different ones"),
+        ("bands", "mean", "pooling='mean': allowed are avg, max, avgmax, freq, time"),
+    ],
+)
+def test_what_they_cannot_ask_for(embedding: Any, pooling: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolve_embedding(get_backbone("yamnet"), embedding, pooling)
+
+
+def test_recipes_say_what_they_take_and_cost() -> None:
+    (bands,) = embedding_recipes("yamnet")
+    assert (bands.name, bands.layers, bands.pooling, bands.width) == ("bands", ("layer7", "layer9"), "freq", 4096)
+    assert bands.share == pytest.approx(0.58, abs=0.005)
+    (mini,) = embedding_recipes("yamnet_mini")
+    assert (mini.layers, mini.width) == (("layer5", "layer6"), 4096)
+    without = {name for name in list_backbones() if not get_backbone(name).recipes}
+    assert without == {"convnet", "rawnet2"}  # their feature maps have no bands
+    assert embedding_recipes("rawnet2") == []
+
+
+@pytest.mark.parametrize("backbone", ["vggish", "mobilenet", "mobilenetv2"])
+def test_a_recipes_layers_have_bands(backbone: str) -> None:
+    (bands,) = embedding_recipes(backbone)
+    widths = {layer.name: layer.width for layer in embedding_layers(backbone)}
+    assert bands.width >= 4 * sum(widths[layer] for layer in bands.layers)
+    assert bands.share < 0.9
+
+
+def test_a_recipe_is_an_embedding_everywhere(tmp_path: Path) -> None:
+    spelled: dict[str, Any] = {"embedding": ["layer5", "layer6"], "pooling": "freq"}
+    model = build_classifier("yamnet_mini", class_names=["a", "b"], embedding="bands", seed=1)
+    wanted = build_classifier("yamnet_mini", class_names=["a", "b"], seed=1, **spelled)
+    np.testing.assert_array_equal(model(noise(2)), wanted(noise(2)))
+    big = build_classifier("yamnet", class_names=["a", "b"], embedding="bands", weights=None)
+    assert not any(layer.name.startswith("layer10") for layer in big.layers)
+
+    files = [str(file) for file in sound_files(write_folder(tmp_path / "sounds", per_class=4))]
+    rows = embed("yamnet_mini", files, embedding="bands", store=tmp_path / "store", engine=KERAS)
+    assert rows.shape == (len(files), 4096)
+    again = AudioEmbedding("yamnet_mini", store=str(tmp_path / "store"), runtime="keras", **spelled).transform(files)
+    np.testing.assert_array_equal(again, rows)
+    assert hear.load_model("", backbone="yamnet_mini", engine=KERAS, embedding="bands").scene_embedding_size == 4096
+
+    clips = Clips.from_directory(tmp_path / "sounds", fold_pattern=r"^(\d)-")
+    table = probe_layers("yamnet_mini", clips, folds="given", embedding=["layer6", "bands"], engine=KERAS)
+    assert [(row.layer, row.width) for row in table.rows] == [("layer6", 256), ("bands", 4096)]
+    alone = probe_layers("yamnet_mini", clips, folds="given", embedding=["layer6"], pooling="avg", engine=KERAS)
+    assert alone.row("layer6") == table.row("layer6")  # a recipe's pooling is its own
+
+    cut = open_teacher("yamnet_mini", ["bands"], "audioset")
+    assert cut.embeddings == ("layer5", "layer6", "embedding")

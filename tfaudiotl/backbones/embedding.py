@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import keras
@@ -13,9 +13,8 @@ from keras import layers, ops
 from tfaudiotl.backbones.assembly import Input, to_clips
 from tfaudiotl.backbones.rawnet2 import SincConv
 from tfaudiotl.backbones.registry import get_backbone
-from tfaudiotl.backbones.spec import BackboneSpec
+from tfaudiotl.backbones.spec import BackboneSpec, Pooling, Recipe
 
-Pooling = Literal["avg", "max", "avgmax", "freq", "time"]
 # Square roots of less are those of this: at zero, where a channel is silent, their gradient would be infinite.
 LEAST = 1e-6
 
@@ -54,7 +53,7 @@ def embedding_model(
     backbone: str = "yamnet",
     *,
     embedding: str | Sequence[str] | None = None,
-    pooling: Pooling = "avg",
+    pooling: Pooling | None = None,
     patch_pooling: Literal["avg", "max"] | None = None,
     weights: str | None = "audioset",
     input: Input = "waveform",
@@ -65,11 +64,12 @@ def embedding_model(
 
     Args:
         backbone: a name from ``list_backbones()``.
-        embedding: a name or names from ``embedding_layers(backbone)``; None: the backbone's own embedding. Nothing
-            above the last of them is built.
+        embedding: a name or names from ``embedding_layers(backbone)``, or one from ``embedding_recipes(backbone)``;
+            None: the backbone's own embedding. Nothing above the last layer is built.
         pooling: how a convolution's feature map is pooled to numbers: "avg", "max", "avgmax" (both), "freq": mean
             over a patch's time, frequency kept, square root (see ``FrequencyPooling``), or "time": mean over
-            frequency, time kept, for finer event times.
+            frequency, time kept, for finer event times. None: the recipe's, of layers "avg"; what is given goes before
+            a recipe's.
         patch_pooling: "avg" or "max" over the patches of a clip; None keeps them.
         weights: as for the backbone's builder.
         input: "waveform" or "patches", as for the backbone's builder.
@@ -82,13 +82,14 @@ def embedding_model(
         ``input="patches"`` from ``(batch, 96, 64)`` to ``(batch, dim)`` or ``(batch, steps, dim)``.
     """
     spec = get_backbone(backbone)
-    names = layer_names(spec, embedding)
+    recipe = resolve_embedding(spec, embedding, pooling)
+    names = recipe.layers
     if patch_pooling not in (None, "avg", "max"):
         raise ValueError(f"patch_pooling={patch_pooling!r}: allowed are None, 'avg' and 'max'")
-    if pooling == "time" and patch_pooling is not None:
+    if recipe.pooling == "time" and patch_pooling is not None:
         raise ValueError(f"patch_pooling={patch_pooling!r}: pooling='time' keeps time, so patches cannot be pooled")
     base = cut_backbone(spec, names, weights=weights, input=input, samples=samples, **(backbone_options or {}))
-    x = to_clips(base, patch_embedding(base, spec, names, pooling), patch_pooling)
+    x = to_clips(base, patch_embedding(base, spec, recipe), patch_pooling)
     return keras.Model(base.input, x, name=f"{plain_name(spec)}_{'_'.join(names)}")
 
 
@@ -97,44 +98,56 @@ def plain_name(spec: BackboneSpec) -> str:
     return "hub" if spec.black_box else spec.name
 
 
-def layer_names(spec: BackboneSpec, names: str | Sequence[str] | None) -> list[str]:
-    """``names``, given as ``embedding=``, as a checked list; None means the backbone's own embedding."""
-    listed = [spec.default_embedding] if names is None else [names] if isinstance(names, str) else list(names)
-    if not listed or len(set(listed)) != len(listed):
-        raise ValueError(f"embedding={names!r}: one layer name, or several different ones")
-    for name in listed:
+def resolve_embedding(
+    spec: BackboneSpec, embedding: str | Sequence[str] | None, pooling: Pooling | None = None
+) -> Recipe:
+    """What ``embedding=`` and ``pooling=`` ask for, checked: the one place that knows what they may be.
+
+    Args:
+        spec: the backbone's record.
+        embedding: the name of a layer or of a recipe, names of several layers, or None: the backbone's own embedding.
+        pooling: goes before a recipe's; None: the recipe's, of layers "avg".
+    """
+    if pooling is not None and pooling not in get_args(Pooling):
+        raise ValueError(f"pooling={pooling!r}: allowed are {', '.join(get_args(Pooling))}")
+    asked = spec.default_embedding if embedding is None else embedding
+    names = [asked] if isinstance(asked, str) else list(asked)
+    if len(names) == 1 and names[0] in spec.recipes:
+        recipe = spec.recipes[names[0]]
+        return recipe if pooling is None else replace(recipe, pooling=pooling)
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"embedding={embedding!r}: one layer name, or several different ones")
+    for name in names:
         spec.embedding_layer(name)
-    return listed
+    return Recipe(tuple(names), pooling or "avg")
 
 
-def patch_embedding(base: keras.Model, spec: BackboneSpec, names: Sequence[str], pooling: str) -> Any:
+def patch_embedding(base: keras.Model, spec: BackboneSpec, recipe: Recipe) -> Any:
     """The embedding of every patch, ``(batch * patches, dim)``: each layer pooled, side by side.
 
     With ``pooling="time"`` ``(batch * patches, steps, dim)``.
     """
-    vectors = pooled_layers(base, spec, names, pooling)
+    vectors = pooled_layers(base, spec, recipe)
     if len({vector.shape[1:-1] for vector in vectors}) > 1:
-        steps = ", ".join(f"{name} {vector.shape[1]}" for name, vector in zip(names, vectors, strict=True))
+        steps = ", ".join(f"{name} {vector.shape[1]}" for name, vector in zip(recipe.layers, vectors, strict=True))
         raise ValueError(f"pooling='time': the layers have different numbers of time steps per patch: {steps}")
     x = vectors[0] if len(vectors) == 1 else layers.Concatenate(name="embedding_concat")(vectors)
     return layers.Identity(name="patch_embedding")(x)
 
 
-def pooled_layers(base: keras.Model, spec: BackboneSpec, names: Sequence[str], pooling: str) -> list[Any]:
+def pooled_layers(base: keras.Model, spec: BackboneSpec, recipe: Recipe) -> list[Any]:
     """The embedding of every patch by each layer, ``(batch * patches, dim)``."""
-    if pooling not in get_args(Pooling):
-        raise ValueError(f"pooling={pooling!r}: allowed are {', '.join(get_args(Pooling))}")
-    return [_pool(base.get_layer(spec.embedding_layer(name).layer), name, pooling) for name in names]
+    return [_pool(base.get_layer(spec.embedding_layer(name).layer), name, recipe.pooling) for name in recipe.layers]
 
 
-def _pool(layer: keras.layers.Layer, name: str, pooling: str) -> Any:
-    x = layer.output
+def _pool(layer: keras.layers.Layer, name: str, pooling: Pooling) -> Any:
+    x, plain = layer.output, "freq_" if pooling == "freq" else ""
     if len(x.shape) == 2:
         if pooling == "time":
             raise ValueError(f"pooling='time': layer {name!r} has no time axis left; take an earlier layer")
         return x
     if len(x.shape) == 3:  # a sequence: a feature map of one band
-        x = layers.Reshape((x.shape[1], 1, x.shape[2]), name=f"{name}_sequence")(x)
+        x = layers.Reshape((x.shape[1], 1, x.shape[2]), name=f"{name}_{plain}sequence")(x)
     if pooling == "freq":
         return FrequencyPooling(signed=_can_be_negative(layer), name=f"{name}_freq")(x)
     if x.shape[3] == 1:  # one channel: the bands are the features, time is pooled
@@ -201,6 +214,49 @@ def embedding_layers(backbone: str = "yamnet") -> list[LayerInfo]:
         )
         for layer in spec.layers
     ]
+
+
+@dataclass(frozen=True)
+class RecipeInfo:
+    """A recipe: layers and their pooling, under one name.
+
+    Attributes:
+        name: what ``embedding=`` takes.
+        layers: names from ``embedding_layers``.
+        pooling: of their feature maps.
+        width: numbers per patch.
+        share: share of the whole network's multiply-adds that computing it takes, 0 to 1; the network above is cut off.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    pooling: Pooling
+    width: int
+    share: float
+
+
+def embedding_recipes(backbone: str = "yamnet") -> list[RecipeInfo]:
+    """The recipes of a backbone; ``[]`` for one whose feature maps have no bands.
+
+    Args:
+        backbone: a name from ``list_backbones()``.
+
+    Raises:
+        ValueError: no such backbone (the message lists those there are).
+    """
+    spec = get_backbone(backbone)
+    if not spec.recipes:
+        return []
+    shares = {layer.name: layer.share for layer in embedding_layers(backbone)}
+    with keras.device("cpu:0"):
+        base = spec.build(include_top=False, weights=None, patch_pooling="rows")
+    found = []
+    for name, recipe in spec.recipes.items():
+        width = sum(int(output.shape[-1]) for output in pooled_layers(base, spec, recipe))
+        found.append(
+            RecipeInfo(name, recipe.layers, recipe.pooling, width, max(shares[layer] for layer in recipe.layers))
+        )
+    return found
 
 
 def multiply_adds(backbone: str) -> dict[str, tuple[int, int]]:

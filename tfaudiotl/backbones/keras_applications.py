@@ -14,7 +14,7 @@ from keras import layers, ops
 
 from tfaudiotl.backbones.assembly import assemble
 from tfaudiotl.backbones.frontend import LogMelSpec
-from tfaudiotl.backbones.spec import BackboneSpec, Block, EmbeddingLayer
+from tfaudiotl.backbones.spec import BackboneSpec, Block, EmbeddingLayer, Recipe
 from tfaudiotl.backbones.weights import load_own
 from tfaudiotl.errors import WeightsError
 
@@ -35,6 +35,7 @@ class ImageNetwork:
             0 to 255 itself.
         layers: name of a Keras layer -> its channels, from input to output; those of the last one are the embedding's.
         blocks: name of a block -> the Keras layer that it ends with, from input to output.
+        bands: layers of the recipe "bands"; by analogy with YAMNet's, not measured.
         least: pixels a side that it needs.
     """
 
@@ -44,6 +45,7 @@ class ImageNetwork:
     high: float
     layers: dict[str, int]
     blocks: dict[str, str]
+    bands: tuple[str, ...]
     least: int = 32
 
 
@@ -52,6 +54,7 @@ NETWORKS = (
         "mobilenet", "MobileNet", -1.0, 1.0,
         {f"conv_pw_{n}_relu": w for n, w in enumerate([64, 128, 128, 256, 256, *[512] * 6, 1024, 1024], start=1)},
         {"conv1": "conv1_relu", **{f"conv_{n}": f"conv_pw_{n}_relu" for n in range(1, 14)}},
+        ("conv_pw_6_relu", "conv_pw_8_relu"),
     ),
     ImageNetwork(
         "mobilenetv2", "MobileNetV2", -1.0, 1.0,
@@ -66,11 +69,12 @@ NETWORKS = (
             "Conv1": "Conv1_relu", "expanded_conv": "expanded_conv_project_BN",
             **{f"block_{n}": f"block_{n}_project_BN" for n in range(1, 17)}, "Conv_1": "out_relu",
         },
+        ("block_8_project_BN", "block_11_project_BN"),
     ),
     ImageNetwork(
         "inceptionv3", "InceptionV3", -1.0, 1.0,
         {f"mixed{n}": w for n, w in enumerate([256, 288, 288, *[768] * 5, 1280, 2048, 2048])},
-        {f"mixed{n}": f"mixed{n}" for n in range(11)}, least=75,
+        {f"mixed{n}": f"mixed{n}" for n in range(11)}, ("mixed4", "mixed6"), least=75,
     ),
     ImageNetwork(
         "efficientnetv2b0", "EfficientNetV2B0", 0.0, 255.0,
@@ -83,6 +87,7 @@ NETWORKS = (
             "block3": "block3b_add", "block4": "block4c_add", "block5": "block5e_add", "block6": "block6h_add",
             "top": "top_activation",
         },
+        ("block4c_add", "block5e_add"),
     ),
 )  # fmt: skip
 
@@ -203,6 +208,7 @@ def _spec(record: ImageNetwork) -> BackboneSpec:
             EmbeddingLayer("embedding", "embedding", width),
         ),
         blocks=tuple(Block(name, end) for name, end in record.blocks.items()),
+        recipes={"bands": Recipe(record.bands, "freq")},
     )
 
 

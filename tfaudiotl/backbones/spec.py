@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import keras
 
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.published import Found, Published
+
+Pooling = Literal["avg", "max", "avgmax", "freq", "time"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,19 @@ class EmbeddingLayer:
     name: str
     layer: str
     width: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is taken from a network: some layers, side by side, and how their feature maps become numbers.
+
+    Attributes:
+        layers: short names of embedding layers.
+        pooling: of each; a layer without time and bands passes as it is.
+    """
+
+    layers: tuple[str, ...]
+    pooling: Pooling = "avg"
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,7 @@ class BackboneSpec:
     layers: tuple[EmbeddingLayer, ...]
     blocks: tuple[Block, ...] = ()  # from input to output; none for what is not trained in parts
     default_embedding: str = "embedding"
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)  # by the name that ``embedding=`` takes
     top: tuple[str, ...] = ()  # layers that ``build(include_top=True)`` has and False has not
     published: Published | None = None  # where the preset "audioset" is looked for
     # fills a model of this network from a preset, handle or file, and says where they were found
@@ -71,5 +88,6 @@ class BackboneSpec:
     def embedding_layer(self, name: str) -> EmbeddingLayer:
         """The embedding layer called ``name``; ValueError lists those there are."""
         if name not in self._by_name:
-            raise ValueError(f"embedding={name!r}: {self.name} has the layers {', '.join(self._by_name)}")
+            recipes = f", and alone the recipes {', '.join(self.recipes)}" if self.recipes else ""
+            raise ValueError(f"embedding={name!r}: {self.name} has the layers {', '.join(self._by_name)}{recipes}")
         return self._by_name[name]

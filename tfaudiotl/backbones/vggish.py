@@ -23,7 +23,7 @@ from tfaudiotl.backbones.published import (
     original_sources,
     own_cache,
 )
-from tfaudiotl.backbones.spec import BackboneSpec, Block, EmbeddingLayer
+from tfaudiotl.backbones.spec import BackboneSpec, Block, EmbeddingLayer, Recipe
 from tfaudiotl.errors import WeightsError
 
 EMBEDDING_SIZE = 128
@@ -288,5 +288,6 @@ SPEC = BackboneSpec(
         Block("fc1", DENSE[-1][0]),
         Block("fc2", "fc2"),
     ),
+    recipes={"bands": Recipe(("conv3_2", "conv4_1"), "freq")},  # by analogy with YAMNet's, not measured
     top=("pca",),
 )

@@ -10,9 +10,10 @@ import keras
 import numpy as np
 
 from tfaudiotl.backbones.assembly import Input, to_clips, valid_patches
-from tfaudiotl.backbones.embedding import Pooling, cut_backbone, layer_names, patch_embedding, plain_name
+from tfaudiotl.backbones.embedding import cut_backbone, patch_embedding, plain_name, resolve_embedding
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.backbones.scores import check_background, check_class_names, set_background
+from tfaudiotl.backbones.spec import Pooling
 from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.classifiers.edit import BatchNorm, set_blocks
 from tfaudiotl.classifiers.heads import Head, SequenceHead, compile_classifier, dense_head, sequence_head
@@ -34,7 +35,7 @@ def build_classifier(
     hidden: Sequence[int] = (128,),
     dropout: float = 0.2,
     multi_label: bool = False,
-    pooling: Pooling = "avg",
+    pooling: Pooling | None = None,
     aggregate: Aggregate = "scores",
     trainable: int | str = 0,
     batch_norm: BatchNorm | None = None,
@@ -56,14 +57,16 @@ def build_classifier(
     Args:
         backbone: a name from ``list_backbones()``.
         class_names: in the order of the targets' columns; kept inside the model.
-        embedding: layer name or names, from ``embedding_layers(backbone)``; None: the backbone's own;
-            "auto": what ``probe_layers`` recommends on ``probe_clips``.
+        embedding: layer name or names, from ``embedding_layers(backbone)``, or the name of a recipe, from
+            ``embedding_recipes(backbone)``; None: the backbone's own; "auto": what ``probe_layers`` recommends on
+            ``probe_clips``.
         head: "dense" on each patch, or on the mean embedding (see ``aggregate``); "average": the latter; on the
             patches together: "statistics", "attention", "gru", "lstm", "conv" (``sequence_head`` says what they are).
         hidden: widths of the head's hidden layers; ``()`` gives a linear classifier.
         dropout: dropout in the head, in [0, 1).
         multi_label: independent classes (sigmoid, binary cross-entropy) instead of exactly one.
-        pooling: how a convolution's feature map is pooled to numbers: "avg", "max", "avgmax" or "freq".
+        pooling: how a convolution's feature map is pooled to numbers: "avg", "max", "avgmax" or "freq"; None: the
+            recipe's, of layers "avg"; what is given goes before a recipe's.
         aggregate: how the patches of a clip become one result: "scores" classifies every patch and
             averages the scores, "embeddings" averages the embeddings and classifies once. Heads on sequences
             have their own way.
@@ -112,9 +115,9 @@ def build_classifier(
         if probe_clips is None:
             raise ValueError("embedding='auto': needs probe_clips=, the labelled clips to choose the layer on")
         embedding = probe_layers(backbone, probe_clips, pooling=pooling, weights=weights).recommended
-    names = layer_names(spec, embedding)
-    base = cut_backbone(spec, names, weights=weights, input=input, samples=samples, **(backbone_options or {}))
-    x = patch_embedding(base, spec, names, pooling)
+    recipe = resolve_embedding(spec, embedding, pooling)
+    base = cut_backbone(spec, recipe.layers, weights=weights, input=input, samples=samples, **(backbone_options or {}))
+    x = patch_embedding(base, spec, recipe)
     options: dict[str, Any] = {"hidden": tuple(hidden), "dropout": dropout, "multi_label": multi_label, "seed": seed}
     if head in get_args(SequenceHead):
         x = sequence_head(head, to_clips(base, x, None), valid_patches(base), class_names, **options)

@@ -43,7 +43,7 @@ def embed(
     backbone: Backbone = None,
     weights: Weights = None,
     embedding: Embedding = None,
-    pooling: Pooling = "avg",
+    pooling: Pooling = None,
     quantize: Annotated[
         Literal["int8"] | None, typer.Option(help="Run pointwise convolutions in 8 bits: faster, less exact.")
     ] = None,
@@ -96,7 +96,7 @@ def probe(
     ] = None,
     few_shot: Annotated[int | None, typer.Option(min=1, help="Also train on this number of clips per class.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Number of few-shot draws."), Needs("--few-shot")] = 10,
-    pooling: Pooling = "avg",
+    pooling: Pooling = None,
     seed: Seed = 0,
     on_error: OnErrorOption = OnError.RAISE,
     overwrite: OverwriteOutput = False,

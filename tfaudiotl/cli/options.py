@@ -101,10 +101,11 @@ Backbone = Annotated[
 ]
 Embedding = Annotated[
     str | None,
-    typer.Option("--embedding", help="Layer, or layers with commas; the backbone's own by default."),
+    typer.Option("--embedding", help="Layer, layers with commas, or recipe; the backbone's own by default."),
 ]
 Pooling = Annotated[
-    Literal["avg", "max", "avgmax", "freq"], typer.Option(help="How a convolution's feature map is pooled to numbers.")
+    Literal["avg", "max", "avgmax", "freq"] | None,
+    typer.Option(help="How a convolution's feature map is pooled to numbers; the recipe's, or avg, by default."),
 ]
 ModelPath = Annotated[Path, typer.Argument(help="A .keras file, a SavedModel folder or a .tflite file.")]
 ClassFolder = Annotated[

@@ -16,10 +16,10 @@ from tfaudiotl._fingerprint import State, file_state, fingerprint, layers_parts,
 from tfaudiotl._threads import OnProgress, Progress, ignore, map_ahead
 from tfaudiotl.audio.files import audio_info, load_audio
 from tfaudiotl.audio.waveform import SAMPLE_RATE, check_waveform, resampled_length, trim_padding
-from tfaudiotl.backbones.embedding import cut_backbone, layer_names, pooled_layers
+from tfaudiotl.backbones.embedding import cut_backbone, pooled_layers, resolve_embedding
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import get_backbone
-from tfaudiotl.backbones.spec import BackboneSpec
+from tfaudiotl.backbones.spec import BackboneSpec, Pooling
 from tfaudiotl.embeddings.engine import Job, PatchNetwork, Quantize, Runtime, finite
 from tfaudiotl.embeddings.store import ONE_PIECE_SECONDS, EmbeddingStore, Request, Unit
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice
@@ -49,8 +49,9 @@ class Extractor:
 
     Args:
         backbone: a name from ``list_backbones()``.
-        embedding: names from ``embedding_layers(backbone)``; None: the backbone's own embedding.
-        pooling: "avg", "max", "avgmax" or "freq" over a feature map.
+        embedding: names from ``embedding_layers(backbone)``, or one from ``embedding_recipes(backbone)``; None: the
+            backbone's own embedding.
+        pooling: "avg", "max", "avgmax" or "freq" over a feature map; None: the recipe's, of layers "avg".
         weights: as for the backbone's builder.
         engine: how the network is run.
         backbone_options: further arguments of the backbone's builder.
@@ -61,16 +62,16 @@ class Extractor:
         backbone: str,
         embedding: str | Sequence[str] | None = None,
         *,
-        pooling: str = "avg",
+        pooling: Pooling | None = None,
         weights: str | None = "audioset",
         engine: EngineOptions | None = None,
         backbone_options: Mapping[str, Any] | None = None,
     ):
         self.spec: BackboneSpec = get_backbone(backbone)
-        self.layers = layer_names(self.spec, embedding)
-        self.pooling, self.engine = pooling, engine or EngineOptions()
+        recipe = resolve_embedding(self.spec, embedding, pooling)
+        self.layers, self.pooling, self.engine = recipe.layers, recipe.pooling, engine or EngineOptions()
         base = cut_backbone(self.spec, self.layers, weights=weights, **(backbone_options or {}))
-        outputs = pooled_layers(base, self.spec, self.layers, pooling)
+        outputs = pooled_layers(base, self.spec, recipe)
         self.width = sum(int(output.shape[-1]) for output in outputs)  # numbers per patch
         self.network = PatchNetwork(base, outputs, **asdict(self.engine))
         self._parts = layers_parts(layer for layer in base.layers if layer.name not in self.spec.top)
@@ -253,7 +254,7 @@ def embed(
     sounds: Sequence[Sound],
     *,
     embedding: str | Sequence[str] | None = None,
-    pooling: str = "avg",
+    pooling: Pooling | None = None,
     patch_pooling: PatchPooling | None = "avg",
     sample_rate: int = SAMPLE_RATE,
     store: str | os.PathLike[str] | None = None,
@@ -270,8 +271,9 @@ def embed(
         backbone: a name from ``list_backbones()``.
         sounds: paths, or arrays ``(samples,)`` or ``(samples, channels)``: floats in about [-1, 1], or
             integers, which are scaled by their full scale.
-        embedding: a name from ``embedding_layers(backbone)``, or several, whose numbers come side by side.
-        pooling: "avg", "max", "avgmax" or "freq" over a feature map.
+        embedding: a name from ``embedding_layers(backbone)``, or several, whose numbers come side by side, or a name
+            from ``embedding_recipes(backbone)``.
+        pooling: "avg", "max", "avgmax" or "freq" over a feature map; None: the recipe's, of layers "avg".
         patch_pooling: "avg" or "max" over the patches of a sound; None keeps them.
         sample_rate: of the arrays, Hz; files know theirs.
         store: a folder that keeps the embeddings of files, so that nothing is computed twice.
@@ -295,7 +297,8 @@ def embed(
     if len(sounds) == 0:
         raise ValueError("sounds=[]: no sounds")
     check_choice("patch_pooling", patch_pooling, PatchPooling | None)
-    layers = layer_names(get_backbone(backbone), embedding)
+    recipe = resolve_embedding(get_backbone(backbone), embedding, pooling)
+    layers, pooling = recipe.layers, recipe.pooling
     build = partial(
         Extractor, backbone, layers, pooling=pooling, weights=weights, engine=engine, backbone_options=backbone_options
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -16,11 +16,13 @@ import numpy as np
 from tfaudiotl._files import show_name
 from tfaudiotl._seeds import stream
 from tfaudiotl._threads import OnProgress, Progress, cores, ignore, one_blas_thread
-from tfaudiotl.backbones.embedding import multiply_adds
+from tfaudiotl.backbones.embedding import cut_backbone, multiply_adds, pooled_layers, resolve_embedding
+from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.backbones.spec import Pooling, Recipe
 from tfaudiotl.data.clips import Clips
 from tfaudiotl.data.splits import units
-from tfaudiotl.embeddings.engine import clip_results
-from tfaudiotl.embeddings.extract import EngineOptions, Extractor, pool_patches
+from tfaudiotl.embeddings.engine import PatchNetwork, clip_results
+from tfaudiotl.embeddings.extract import EngineOptions, pool_patches
 from tfaudiotl.errors import AudioError, AudioErrors, OnError, check_choice, check_number
 
 Split = tuple[np.ndarray, np.ndarray]  # row numbers: train, test
@@ -31,7 +33,7 @@ class ProbeRow:
     """What a linear probe reached on one layer, or on several side by side.
 
     Attributes:
-        layer: the name, or names joined by "+".
+        layer: the name of a layer or recipe, or layers' names joined by "+".
         width: numbers per clip.
         share: share of the backbone's multiply-adds that it takes, 0 to 1.
         accuracy: mean over the splits.
@@ -131,7 +133,7 @@ def probe_layers(
     pairs: Iterable[tuple[str, str]] = (),
     few_shot: int | None = None,
     repeats: int = 10,
-    pooling: str = "avg",
+    pooling: Pooling | None = None,
     on_error: OnError = "raise",
     seed: int = 0,
     weights: str | None = "audioset",
@@ -148,12 +150,12 @@ def probe_layers(
         clips: labelled, one label each.
         folds: the number of folds to draw (stratified, groups and files kept together), "given" for the
             clips' own folds, or pairs of row numbers (train, test) with no recording on both sides.
-        embedding: names of the layers; None: all.
+        embedding: names of layers, each probed alone, and of recipes; None: all layers.
         pairs: pairs of layers to probe side by side as well.
         few_shot: also train on this number of clips per class, drawn ``repeats`` times from the training part
             of each split, tested on that split's test part.
         repeats: draws.
-        pooling: "avg", "max", "avgmax" or "freq".
+        pooling: "avg", "max", "avgmax" or "freq"; None: a recipe's own, of layers "avg".
         on_error: "raise" or "skip" sounds that cannot be used.
         seed: of folds and draws.
         weights: as for the backbone's builder.
@@ -170,12 +172,20 @@ def probe_layers(
         raise ValueError(f"few_shot={few_shot!r}: at least 1 clip per class, or None")
     splits, _ = _splits(clips, np.arange(len(clips)), folds, seed)  # a class that is too small is told before decoding
     _check_shots(clips, splits, few_shot)
+    spec = get_backbone(backbone)
     names = list(embedding) if embedding is not None else _default_layers(backbone)
-    pairs = list(pairs)
-    every = list(dict.fromkeys([*names, *(name for pair in pairs for name in pair)]))
+    # What a row of the table is called -> what it is probed on.
+    wanted = {name: resolve_embedding(spec, name, pooling) for name in names}
+    wanted |= {"+".join(pair): resolve_embedding(spec, pair, pooling) for pair in pairs}
+    every = list(dict.fromkeys(single for recipe in wanted.values() for single in _singly(recipe)))
     start = perf_counter()
-    extractor = Extractor(backbone, every, pooling=pooling, weights=weights, engine=engine)
-    vectors, kept, skipped = _clip_vectors(extractor, clips, progress)
+    base = cut_backbone(
+        spec, list(dict.fromkeys(layer for single in every for layer in single.layers)), weights=weights
+    )
+    outputs = [output for single in every for output in pooled_layers(base, spec, single)]
+    network = PatchNetwork(base, outputs, **asdict(engine or EngineOptions()))
+    columns, kept, skipped = _clip_vectors(network, clips, progress)
+    vectors = dict(zip(every, columns, strict=True))
     if skipped and on_error == "raise":
         raise AudioErrors(skipped, len(clips))
     seconds = {"extract": perf_counter() - start}
@@ -188,14 +198,13 @@ def probe_layers(
     work = multiply_adds(backbone)
     total = max(cost for cost, _ in work.values())
     rows = []
-    wanted: list[tuple[str, ...]] = [*((name,) for name in names), *pairs]
-    for number, group in enumerate(wanted, start=1):
-        x = np.concatenate([vectors[name] for name in group], axis=1)
+    for number, (name, recipe) in enumerate(wanted.items(), start=1):
+        x = np.concatenate([vectors[single] for single in _singly(recipe)], axis=1)
         scores, few = _accuracies(x, labels, splits), _accuracies(x, labels, shots)
-        share = max(work[name][0] for name in group) / total
+        share = max(work[layer][0] for layer in recipe.layers) / total
         rows.append(
             ProbeRow(
-                "+".join(group), x.shape[1], share, float(scores.mean()), float(scores.std()),
+                name, x.shape[1], share, float(scores.mean()), float(scores.std()),
                 float(few.mean()) if few_shot else None, float(few.std()) if few_shot else None,
             )
         )  # fmt: skip
@@ -207,23 +216,26 @@ def probe_layers(
     return ProbeTable(backbone, rows, best, reason, words, len(used), skipped, seconds, few_shot)
 
 
-def _default_layers(backbone: str) -> list[str]:
-    from tfaudiotl.backbones.registry import get_backbone
+def _singly(recipe: Recipe) -> list[Recipe]:
+    """The layers of a recipe, each by itself."""
+    return [replace(recipe, layers=(layer,)) for layer in recipe.layers]
 
+
+def _default_layers(backbone: str) -> list[str]:
     spec = get_backbone(backbone)
     # VGGish's post-processing needs a file of its own and loses to the embedding it is made from.
     return [layer.name for layer in spec.layers if layer.name not in ("pca", "scores")]
 
 
 def _clip_vectors(
-    extractor: Extractor, clips: Clips, progress: OnProgress
-) -> tuple[dict[str, np.ndarray], np.ndarray, list[AudioError]]:
-    """One vector per clip and layer, the rows that have one, and the sounds that have none."""
+    network: PatchNetwork, clips: Clips, progress: OnProgress
+) -> tuple[list[np.ndarray], np.ndarray, list[AudioError]]:
+    """For each of the network's outputs one vector per clip, the rows that have one, and the sounds that have none."""
     found: list[list[np.ndarray]] = []
     kept: list[int] = []
     skipped: list[AudioError] = []
-    load = partial(clips.load, sample_rate=extractor.frontend.sample_rate)
-    for row, result in enumerate(clip_results(extractor.network, clips, load, progress=progress)):
+    load = partial(clips.load, sample_rate=network.frontend.spec.sample_rate)
+    for row, result in enumerate(clip_results(network, clips, load, progress=progress)):
         if isinstance(result, AudioError):
             skipped.append(result)
         else:
@@ -231,8 +243,7 @@ def _clip_vectors(
             found.append([pool_patches(rows, "avg") for rows in result])
     if not found:
         raise AudioErrors(skipped, len(clips), "None is left to work with.")
-    columns = [np.stack(column) for column in zip(*found, strict=True)]
-    return dict(zip(extractor.layers, columns, strict=True)), np.array(kept), skipped
+    return [np.stack(column) for column in zip(*found, strict=True)], np.array(kept), skipped
 
 
 def _splits(clips: Clips, kept: np.ndarray, folds: int | str | Sequence[Split], seed: int) -> tuple[list[Split], str]:

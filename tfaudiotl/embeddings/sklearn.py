@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from tfaudiotl.backbones.embedding import layer_names
+from tfaudiotl.backbones.embedding import resolve_embedding
 from tfaudiotl.backbones.registry import get_backbone
+from tfaudiotl.backbones.spec import Pooling
 from tfaudiotl.embeddings.engine import Quantize, Runtime
 from tfaudiotl.embeddings.extract import EngineOptions, PatchPooling, embed
 from tfaudiotl.errors import check_choice
@@ -23,8 +24,9 @@ class AudioEmbedding(TransformerMixin, BaseEstimator):
 
     Args:
         backbone: a name from ``list_backbones()``.
-        embedding: a name from ``embedding_layers(backbone)``, several, or None for the backbone's own.
-        pooling: "avg", "max", "avgmax" or "freq" over a feature map.
+        embedding: a name from ``embedding_layers(backbone)``, several, a name from
+            ``embedding_recipes(backbone)``, or None for the backbone's own.
+        pooling: "avg", "max", "avgmax" or "freq" over a feature map; None: the recipe's, of layers "avg".
         patch_pooling: "avg" or "max" over the patches of a sound.
         weights: as for the backbone's builder.
         sample_rate: of arrays, Hz.
@@ -38,7 +40,7 @@ class AudioEmbedding(TransformerMixin, BaseEstimator):
         backbone: str = "yamnet",
         *,
         embedding: str | Sequence[str] | None = None,
-        pooling: str = "avg",
+        pooling: Pooling | None = None,
         patch_pooling: PatchPooling = "avg",
         weights: str | None = "audioset",
         sample_rate: int = 16_000,
@@ -57,8 +59,8 @@ class AudioEmbedding(TransformerMixin, BaseEstimator):
         self.quantize = quantize
 
     def fit(self, X: Sequence[Any], y: Any = None) -> AudioEmbedding:
-        """Checks the layer's name; ValueError lists those there are."""
-        layer_names(get_backbone(self.backbone), self.embedding)
+        """Checks the embedding's name; ValueError lists those there are."""
+        resolve_embedding(get_backbone(self.backbone), self.embedding, self.pooling)
         return self
 
     def transform(self, X: Sequence[Any]) -> np.ndarray:

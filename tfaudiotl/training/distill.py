@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -30,7 +30,7 @@ from tfaudiotl._threads import OnProgress, Progress, cores, ignore
 from tfaudiotl.audio.files import load_audio
 from tfaudiotl.audio.waveform import SAMPLE_RATE, coloured_noise
 from tfaudiotl.backbones.assembly import Input, fast_frontend
-from tfaudiotl.backbones.embedding import cut_backbone, pooled_layers
+from tfaudiotl.backbones.embedding import cut_backbone, pooled_layers, resolve_embedding
 from tfaudiotl.backbones.frontend import FastLogMel, FastWindows, LogMelSpec, WindowSpec
 from tfaudiotl.backbones.registry import get_backbone, list_backbones
 from tfaudiotl.backbones.scores import class_names_of
@@ -182,7 +182,8 @@ def distill(
             each through its own front-end.
         weights: the teacher's, if it is a backbone.
         student_weights: what the student starts from; None: random weights.
-        embedding: layer or layers of the teacher to match beside its own embedding, such as "layer8".
+        embedding: layer or layers of the teacher to match beside its own embedding, such as "layer8"; of a backbone
+            also the name of a recipe.
         options: how.
         progress: called after each of the teacher's examples and each of the student's steps.
 
@@ -242,10 +243,11 @@ def open_teacher(teacher: str | keras.Model, embedding: Sequence[str], weights: 
     if isinstance(teacher, str):
         spec = get_backbone(teacher)
         _check_grid(teacher, spec.frontend)
-        names = list(dict.fromkeys([*embedding, spec.default_embedding]))
+        asked = resolve_embedding(spec, list(embedding) or spec.default_embedding)
+        names = list(dict.fromkeys([*asked.layers, spec.default_embedding]))
         top = "scores" in spec.top
         base = cut_backbone(spec, [*names, *(["scores"] if top else [])], weights=weights)
-        outputs = pooled_layers(base, spec, names, "avg")
+        outputs = pooled_layers(base, spec, replace(asked, layers=tuple(names)))
         last = parts(base).scores
         scores, class_names = ([last.output], last.class_names) if last else ([], ())
         multi_label, classifier = True, None

@@ -16,7 +16,7 @@ from tfaudiotl._files import claim
 from tfaudiotl._fingerprint import fingerprint, model_parts, versions
 from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl.augment.layers import Augmentation
-from tfaudiotl.backbones.embedding import cut_backbone, layer_names
+from tfaudiotl.backbones.embedding import cut_backbone, resolve_embedding
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.data.clips import Clips
@@ -192,8 +192,9 @@ def tune(
 
     directory = Path(directory)
     asked_for = {"backbone": backbone, "weights": weights, "method": method, "folds": folds, "seed": seed, **options}
-    names = [name for names in asked.embedding for name in ([names] if isinstance(names, str) else names)]
-    network = cut_backbone(get_backbone(backbone), names, weights=weights)
+    spec = get_backbone(backbone)
+    names = [name for names in asked.embedding for name in resolve_embedding(spec, names).layers]
+    network = cut_backbone(spec, names, weights=weights)
     made_from = {
         **{f"clips: {name}": part for name, part in clips_parts(clips).items()},
         **{f"backbone: {name}": part for name, part in model_parts(network).items()},
@@ -234,7 +235,7 @@ def _check(space: SearchSpace, backbone: str, options: dict[str, Any]) -> None:
     """ValueError or TypeError before anything is tried or written."""
     spec = get_backbone(backbone)
     for names in space.embedding:
-        layer_names(spec, names)
+        resolve_embedding(spec, names)
     own = {field.name for field in fields(FineTuneOptions)}
     known = own | set(inspect.signature(fine_tune).parameters)
     searched = {field.name for field in fields(SearchSpace)} | {"seed", "augment", "verbose"}
