@@ -58,9 +58,10 @@ def test_numbers_below_zero_keep_their_sign() -> None:
     means = x.mean(axis=1).reshape(5, 6)
     found = np.asarray(FrequencyPooling(signed=True)(x))
     np.testing.assert_allclose(found, np.sign(means) * np.sqrt(np.abs(means)), atol=1.1e-3)
+    keras.utils.set_random_seed(1)
     model = embedding_model("mobilenetv2", embedding="block_2_project_BN", pooling="freq", weights=None,
                             backbone_options={"size": 32})  # fmt: skip
-    assert np.asarray(model(noise(1))).min() < -0.01
+    assert np.asarray(model(noise(1))).min() < 0
     assert model.get_layer("block_2_project_BN_freq").signed
     assert not embedding_model("vggish", embedding="conv1", pooling="freq", weights=None).get_layer("conv1_freq").signed
 
