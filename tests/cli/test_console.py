@@ -44,6 +44,7 @@ def command(
         ("model 'm' carries no class names; pass class_names=", "model 'm' carries no class names"),
         ("Fix them, or pass on_error='skip' to leave them out.", "Fix them."),
         ("parts of a set; if they are classes, give class_names=", "parts of a set"),
+        ("overwrite=True: others (few_shot: 1 then, 2 now)", "--overwrite: others (--few-shot 1 then, 2 now)"),
         ("wrong; give few_shot=3, or less", "wrong; give --few-shot 3, or less"),
         (
             "other settings (few_shot: 1 then, 2 now); give the same",

@@ -184,7 +184,7 @@ def in_options(message: str, command: Callable[..., None]) -> str:
             message = re.sub(rf"{argument}(?=[^\s,;:.)])", on, message)
             message = re.sub(argument, on.rstrip(), message) if on else message
         if on:
-            message = re.sub(rf"(?<![\w.]){argument_name}: (?=[^;]* then, )", f"{on.rstrip()} ", message)
+            message = re.sub(rf"(?<![\w.-]){argument_name}: (?=[^;]* then, )", f"{on.rstrip()} ", message)
     message = re.sub(r"(--[\w-]+(?: \w+)?) \(\1\)", r"\1", message)  # named in both ways, in Python's and in ours
     return re.sub(ONLY_PYTHON, "", message)
 
