@@ -29,6 +29,7 @@ PURPOSES = (
     "few-shot draw",
     "folds",
     "head batches",  # order of the examples in an epoch of a head's training
+    "inner folds",  # rows that a closed-form head holds out to choose its shrinkage
     "held-out part",
     "inner part",  # clips inside a training part that stop the training
     "network check",  # noise that two forms of a network are compared on

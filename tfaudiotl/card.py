@@ -65,6 +65,8 @@ def model_card(
         version: of the package.
     """
     defaults = {name: p.default for name, p in inspect.signature(build_classifier).parameters.items()}
+    if result.shrinkage is not None:
+        defaults["hidden"] = ()
     options = {**defaults, **options}
     spec = get_backbone(options["backbone"])
     grid = frontend_spec(result.model)
@@ -107,7 +109,7 @@ def _model(result: TrainingResult, spec: BackboneSpec, options: Mapping[str, Any
         ("Embedding", ", ".join(recipe.layers) + pooled),
         ("Strategy", f"head trained on embeddings, backbone {tuned}"),
         ("Head", f"{options['head']}, hidden layers {tuple(options['hidden'])}, dropout {options['dropout']}"),
-        ("Epochs", str(result.epochs)),
+        ("Training", result.how_trained()),
         ("Parameters", f"{result.model.count_params():,}"),
         ("Made with", f"tfaudiotl {version}"),
     ]

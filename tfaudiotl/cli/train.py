@@ -59,7 +59,19 @@ def train(
         Literal["dense", "average", "statistics", "attention", "gru", "lstm", "conv"],
         typer.Option(help="How the patches of a clip become one result."),
     ] = "dense",
-    hidden: Annotated[str, typer.Option(help="Widths of the head's hidden layers, with commas; '' for none.")] = "128",
+    solver: Annotated[
+        Literal["adam", "discriminant"],
+        typer.Option(help="How the head is trained; discriminant is a linear one in closed form."),
+        Excludes(("--fine-tune",)),
+    ] = "adam",
+    hidden: Annotated[
+        str | None,
+        typer.Option(
+            help="Widths of the head's hidden layers, with commas; '' for none. 128 if not given, none with "
+            "--solver discriminant.",
+            show_default=False,
+        ),
+    ] = None,
     dropout: Annotated[float, typer.Option(min=0, max=1, help="Dropout in the head.")] = 0.2,
     epochs: Annotated[
         int, typer.Option(min=1, help="Maximum number of epochs."), Library(("fine_tune.head_epochs",))
@@ -146,6 +158,8 @@ def train(
     overwrite: Overwrite = False,
 ) -> None:
     """Train, evaluate and export a classifier from a folder of recordings."""
+    if hidden is None:
+        hidden = "128" if solver == "adam" else ""
     widths = _whole_numbers(hidden, "--hidden")
     backbone, weights = pretrained(backbone, weights)
     share = _share(test)
@@ -196,7 +210,7 @@ def train(
         common |= {"loss": "focal", "focal_gamma": focal}
     how: dict[str, Any] = {}
     if fine_tune is None:
-        how["fit"] = FitOptions(epochs=epochs, learning_rate=learning_rate, **common)
+        how["fit"] = FitOptions(epochs=epochs, learning_rate=learning_rate, solver=solver, **common)
     else:
         how["fine_tune"] = FineTuneOptions(
             trainable=int(fine_tune) if fine_tune.isdigit() else fine_tune,

@@ -36,6 +36,7 @@ from tfaudiotl.errors import AudioError, OnError
 from tfaudiotl.training.activation_cache import upper_model
 from tfaudiotl.training.batches import Batch, generated
 from tfaudiotl.training.checkpoint import BestEpoch, Checkpoint, Diverged, first_as_good, restore
+from tfaudiotl.training.discriminant import Rows, fit_discriminant
 from tfaudiotl.training.options import FitOptions, balanced_loss, balanced_weights, loss_of
 
 CLIPS_AT_ONCE = 256  # whose sequences are scored together
@@ -94,10 +95,14 @@ class Examples:
 
 @dataclass
 class Fitted:
-    """What training gave: metric values per epoch, and the number of epochs of the kept weights."""
+    """What training gave: metric values per epoch, and the number of epochs of the kept weights.
+
+    In closed form there are no epochs, but a ``shrinkage``.
+    """
 
     history: dict[str, list[float]] = field(default_factory=dict)
     best_epochs: int = 0
+    shrinkage: float | None = None
 
 
 def clip_scores(head: keras.Model, examples: Examples) -> np.ndarray:
@@ -135,6 +140,7 @@ def fit_head(
     *,
     variants: Sequence[Examples] = (),
     epochs: int | None = None,
+    units: np.ndarray | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Fitted:
@@ -146,10 +152,12 @@ def fit_head(
     Args:
         head: ``parts(model).head``, or from ``new_head``.
         train: the examples to learn.
-        val: the examples that tell when to stop; None trains all epochs.
+        val: the examples that tell when to stop; None trains all epochs. With ``solver="discriminant"`` None.
         options: how.
         variants: other versions of the clips of ``train``; each epoch has each clip once, as it is or as one of these.
         epochs: instead of ``options.epochs``.
+        units: int ``(clips,)``, for ``solver="discriminant"``: clips of ``train`` of one number (a recording, a group)
+            are never on both sides of an inner fold. None: each clip is one.
         checkpoint: file that keeps every finished epoch; if it is there already, and of a training of these very
             examples, options and initial weights, training goes on from it.
         on_epoch: called with the epoch's number, from 1, and its metrics; "val_loss" and "val_accuracy"
@@ -158,6 +166,13 @@ def fit_head(
     """
     total, multi_label = epochs or options.epochs, parts(head).multi_label
     options = options.applied(multi_label=multi_label)
+    for name, part in (("train", train), ("val", val)):
+        if part is not None and not np.isfinite(part.vectors).all():
+            raise ValueError(f"{name} has embeddings that are not finite numbers")
+    if options.solver == "discriminant":
+        if val is not None:
+            raise ValueError("val: solver='discriminant' needs no clips that tell when to stop; give None")
+        return _fit_closed_form(head, train, options, variants, units)
     watched = _weights(val, options, multi_label) if val else None
     if watched is not None and not watched.any():
         raise ValueError("weights: every clip that is held out weighs 0, so none can tell when to stop")
@@ -167,9 +182,6 @@ def fit_head(
         loss = balanced_loss(loss, train.targets)
     compile_classifier(head, multi_label=multi_label, learning_rate=options.learning_rate, loss=loss)
     key = _key(head, train, val, options, variants, total) if checkpoint else ""
-    for name, part in (("train", train), ("val", val)):
-        if part is not None and not np.isfinite(part.vectors).all():
-            raise ValueError(f"{name} has embeddings that are not finite numbers")
     history, kept = restore(checkpoint, key, head) if checkpoint else ({}, {})
     done = len(history.get("loss", []))
     best = BestEpoch(patience=options.patience, history=history, kept=kept) if val else None
@@ -201,6 +213,42 @@ def fit_head(
         head.set_weights(kept[first_as_good(history)])
     best_epochs = 1 + first_as_good(history) if val else total
     return Fitted(history, best_epochs)
+
+
+def check_linear(head: keras.Model) -> None:
+    """ValueError for a head in which more is to be learned than a linear classifier after the batch norm."""
+    logits = parts(head).logits
+    if {id(weight) for weight in head.trainable_weights} - {id(logits.kernel), id(logits.bias)}:
+        raise ValueError(
+            "solver='discriminant' makes a linear classifier: give hidden=() with head='dense', 'average' or "
+            "'statistics', or solver='adam'"
+        )
+
+
+def _fit_closed_form(
+    head: keras.Model, train: Examples, options: FitOptions, variants: Sequence[Examples], units: np.ndarray | None
+) -> Fitted:
+    check_linear(head)
+    every, copies = train.with_variants(variants), 1 + len(variants)
+    x, counts = norm_inputs(head, every)
+    train_counts = counts[: len(train)]
+    _standardise(head, x[: int(train_counts.sum())], np.repeat(1 / train_counts, train_counts))
+    norm, logits = parts(head).norm, parts(head).logits
+    x = (x - np.asarray(norm.moving_mean)) / np.sqrt(np.asarray(norm.moving_variance) + norm.epsilon)
+    weights = _weights(train, options, multi_label=False)
+    clips, of_train = np.repeat(np.arange(len(every)), counts), np.tile(np.arange(len(train)), copies)
+    rows = Rows(
+        x,
+        labels=every.targets.argmax(axis=1)[clips],
+        weights=(weights[of_train] / counts)[clips],
+        clips=clips,
+        units=(of_train if units is None else units[of_train])[clips],
+        scored=clips < len(train),
+    )
+    found = fit_discriminant(rows, every.targets.shape[1], seed=options.seed)
+    logits.kernel.assign(found.kernel)
+    logits.bias.assign(found.bias)
+    return Fitted(shrinkage=found.shrinkage)
 
 
 def _key(
@@ -252,10 +300,16 @@ class _OnEpoch(keras.callbacks.Callback):
         self._function(epoch + 1, dict(logs or {}))
 
 
-def _standardise(head: keras.Model, vectors: np.ndarray) -> None:
+def _standardise(head: keras.Model, vectors: np.ndarray, weights: np.ndarray | None = None) -> None:
     norm = parts(head).norm
-    norm.moving_mean.assign(vectors.mean(axis=0))
-    norm.moving_variance.assign(vectors.var(axis=0))
+    if weights is None:
+        mean, variance = vectors.mean(axis=0), vectors.var(axis=0)
+    else:
+        shares = (weights / weights.sum()).astype(np.float32)
+        mean = shares @ vectors
+        variance = shares @ np.square(vectors - mean)
+    norm.moving_mean.assign(mean)
+    norm.moving_variance.assign(variance)
     norm.trainable = False
 
 

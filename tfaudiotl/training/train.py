@@ -33,7 +33,7 @@ from tfaudiotl.evaluation.metrics import FEW, Evaluation, evaluate_scores
 from tfaudiotl.training.activation_cache import ActivationCache
 from tfaudiotl.training.batches import Augment, Sounds, checked_augment, means_by_clip, patch_windows
 from tfaudiotl.training.fine_tune import FineTuner
-from tfaudiotl.training.head import Examples, clip_scores, fit_head, new_head
+from tfaudiotl.training.head import Examples, check_linear, clip_scores, fit_head, new_head
 from tfaudiotl.training.options import VAL, FineTuneOptions, FitOptions
 
 TEST = 0.2  # share of all clips that is reported
@@ -86,6 +86,7 @@ class TrainingResult:
         skipped: sounds left out, with reasons.
         seconds: where the time went, by stage.
         patches: patches that went through the backbone.
+        shrinkage: of the final head, where it was made in closed form (``solver="discriminant"``); else None.
         best_epochs: of the final model's fine-tuning, by stage; 0: the stage made nothing better and was taken back.
     """
 
@@ -103,6 +104,16 @@ class TrainingResult:
     seconds: dict[str, float] = field(default_factory=dict)
     patches: int = 0
     best_epochs: dict[str, int] = field(default_factory=dict)
+    shrinkage: float | None = None
+
+    def how_trained(self) -> str:
+        """How the head came about, in a sentence."""
+        if self.shrinkage is None:
+            return f"{self.epochs} epochs with Adam"
+        return (
+            f"linear discriminant analysis in closed form, its covariance shrunk by {self.shrinkage:g}; inner folds of "
+            "the clips trained on chose that and the scale of the scores"
+        )
 
     def how_measured(self) -> str:
         """What the figures rest on, in a sentence."""
@@ -118,7 +129,8 @@ class TrainingResult:
                 f"{count}, which also told when to stop it, so the figures may be a little too good; more clips, or "
                 "folds, would leave them out of every decision."
             )
-        return f"{count}, which decided nothing: other clips told when to stop it."
+        others = "told when to stop it" if self.shrinkage is None else "alone made the head"
+        return f"{count}, which decided nothing: other clips {others}."
 
 
 def train_classifier(
@@ -144,7 +156,8 @@ def train_classifier(
     trained on all of these. Where fewer than eight recordings (or groups) of a class are left to train on, the held-out
     clips stop the training themselves, and the result says so (``stopped_by_held_out``). With folds, each fold is
     predicted by a classifier that was trained on the others, with the number of epochs chosen on a share ``val`` of
-    those others; then the final one is trained on all clips for the median of these numbers.
+    those others; then the final one is trained on all clips for the median of these numbers. A head in closed form
+    (``solver="discriminant"``) has no epochs: it learns from all that is not reported, and ``val`` does nothing.
 
     Clips with a division of their own (``Clips.parts``) keep to it: "train" is learned from, "val" (or a share ``val``
     of "train") stops the training, and "test" (or "val", where there is none) is what the evaluation is about.
@@ -181,7 +194,10 @@ def train_classifier(
     options = (fine_tune or fit or FitOptions()).applied(multi_label=clips.multi_label)
     refuse_chosen_layer(classifier)
     check_number("window_seconds", window_seconds, above=0)
-    check_splits(clips, folds, val=val, test=test, seed=options.seed)
+    stops = getattr(options, "solver", "adam") == "adam"
+    if not stops:
+        classifier = {"hidden": (), **classifier}
+    check_splits(clips, folds, val=val, test=test, seed=options.seed, stops=stops)
     start = perf_counter()
     model = build_classifier(
         class_names=clips.class_names,
@@ -227,6 +243,7 @@ def train_classifier(
         ],
         histories=recipe.histories,
         best_epochs=recipe.epochs,
+        shrinkage=recipe.shrinkage,
         epochs=sum(recipe.epochs.values()),
         clips=clips[used],
         held_out=held_out,
@@ -267,6 +284,7 @@ class Run:
         train: rows of the sounds to learn.
         val: rows that tell when to stop; None trains for ``epochs``.
         epochs: of each stage.
+        units: of the rows to learn, for trainers that make folds of them: those of one number stay together.
     """
 
     name: str
@@ -274,14 +292,16 @@ class Run:
     train: np.ndarray
     val: np.ndarray | None = None
     epochs: Mapping[str, int] | None = None
+    units: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gave: epochs of the kept weights by stage, and metric -> value of each epoch."""
+    """What a training gave: epochs of the kept weights by stage, metric -> value of each epoch, and the shrinkage."""
 
     epochs: dict[str, int]
     history: dict[str, list[float]]
+    shrinkage: float | None = None
 
 
 class Trainer(Protocol):
@@ -290,10 +310,12 @@ class Trainer(Protocol):
     Attributes:
         cache: of all sounds, as they are and changed.
         final: what is trained in the end; the result's model is made of its layers.
+        stops: whether some clips must tell when to stop.
     """
 
     cache: ActivationCache
     final: Any
+    stops: bool
 
     def fresh(self) -> Any:
         """Another like ``final``, with first weights."""
@@ -328,6 +350,9 @@ class _HeadTrainer:
         self, model: keras.Model, sounds: Sounds, options: FitOptions, folder: Path, progress: OnProgress
     ) -> None:
         found = classifier_parts(model)
+        self.stops = options.solver == "adam"
+        if not self.stops:
+            check_linear(found.head)
         self.cache = ActivationCache.build(
             folder / "cache",
             model,
@@ -359,10 +384,11 @@ class _HeadTrainer:
             self._options,
             variants=[self._examples(run.train, rows[run.train]) for rows in copies],
             epochs=most,
+            units=run.units,
             checkpoint=self._folder / f"{run.file}.npz",
             on_epoch=on_epoch,
         )
-        return Trained({"head": fitted.best_epochs}, fitted.history)
+        return Trained({"head": fitted.best_epochs}, fitted.history, fitted.shrinkage)
 
     def scores(self, model: keras.Model, rows: np.ndarray) -> np.ndarray:
         return clip_scores(model, self._examples(rows, rows))
@@ -382,6 +408,8 @@ class _HeadTrainer:
 
 class _BlockTrainer:
     """Trains heads and the last blocks below them, in stages."""
+
+    stops = True
 
     def __init__(
         self,
@@ -447,12 +475,16 @@ class _Recipe:
         self.folds: dict[str, tuple[np.ndarray, dict[str, int]]] = {}  # name -> clips held out, epochs by stage
         self.epochs: dict[str, int] = {}  # of the final training, by stage
         self.stopped_by_held_out = False
+        self.shrinkage: float | None = None  # of what was trained last
 
     def hold_out(self, test: float) -> None:
         """Trains on one part; the other is scored, and tells when to stop where there are few clips."""
         final = self._trainer.final
-        learn, stop, held = held_out_parts(self._usable, val=self._val, test=test, seed=self._seed)
-        if stop is not None:
+        stops = self._trainer.stops
+        learn, stop, held = held_out_parts(self._usable, val=self._val, test=test, seed=self._seed, stops=stops)
+        if not stops:
+            self.epochs = self._fit(final, learn, None, run="final", file="final")
+        elif stop is not None:
             self.stopped_by_held_out = stop is held
             self.epochs = self._fit(final, learn, stop, run="train", file="train")
         else:
@@ -464,9 +496,9 @@ class _Recipe:
         """Scores every fold by a classifier trained on the others, then trains the final one on everything."""
         for name, train, held in self._usable.folds(folds, seed=self._seed):
             file = f"fold-{len(self.folds) + 1}"  # names are any text, and no names of files
-            epochs = self._choose_epochs(train, run=f"fold {name}", file=file)
+            chosen = self._choose_epochs(train, run=f"fold {name}", file=file) if self._trainer.stops else None
             model = self._trainer.fresh()
-            self._fit(model, train, None, run=f"fold {name}, refit", file=f"{file}-refit", epochs=epochs)
+            epochs = self._fit(model, train, None, run=f"fold {name}, refit", file=f"{file}-refit", epochs=chosen)
             self._score(model, held)
             self.folds[name] = (held.source, epochs)
         stages = [epochs for _, epochs in self.folds.values()]
@@ -489,7 +521,10 @@ class _Recipe:
         epochs: Mapping[str, int] | None = None,
     ) -> dict[str, int]:
         val = None if stop is None else self._kept[self._windows(stop)]
-        trained = self._trainer.fit(model, Run(run, file, self._kept[self._windows(train)], val, epochs))
+        windows = self._windows(train)
+        together = None if self._trainer.stops else self._together(train, windows)
+        trained = self._trainer.fit(model, Run(run, file, self._kept[windows], val, epochs, together))
+        self.shrinkage = trained.shrinkage
         if val is not None:
             self.histories[run] = trained.history
         return trained.epochs
@@ -502,6 +537,11 @@ class _Recipe:
     def _windows(self, part: Clips) -> np.ndarray:
         return np.flatnonzero(np.isin(self._clip, part.source))
 
+    def _together(self, part: Clips, windows: np.ndarray) -> np.ndarray:
+        """For each window the number of its recording or group."""
+        order = np.argsort(part.source)
+        return units(part, None)[order[np.searchsorted(part.source[order], self._clip[windows])]]
+
 
 def _tell_longer_windows(grid: LogMelSpec | WindowSpec, window_seconds: float) -> None:
     least = grid.min_samples / grid.sample_rate
@@ -513,14 +553,16 @@ def _tell_longer_windows(grid: LogMelSpec | WindowSpec, window_seconds: float) -
         )
 
 
-def check_splits(clips: Clips, folds: Folds | None, *, val: float = VAL, test: float = TEST, seed: int) -> None:
+def check_splits(
+    clips: Clips, folds: Folds | None, *, val: float = VAL, test: float = TEST, seed: int, stops: bool = True
+) -> None:
     """ValueError for a split that cannot be, the inner ones of folds too, before any sound is decoded."""
     for name, share in (("val", val), ("test", test)):
         if isinstance(share, bool) or not isinstance(share, (int, float, np.number)) or not 0 < share < 1:
             raise ValueError(f"{name}={share!r}: expected a share of the clips over 0 and under 1, such as 0.2")
     if folds is None:
-        learn, stop, held = held_out_parts(clips, val=val, test=test, seed=seed)
-        if stop is None:
+        learn, stop, held = held_out_parts(clips, val=val, test=test, seed=seed, stops=stops)
+        if stops and stop is None:
             inner_split(learn, val=val, seed=seed)
         if len(held) < FEW:
             logger.warning(
@@ -531,6 +573,8 @@ def check_splits(clips: Clips, folds: Folds | None, *, val: float = VAL, test: f
             )
         return
     for name, train, _ in clips.folds(folds, seed=seed):
+        if not stops:
+            continue
         try:
             inner_split(train, val=val, seed=seed)
         except ValueError as error:
@@ -541,25 +585,28 @@ def check_splits(clips: Clips, folds: Folds | None, *, val: float = VAL, test: f
 
 
 def held_out_parts(
-    clips: Clips, *, val: float = VAL, test: float = TEST, seed: int
+    clips: Clips, *, val: float = VAL, test: float = TEST, seed: int, stops: bool = True
 ) -> tuple[Clips, Clips | None, Clips]:
     """What is trained on, what tells when to stop, and what is reported.
 
     Clips with a division of their own keep to it: where there is no part "val", a share ``val`` of "train" tells when
     to stop; where there is no "test", "val" is reported. Of others a share ``test`` is reported; it tells when to stop
-    too where there are few clips. Else the second is None: ``inner_split`` of the first tells it.
+    too where there are few clips. Else the second is None: ``inner_split`` of the first tells it. Where nothing need
+    tell (``stops=False``), it is always None, and "val" is unused if there is a "test".
 
     Raises:
         ValueError: there is nothing to train on, or nothing of a class; or "train" cannot be divided.
     """
     if len(clips.parts()) < 2:
         train, held = clips.split(test=test, seed=seed)
-        return train, None if testable(train) else held, held
+        return train, None if not stops or testable(train) else held, held
     train, held = clips.split()
     learned, present = train.counts(), clips.counts()
     names = [name for name in clips.class_names if present[name] and not learned[name]]
     if names:
         raise ValueError(f"the clips' part 'train' has none of {', '.join(map(repr, names))}, which other parts have")
+    if not stops:
+        return train, None, clips.parts().get("test", held)
     if "val" in clips.parts():
         return train, held, clips.parts().get("test", held)
     learn, stop = train.split(val=val, seed=seed)
