@@ -38,13 +38,13 @@ from .data.clips import Clips as Clips
 from .data.tfrecords import read_records as read_records, write_records as write_records
 from .devices import set_precision as set_precision, several_hosts as several_hosts, strategy as strategy
 from .embeddings.extract import (
+    AudioEmbedding as AudioEmbedding,
     EngineOptions as EngineOptions,
     Extractor as Extractor,
     embed as embed,
     embed_to_store as embed_to_store,
 )
 from .embeddings.probe import ProbeTable as ProbeTable, probe_layers as probe_layers
-from .embeddings.sklearn import AudioEmbedding as AudioEmbedding
 from .embeddings.store import EmbeddingStore as EmbeddingStore, StoreError as StoreError
 from .errors import (
     AudioError as AudioError,

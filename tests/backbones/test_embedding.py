@@ -25,9 +25,8 @@ from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.data.clips import Clips
 from tfaudiotl.data.folders import sound_files
 from tfaudiotl.embeddings import hear
-from tfaudiotl.embeddings.extract import EngineOptions, embed
+from tfaudiotl.embeddings.extract import AudioEmbedding, EngineOptions, embed
 from tfaudiotl.embeddings.probe import probe_layers
-from tfaudiotl.embeddings.sklearn import AudioEmbedding
 from tfaudiotl.embeddings.store import StoreError
 from tfaudiotl.export.tflite import Quantize, export_tflite
 from tfaudiotl.runtime.predictor import Predictor

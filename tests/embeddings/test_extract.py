@@ -19,8 +19,7 @@ from tfaudiotl.backbones.embedding import embedding_layers, embedding_model
 from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.data.folders import sound_files
 from tfaudiotl.embeddings import hear
-from tfaudiotl.embeddings.extract import EngineOptions, embed
-from tfaudiotl.embeddings.sklearn import AudioEmbedding
+from tfaudiotl.embeddings.extract import AudioEmbedding, EngineOptions, embed
 from tfaudiotl.errors import AudioError, AudioErrors
 
 KERAS = EngineOptions(runtime="keras")

@@ -16,8 +16,7 @@ from sklearn.pipeline import make_pipeline
 from tests.helpers.sounds import write_folder
 from tfaudiotl.data.folders import sound_files
 from tfaudiotl.embeddings import extract
-from tfaudiotl.embeddings.extract import EngineOptions, embed
-from tfaudiotl.embeddings.sklearn import AudioEmbedding
+from tfaudiotl.embeddings.extract import AudioEmbedding, EngineOptions, embed
 from tfaudiotl.embeddings.store import EmbeddingStore, Request, StoreError, Unit
 
 KERAS = EngineOptions(runtime="keras")
