@@ -88,7 +88,7 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: Path) -> Iterator[Server]:
     """All three places up, all caches empty."""
-    monkeypatch.setattr(_download, "READ", 0.1)
+    monkeypatch.setattr(_download, "READ", 0.5)
     with serving() as place:
         isolate(monkeypatch, tmp_path / "caches", servers=place.url)
         place.answers |= {TFHUB: sends(tar_gz(model)), KAGGLE: sends(tar_gz(model)), AUTHORS: sends(ORIGINAL)}

@@ -137,7 +137,7 @@ def test_filters_learn() -> None:
         ({"samples": 1_000}, ValueError, "at least"),
         ({"input": "patches"}, ValueError, "takes sound itself"),
         ({"weights": "audioset"}, WeightsError, "has no published weights"),
-        ({"weights": "none.keras"}, WeightsError, "cannot be loaded"),
+        ({"weights": "none.keras"}, WeightsError, "no such file"),
     ],
 )
 def test_wrong_arguments_are_named(options: dict[str, object], error: type[Exception], message: str) -> None:
