@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,15 @@ def test_long_clips_are_cut_and_short_ones_padded(tmp_path: Path) -> None:
     assert batches(make_dataset(clips[:3]))[0][0].shape == (3, 38_400)
     assert batches(make_dataset(clips))[0][0].shape == (5, 160_000)  # 10 s at most
     assert batches(make_dataset(clips, sample_rate=8_000))[0][0].shape == (5, 80_000)
+
+
+def test_rows_are_kept_of_unchanged_files_only(clips: Clips, tmp_path: Path) -> None:
+    """Whatever decodes: tensorflow-io reads without a word to the table."""
+    dataset = clips.dataset(batch_size=4, cache=tmp_path / "kept")
+    write(Path(clips.paths[2]), tone(0.1, 16_000, frequency=900), 16_000)
+    os.utime(clips.paths[2], ns=(5, 5))
+    with pytest.raises((AudioError, tf.errors.OpError), match="changed while it was in use"):
+        batches(dataset)
 
 
 def test_sample_weights_only_where_there_are_some(tmp_path: Path) -> None:

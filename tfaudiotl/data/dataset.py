@@ -245,17 +245,28 @@ class _Reader:
         self.decoder: GraphDecoder | None = None
         self.lock, self.seen = threading.Lock(), set[str]()
         # Made inside another graph (flat_map) nothing but TensorFlow keeps the reader.
-        self._read: Callable[..., Any] = _Weakly(self._decode) if tf.executing_eagerly() else self._decode
+        eager = tf.executing_eagerly()
+        self._read: Callable[..., Any] = _Weakly(self._decode) if eager else self._decode
+        self._check: Callable[..., Any] = _Weakly(self._still_the_same) if eager else self._still_the_same
         self.states: dict[str, State] = {}
 
     def read(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Row number -> (usable, row number, waveform (samples,)), as graph operations."""
         if self.decoder is not None:
-            return tf.constant(True), row, self.decoder.read(row)
+            return tf.constant(True), row, self._checked(self.decoder.read(row), row)
         waveform, usable = tf.numpy_function(self._read, [row], (tf.float32, tf.bool), stateful=True)
         waveform.set_shape((self.samples,))
         usable.set_shape(())
         return usable, row, waveform
+
+    def _checked(self, waveform: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+        """What the graph decoded, after a check that rows are kept of the very files that they are kept for."""
+        if not self.states:
+            return waveform
+        with tf.control_dependencies([waveform]):
+            checked = tf.numpy_function(self._check, [row], tf.bool, stateful=True)
+        with tf.control_dependencies([checked]):
+            return tf.identity(waveform)
 
     def label(self, usable: tf.Tensor, row: tf.Tensor, waveform: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Puts the target, and the weight if there are any, beside the waveform."""
@@ -270,7 +281,7 @@ class _Reader:
     def _decode(self, row: np.int64) -> tuple[NDArray[np.float32], np.bool_]:
         try:
             waveform = self.rows.load(int(row), sample_rate=self.sample_rate)
-            check_unchanged(path := self.rows.paths[int(row)], self.states.get(path))
+            self._still_the_same(row)
         except AudioError as error:
             if not self.skip:
                 raise
@@ -279,6 +290,11 @@ class _Reader:
         if len(waveform) < self.samples:
             waveform = np.pad(waveform, (0, self.samples - len(waveform)))
         return np.ascontiguousarray(waveform[: self.samples]), np.bool_(True)
+
+    def _still_the_same(self, row: np.int64) -> np.bool_:
+        """True, or AudioError where the row's file has changed since its state was taken."""
+        check_unchanged(path := self.rows.paths[int(row)], self.states.get(path))
+        return np.bool_(True)
 
     def _note(self, error: AudioError) -> None:
         """Warns of a file once, however many rows and epochs it has."""
