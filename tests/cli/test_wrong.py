@@ -25,6 +25,7 @@ CASES = [
     ("train sounds -o out --fold-pattern x", "--fold-pattern x has no capture group"),
     ("train sounds -o out --learning-rate 0", "0.0 is not a number above 0"),
     ("train sounds -o out --gradual", "needs --fine-tune"),
+    ("train sounds -o out --solver discriminant --epochs 3", "--epochs has no effect with --solver discriminant"),
     ("train sounds -o file", "--output file is a file; give a folder"),
     ("train sounds -o texts", "--output texts is not empty; --overwrite replaces what is in it"),
     ("train sounds -o file/out", "file is a file, not a folder"),

@@ -65,9 +65,10 @@ class Needs:
 
 @dataclass(frozen=True)
 class Excludes:
-    """In an option's ``Annotated``: the options beside which it has no effect."""
+    """In an option's ``Annotated``: the options beside which it, or one value of it, has no effect."""
 
     options: tuple[str, ...]
+    value: str | None = None
 
 
 app = typer.Typer(
@@ -223,19 +224,21 @@ def check_together(command: Callable[..., None], context: typer.Context) -> None
     Raises:
         typer.BadParameter: names both options.
     """
-    names, typed = options_of(command), {}
+    names, typed, values = options_of(command), {}, {}
     for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            typed[names[name][0]] = parameter
+            typed[names[name][0]], values[names[name][0]] = parameter, context.params[name]
     for option, parameter in typed.items():
         for relation in getattr(parameter.annotation, "__metadata__", ()):
             if isinstance(relation, Needs) and not typed.keys() & set(relation.options):
                 raise typer.BadParameter(f"{option} needs {' or '.join(relation.options)}: it has no effect without")
-            if isinstance(relation, Excludes):
+            if isinstance(relation, Excludes) and relation.value in (None, values[option]):
                 for other in relation.options:
-                    if other in typed:
+                    if other in typed and relation.value is None:
                         raise typer.BadParameter(f"give {option} or {other}, not both")
+                    if other in typed:
+                        raise typer.BadParameter(f"{other} has no effect with {option} {relation.value}")
 
 
 @contextmanager

@@ -63,6 +63,7 @@ def train(
         Literal["adam", "discriminant"],
         typer.Option(help="How the head is trained; discriminant is a linear one in closed form."),
         Excludes(("--fine-tune",)),
+        Excludes(("--epochs", "--batch-size", "--learning-rate", "--patience", "--val", "--dropout"), "discriminant"),
     ] = "adam",
     hidden: Annotated[
         str | None,
