@@ -23,7 +23,7 @@ from tfaudiotl._threads import OnProgress, Progress, ignore
 from tfaudiotl._version import __version__
 from tfaudiotl.audio.waveform import SAMPLE_RATE
 from tfaudiotl.backbones.scores import class_names_of
-from tfaudiotl.backbones.weights import npz_bytes
+from tfaudiotl.backbones.weight_files import npz_bytes
 from tfaudiotl.card import model_card
 from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.data.clips import Clips

@@ -11,7 +11,7 @@ import pytest
 from tfaudiotl.backbones.embedding import embedding_layers
 from tfaudiotl.backbones.registry import get_backbone
 from tfaudiotl.backbones.scores import class_names_of
-from tfaudiotl.backbones.weights import load_npz, npz_bytes
+from tfaudiotl.backbones.weight_files import load_npz, npz_bytes
 from tfaudiotl.backbones.yamnet import EMBEDDED, YAMNetMini
 from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.embeddings.extract import embed

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-from tfaudiotl.backbones.weights import read_saved_model
+from tfaudiotl.backbones.weight_files import read_saved_model
 from tfaudiotl.backbones.yamnet import YAMNet, published_forms
 
 # (kernel shape, stride, depthwise) of the 27 convolutions, as published.

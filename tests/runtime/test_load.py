@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tfaudiotl.backbones.scores import ClassScores
-from tfaudiotl.backbones.weights import open_keras
+from tfaudiotl.backbones.weight_files import open_keras
 from tfaudiotl.errors import WeightsError
 from tfaudiotl.export.savedmodel import export_saved_model
 from tfaudiotl.runtime.load import open_artifact

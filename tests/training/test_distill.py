@@ -19,7 +19,7 @@ from tfaudiotl._threads import ignore
 from tfaudiotl.backbones.assembly import fast_frontend
 from tfaudiotl.backbones.embedding import embedding_layers
 from tfaudiotl.backbones.scores import class_names_of
-from tfaudiotl.backbones.weights import npz_bytes
+from tfaudiotl.backbones.weight_files import npz_bytes
 from tfaudiotl.backbones.yamnet import YAMNetMini
 from tfaudiotl.classifiers.build import build_classifier
 from tfaudiotl.errors import AudioErrors

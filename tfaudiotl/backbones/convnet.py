@@ -16,7 +16,7 @@ from tfaudiotl.backbones.assembly import assemble
 from tfaudiotl.backbones.frontend import WindowSpec
 from tfaudiotl.backbones.scores import ClassScores
 from tfaudiotl.backbones.spec import BackboneSpec, Block, EmbeddingLayer
-from tfaudiotl.backbones.weights import load_own
+from tfaudiotl.backbones.weight_files import load_own
 
 CLASSES = 16
 FILTERS, CONVS = 256, 5

@@ -15,7 +15,7 @@ from keras import layers, ops
 from tfaudiotl.backbones.assembly import assemble
 from tfaudiotl.backbones.frontend import LogMelSpec
 from tfaudiotl.backbones.spec import BackboneSpec, Block, EmbeddingLayer, Recipe
-from tfaudiotl.backbones.weights import load_own
+from tfaudiotl.backbones.weight_files import load_own
 from tfaudiotl.errors import WeightsError
 
 FRONTEND = LogMelSpec()

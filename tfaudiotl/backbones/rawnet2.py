@@ -16,7 +16,7 @@ from tfaudiotl.backbones.assembly import assemble, grid_of_model
 from tfaudiotl.backbones.frontend import WindowSpec
 from tfaudiotl.backbones.scores import ClassScores
 from tfaudiotl.backbones.spec import BackboneSpec, Block, EmbeddingLayer
-from tfaudiotl.backbones.weights import load_own, open_keras
+from tfaudiotl.backbones.weight_files import load_own, open_keras
 
 WINDOW = 59_049  # samples, 3 ** 10: 3.69 s; seven pools by 3 leave 27 steps
 SINC_FILTERS, SINC_TAPS = 128, 251

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 
 from tfaudiotl.backbones import convnet, keras_applications, rawnet2, vggish, yamnet
-from tfaudiotl.backbones.published import Found
 from tfaudiotl.backbones.spec import BackboneSpec
 from tfaudiotl.backbones.tfhub import PREFIX, hub_spec
-from tfaudiotl.backbones.weights import npz_variables
+from tfaudiotl.backbones.weight_files import npz_variables
+from tfaudiotl.backbones.weight_sources import Found
 
 SPECS = {
     spec.name: spec

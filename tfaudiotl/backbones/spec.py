@@ -9,7 +9,7 @@ from typing import Literal
 import keras
 
 from tfaudiotl.backbones.frontend import LogMelSpec, WindowSpec
-from tfaudiotl.backbones.published import Found, Published
+from tfaudiotl.backbones.weight_sources import Found, Published
 
 Pooling = Literal["avg", "max", "avgmax", "freq", "time"]
 

@@ -18,7 +18,7 @@ from tfaudiotl._seeds import stream
 from tfaudiotl.backbones.assembly import assemble
 from tfaudiotl.backbones.frontend import WindowSpec
 from tfaudiotl.backbones.spec import BackboneSpec, EmbeddingLayer
-from tfaudiotl.backbones.weights import open_saved_model, saved_model_folder
+from tfaudiotl.backbones.weight_files import open_saved_model, saved_model_folder
 from tfaudiotl.errors import WeightsError
 
 PREFIX = "hub:"

@@ -12,10 +12,11 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tfaudiotl.backbones import weights as weights_io
+from tfaudiotl.backbones import weight_files
 from tfaudiotl.backbones.assembly import assemble, embed_patches
 from tfaudiotl.backbones.frontend import LogMelSpec
-from tfaudiotl.backbones.published import (
+from tfaudiotl.backbones.spec import BackboneSpec, Block, EmbeddingLayer, Recipe
+from tfaudiotl.backbones.weight_sources import (
     AUDIOSET,
     Found,
     Published,
@@ -23,7 +24,6 @@ from tfaudiotl.backbones.published import (
     original_sources,
     own_cache,
 )
-from tfaudiotl.backbones.spec import BackboneSpec, Block, EmbeddingLayer, Recipe
 from tfaudiotl.errors import WeightsError
 
 EMBEDDING_SIZE = 128
@@ -133,11 +133,11 @@ def _network(x: Any) -> Any:
     return layers.Dense(EMBEDDING_SIZE, name="fc2")(x)
 
 
-def published_forms(model: keras.Model) -> weights_io.Forms:
+def published_forms(model: keras.Model) -> weight_files.Forms:
     """The names that the published files have for the model's variables: TF Hub's are weights and biases in turn."""
     ours = [variable for layer in CHECKPOINT_NAMES for variable in model.get_layer(layer).weights]
     slim = [f"{name}/{part}" for name in CHECKPOINT_NAMES.values() for part in ("weights", "biases")]
-    return weights_io.Forms(
+    return weight_files.Forms(
         saved_model={f"_variables/{index}/.ATTRIBUTES/VARIABLE_VALUE": ours[index] for index in range(len(ours))},
         slim=dict(zip(slim, ours, strict=True)),
     )
@@ -148,8 +148,8 @@ def load_weights(model: keras.Model, weights: str) -> Found:
     bare = keras.Model(model.inputs, model.get_layer("embedding").output, name=model.name)  # files have no PCA
     forms = published_forms(bare)
     if weights == "audioset":
-        return weights_io.load_published(bare, PUBLISHED, forms, lambda _: check_known_answers(bare))[0]
-    weights_io.load_into(bare, weights, forms)
+        return weight_files.load_published(bare, PUBLISHED, forms, lambda _: check_known_answers(bare))[0]
+    weight_files.load_into(bare, weights, forms)
     return Found("you", str(weights), Path(weights))
 
 

@@ -12,12 +12,12 @@ import numpy as np
 from keras import layers
 
 from tfaudiotl._seeds import stream
-from tfaudiotl.backbones import weights as weights_io
+from tfaudiotl.backbones import weight_files
 from tfaudiotl.backbones.assembly import assemble, embed_patches
 from tfaudiotl.backbones.frontend import LogMelSpec
-from tfaudiotl.backbones.published import Found, Published
 from tfaudiotl.backbones.scores import ClassScores, class_names_of
 from tfaudiotl.backbones.spec import BackboneSpec, Block, EmbeddingLayer, Recipe
+from tfaudiotl.backbones.weight_sources import Found, Published
 from tfaudiotl.errors import WeightsError
 
 CLASSES = 521  # AudioSet's 527 less six that were dropped before training
@@ -206,7 +206,7 @@ def conv_stack(x: Any, table: Sequence[tuple[int, int, int]]) -> Any:
     return x
 
 
-def published_forms(model: keras.Model) -> weights_io.Forms:
+def published_forms(model: keras.Model) -> weight_files.Forms:
     """The names that the published files have for the model's variables.
 
     TF Hub's checkpoint numbers the layers that hold weights in order: convolution and batch norm alternate, the
@@ -229,7 +229,7 @@ def published_forms(model: keras.Model) -> weights_io.Forms:
                 part = "depthwise_kernel"  # Keras 3 calls it kernel
             saved_model[f"_yamnet/layer_with_weights-{index}/{part}/.ATTRIBUTES/VARIABLE_VALUE"] = variable
             keras2[f"{name}/{name}/{part}:0"] = variable
-    return weights_io.Forms(
+    return weight_files.Forms(
         saved_model=saved_model,
         leftover=(f"_yamnet/layer_with_weights-{4 * len(LAYERS) - 2}/",),
         class_map="yamnet_class_map.csv",
@@ -243,12 +243,12 @@ def load_weights(model: keras.Model, weights: str) -> Found:
     forms = published_forms(model)
     if weights == "audioset":
         check = partial(check_known_answers, model)
-        found, loaded = weights_io.load_published(model, PUBLISHED, forms, check)
+        found, loaded = weight_files.load_published(model, PUBLISHED, forms, check)
     else:
-        found, loaded = Found("you", str(weights), Path(weights)), weights_io.load_into(model, weights, forms)
+        found, loaded = Found("you", str(weights), Path(weights)), weight_files.load_into(model, weights, forms)
     present = {layer.name: layer for layer in model.layers}
     if "scores" in present:
-        present["scores"].class_names = tuple(loaded.class_names or weights_io.npz_class_names(EMBEDDED))
+        present["scores"].class_names = tuple(loaded.class_names or weight_files.npz_class_names(EMBEDDED))
     return found
 
 
@@ -261,12 +261,12 @@ def load_mini_weights(model: keras.Model, weights: str) -> Found:
             ".npz or .weights.h5 file; for TF Hub's weights and SavedModels choose the backbone yamnet"
         )
     names: list[str] = []
-    with weights_io.errors_name(str(weights)):
+    with weight_files.errors_name(str(weights)):
         if path.suffix == ".h5":
-            weights_io.load_h5(model, path)
+            weight_files.load_h5(model, path)
         else:
             digest = EMBEDDED_SHA256 if path == EMBEDDED else None
-            names = weights_io.load_npz(model, path, leftover_prefixes=("logits/",), sha256=digest)
+            names = weight_files.load_npz(model, path, leftover_prefixes=("logits/",), sha256=digest)
     if names and any(layer.name == "scores" for layer in model.layers):
         model.get_layer("scores").class_names = tuple(names)
     return Found("the package" if path == EMBEDDED else "you", str(path), path)
@@ -282,7 +282,7 @@ def check_known_answers(model: keras.Model, values: Mapping[str, np.ndarray]) ->
     head = {value.shape: value for value in values.values() if CLASSES in value.shape}
     if set(head) != {(EMBEDDING_SIZE, CLASSES), (CLASSES,)}:
         raise WeightsError(f"the classifier of {CLASSES} classes is missing, by which the weights are checked")
-    names = weights_io.npz_class_names(EMBEDDED)
+    names = weight_files.npz_class_names(EMBEDDED)
     time = np.arange(LogMelSpec().min_samples) / LogMelSpec().sample_rate
     noise = stream("network check", 0, "known answers").uniform(-1, 1, len(time))
     sounds = np.stack([np.zeros(len(time)), noise, np.sin(2 * np.pi * 440 * time)]).astype(np.float32)

@@ -343,7 +343,7 @@ def distill(
     check_output(output, overwrite=overwrite, data=folders)
     say(f"Reading {len(sound_files(folders)):,} recordings")
     load_tensorflow()
-    from tfaudiotl.backbones.weights import open_keras
+    from tfaudiotl.backbones.weight_files import open_keras
     from tfaudiotl.training.distill import DistillOptions, distill as run, load_folders
     from tfaudiotl.workflow import save_student
 

@@ -32,7 +32,7 @@ from tfaudiotl.backbones.scores import (
     class_thresholds,
     decisions_of,
 )
-from tfaudiotl.backbones.weights import errors_name, open_keras, open_saved_model
+from tfaudiotl.backbones.weight_files import errors_name, open_keras, open_saved_model
 from tfaudiotl.classifiers.anatomy import parts
 from tfaudiotl.errors import ExportError, WeightsError
 from tfaudiotl.tflite.litert import Interpreters, decode, encode

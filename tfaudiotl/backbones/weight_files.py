@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from tfaudiotl._download import ARCHIVES, is_archive, unpack
-from tfaudiotl.backbones.published import (
+from tfaudiotl.backbones.weight_sources import (
     Found,
     Published,
     by_hand,

@@ -19,9 +19,9 @@ import tensorflow as tf
 from tests.helpers.servers import Server, isolate, sends, serving, tar_gz, zip_of
 from tests.helpers.yamnet import StandIn, keras2_file
 from tfaudiotl.backbones.convnet import ConvNet
-from tfaudiotl.backbones.published import first_that_fits, published_sources
 from tfaudiotl.backbones.scores import class_names_of
-from tfaudiotl.backbones.weights import load_into, load_path, npz_bytes
+from tfaudiotl.backbones.weight_files import load_into, load_path, npz_bytes
+from tfaudiotl.backbones.weight_sources import first_that_fits, published_sources
 from tfaudiotl.backbones.yamnet import PUBLISHED, YAMNet, YAMNetMini, check_known_answers, published_forms
 from tfaudiotl.errors import WeightsError
 
@@ -133,7 +133,7 @@ def test_other_network_lists_what_does_not_fit(tmp_path: Path) -> None:
 
 
 def test_a_model_is_unchanged_when_one_variable_does_not_fit() -> None:
-    from tfaudiotl.backbones.weights import assign
+    from tfaudiotl.backbones.weight_files import assign
 
     model = YAMNet(weights=None)
     before = model.get_weights()

@@ -23,8 +23,8 @@ from tests.helpers.servers import (
     zip_of,
 )
 from tfaudiotl import _download
-from tfaudiotl.backbones import published
-from tfaudiotl.backbones.published import (
+from tfaudiotl.backbones import weight_sources
+from tfaudiotl.backbones.weight_sources import (
     Found,
     Published,
     by_hand,
@@ -103,7 +103,7 @@ def left_in_caches(folder: Path) -> list[str]:
 def test_tf_hub_first_then_its_cache(server: Server) -> None:
     found, kind = search()
     assert (found.name, kind) == ("TF Hub", "folder")
-    assert found.path == published.tfhub_cache() / hashlib.sha1(b"https://tfhub.dev/google/net/1").hexdigest()
+    assert found.path == weight_sources.tfhub_cache() / hashlib.sha1(b"https://tfhub.dev/google/net/1").hexdigest()
     again, _ = search()
     assert (again.name, again.path) == ("TF Hub's cache", found.path)
     assert server.requests == [TFHUB]
@@ -177,7 +177,7 @@ def test_a_damaged_copy_in_a_cache_is_passed_over_and_named(
     for address, name in ((TFHUB, "TF Hub"), (KAGGLE, "Kaggle"), (AUTHORS, "AudioSet's authors")):
         server.answers = {address: answers[address]}
         assert search()[0].name == name
-        for kept in (published.tfhub_cache(), published.kagglehub_cache(), published.own_cache()):
+        for kept in (weight_sources.tfhub_cache(), weight_sources.kagglehub_cache(), weight_sources.own_cache()):
             for entry in kept.rglob("good"):
                 entry.unlink()
             (kept / "net.h5").unlink(missing_ok=True)
@@ -213,7 +213,7 @@ def test_kagglehub_is_asked_where_it_is_installed(
     library.__spec__ = types.SimpleNamespace(name="kagglehub")  # type: ignore[assignment]
     monkeypatch.setitem(sys.modules, "kagglehub", library)
     monkeypatch.delenv("TFAUDIOTL_KAGGLE_URL")
-    monkeypatch.setattr(published, "KAGGLE", f"{server.url}/kaggle")
+    monkeypatch.setattr(weight_sources, "KAGGLE", f"{server.url}/kaggle")
     server.answers.clear()
     if fails:
         reason = f"{type(fails).__name__}: {' '.join(str(fails).split())}"
@@ -246,7 +246,7 @@ def test_the_real_kagglehub_fetches_file_by_file(
     found, _ = search()
     assert capfd.readouterr() == ("", "")
     assert found.name == "Kaggle by kagglehub"
-    assert found.path == published.kagglehub_cache() / "models" / NET.kaggle
+    assert found.path == weight_sources.kagglehub_cache() / "models" / NET.kaggle
     assert (found.path / "variables" / "good").read_bytes() == b"values"
     assert server.posted[-1]["ownerSlug"] == "google"
     assert search()[0].name == "kagglehub's cache"
@@ -258,7 +258,7 @@ def test_default_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     for name in ("TFHUB", "KAGGLE", "AUDIOSET"):
         monkeypatch.delenv(f"TFAUDIOTL_{name}_URL", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(published.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(weight_sources.importlib.util, "find_spec", lambda name: None)
     places = [source.place for source in published_sources(NET)]
     assert places[1:] == [
         str(tmp_path / ".cache/kagglehub/models/google/net/tensorFlow2/net/1"),
@@ -272,7 +272,7 @@ def test_default_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 def test_a_cache_in_cloud_storage_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TFHUB_CACHE_DIR", "gs://bucket/cache")
-    assert published.tfhub_cache().name == "tfhub_modules"
+    assert weight_sources.tfhub_cache().name == "tfhub_modules"
 
 
 def test_the_cache_of_tensorflow_hub_is_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -286,8 +286,8 @@ def test_the_cache_of_kagglehub_is_its_own(monkeypatch: pytest.MonkeyPatch, tmp_
     cache, handle = pytest.importorskip("kagglehub.cache"), pytest.importorskip("kagglehub.handle")
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
     parsed = handle.parse_model_handle(NET.kaggle)
-    ours = published.kaggle_sources(NET.kaggle)[0]
-    assert isinstance(ours, published.Cached)
+    ours = weight_sources.kaggle_sources(NET.kaggle)[0]
+    assert isinstance(ours, weight_sources.Cached)
     assert str(ours.path) == cache.get_cached_path(parsed)
     ours.path.mkdir(parents=True)
     assert ours.marker
