@@ -42,7 +42,7 @@ def test_parts_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name in names:
         for label in ("dog", "rain"):
             write(tmp_path / name / label / f"{name}{label}.wav", tone(0.1, 16_000))
-    with pytest.raises(ValueError, match=rf"'{names[0]}'.*sub-folders 'dog', 'rain'.*--test {tmp_path}/\w+\. If"):
+    with pytest.raises(ValueError, match=rf"'{names[0]}'.*sub-folders 'dog', 'rain'.*--test {tmp_path}/\w+;"):
         Clips.from_directory(tmp_path)
     assert Clips.from_directory(tmp_path, class_names=sorted(names)).counts() == dict.fromkeys(sorted(names), 2)
     (tmp_path / "bus").mkdir()
