@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
 from tests.helpers.sounds import KINDS, sound
+from tfaudiotl.cli import app
 from tfaudiotl.data.clips import Clips
 from tfaudiotl.training.options import FitOptions
 from tfaudiotl.training.train import KEPT_WAVEFORMS, check_windows
@@ -75,6 +77,24 @@ def test_the_main_job_killed_and_resumed_and_with_fine_tuning(tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stderr[-2000:]
     check_output(out, 400)
+
+
+@pytest.mark.slow
+def test_several_labels_per_clip_from_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "sounds").mkdir()
+    for number, path in enumerate(sorted(write_many(tmp_path / "made", 400).rglob("*.wav"))):
+        labels = "noise" if path.parent.name == "noise" else f"tone+{path.parent.name}"
+        path.rename(tmp_path / "sounds" / f"{labels}_{number}.wav")
+    sounds, out = str(tmp_path / "sounds"), tmp_path / "out"
+    names = ["--label-pattern", "^([^_]+)_", "--label-separator", "+"]
+    done = CliRunner().invoke(app, ["train", sounds, "-o", str(out), *names])
+    assert done.exit_code == 0, done.output
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["mean_average_precision"] > 0.9
+    assert metrics["clips"] == 400
+    done = CliRunner().invoke(app, ["evaluate", str(out / "model.tflite"), sounds, *names])
+    assert done.exit_code == 0, done.output
+    assert "ean average precision" in done.output
 
 
 @pytest.mark.slow

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import keras
 from keras import initializers, layers, ops
 
+from tfaudiotl import devices  # the module: Keras, which it imports, may be loading this one meanwhile
 from tfaudiotl._seeds import derived_seed
 from tfaudiotl.backbones.frontend import PatchPooling
 from tfaudiotl.backbones.scores import ClassScores
-from tfaudiotl.devices import has_accelerator
 
 SequenceHead = Literal["statistics", "attention", "gru", "lstm", "conv"]
 Head = Literal["dense", "average", SequenceHead]
@@ -148,7 +148,7 @@ def compile_classifier(
     """Compiles with the loss (None: cross-entropy that fits the targets), the optimizer (None: Adam), and accuracy."""
     kind: Any = keras.metrics.BinaryAccuracy if multi_label else keras.metrics.CategoricalAccuracy
     # Keras compiles with XLA wherever it can; on a CPU that is much slower for YAMNet (docs/decisions.md).
-    jit_compile: Any = "auto" if has_accelerator() else False
+    jit_compile: Any = "auto" if devices.has_accelerator() else False
     model.compile(
         scaled(model, freed_with_its_model(optimizer or keras.optimizers.Adam(learning_rate))),
         loss or (keras.losses.BinaryCrossentropy() if multi_label else keras.losses.CategoricalCrossentropy()),

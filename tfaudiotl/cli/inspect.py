@@ -10,6 +10,7 @@ import typer
 
 from tfaudiotl.cli.console import Library, command, load_tensorflow, progress_shown, say
 from tfaudiotl.cli.options import (
+    SEPARATOR_HELP,
     FoldPattern,
     GroupPattern,
     LabelPattern,
@@ -39,7 +40,7 @@ def inspect(
     label: Annotated[str, typer.Option(help="Table: column of the classes.")] = "label",
     fold: Annotated[str | None, typer.Option(help="Table: column of the folds.")] = None,
     group: Annotated[str | None, typer.Option(help="Table: column of the groups.")] = None,
-    label_separator: Annotated[str | None, typer.Option(help="Table: what separates several labels in a cell.")] = None,
+    label_separator: Annotated[str | None, typer.Option(help=SEPARATOR_HELP)] = None,
     root: Annotated[Path | None, typer.Option(help="Table: folder of relative paths; the table's by default.")] = None,
     label_pattern: LabelPattern = None,
     fold_pattern: FoldPattern = None,
@@ -54,7 +55,7 @@ def inspect(
             "--label": label != "label",
             "--fold": fold,
             "--group": group,
-            "--label-separator": label_separator,
+            "--label-separator": None if label_pattern else label_separator,
             "--root": root,
         },
         folder={
@@ -73,6 +74,7 @@ def inspect(
         clips = load_clips(
             sounds,
             label_pattern=label_pattern,
+            label_separator=label_separator,
             fold_pattern=fold_pattern,
             group_pattern=group_pattern,
             on_error=OnError.SKIP,

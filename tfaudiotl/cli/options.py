@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -125,6 +125,8 @@ LabelPattern = Annotated[
         callback=regex, help=r"Classes from the file names instead of folders: a regex with a group, such as '^(\d)_'."
     ),
 ]
+SEPARATOR_HELP = "Between several classes of one recording, in a table's cell or where --label-pattern finds them: '+'."
+LabelSeparator = Annotated[str | None, typer.Option(help=SEPARATOR_HELP), Needs("--label-pattern")]
 FoldPattern = Annotated[
     str | None,
     typer.Option(callback=regex, help=r"Folds from the file names: a regex with a group, such as '^(\d)-'."),
@@ -172,6 +174,7 @@ def load_clips(
     folder: Path,
     *,
     label_pattern: str | None = None,
+    label_separator: str | None = None,
     fold_pattern: str | None = None,
     group_pattern: str | None = None,
     on_error: OnError = OnError.RAISE,
@@ -196,9 +199,12 @@ def load_clips(
             )
         else:
             paths = [str(path) for path in sound_files([folder])]
+            labels: list[Any] = list(from_names(paths, "label_pattern", label_pattern))
+            if label_separator:
+                labels = [[name for name in label.split(label_separator) if name] for label in labels]
             clips = Clips.from_files(
                 paths,
-                from_names(paths, "label_pattern", label_pattern),
+                labels,
                 folds=from_names(paths, "fold_pattern", fold_pattern) if fold_pattern else None,
                 groups=from_names(paths, "group_pattern", group_pattern) if group_pattern else None,
                 on_error=on_error.value,

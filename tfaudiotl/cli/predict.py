@@ -19,6 +19,7 @@ from tfaudiotl.cli.options import (
     Background,
     ClassFolder,
     LabelPattern,
+    LabelSeparator,
     MinDuration,
     MinGap,
     ModelPath,
@@ -44,6 +45,7 @@ def evaluate(
     folder: ClassFolder,
     output: OutputFolder = None,
     label_pattern: LabelPattern = None,
+    label_separator: LabelSeparator = None,
     on_error: OnErrorOption = OnError.RAISE,
     overwrite: OverwriteOutput = False,
 ) -> None:
@@ -57,7 +59,12 @@ def evaluate(
 
     predictor = Predictor(model)
     clips = load_clips(
-        folder, label_pattern=label_pattern, on_error=on_error, class_names=predictor.class_names, classes_of=str(model)
+        folder,
+        label_pattern=label_pattern,
+        label_separator=label_separator,
+        on_error=on_error,
+        class_names=predictor.class_names,
+        classes_of=str(model),
     )
     skipped: list[AudioError] = list(clips.skipped)
     with progress_shown() as progress:

@@ -17,6 +17,7 @@ from tfaudiotl.cli.options import (
     FoldPattern,
     GroupPattern,
     LabelPattern,
+    LabelSeparator,
     OnError,
     OnErrorOption,
     Output,
@@ -109,6 +110,7 @@ def train(
         Excludes(("--fold-pattern",)),
     ] = None,
     label_pattern: LabelPattern = None,
+    label_separator: LabelSeparator = None,
     fold_pattern: FoldPattern = None,
     group_pattern: GroupPattern = None,
     window_seconds: Annotated[
@@ -173,6 +175,7 @@ def train(
     clips = load_clips(
         folder,
         label_pattern=label_pattern,
+        label_separator=label_separator,
         fold_pattern=fold_pattern,
         group_pattern=group_pattern,
         on_error=on_error,
@@ -181,6 +184,7 @@ def train(
         held = load_clips(
             Path(test),
             label_pattern=label_pattern,
+            label_separator=label_separator,
             group_pattern=group_pattern,
             on_error=on_error,
             class_names=clips.class_names,
