@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import tfaudiotl
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -134,3 +136,37 @@ def test_no_module_imports_from_a_row_above() -> None:
             if above is not None and own is not None and above < own:
                 upwards.append(f"{module} imports {used}")
     assert not upwards, "\n".join(sorted(upwards))
+
+
+def imports_keras_first(path: Path) -> bool:
+    """Whether a module imports Keras when it is imported itself."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    named = [alias.name for node in body if isinstance(node, ast.Import) for alias in node.names]
+    named += [node.module or "" for node in body if isinstance(node, ast.ImportFrom)]
+    return "keras" in named
+
+
+def test_a_module_that_brings_keras_may_come_first() -> None:
+    """Importing Keras registers the package's layers, while the module that imported Keras is still empty.
+
+    So what the modules of layers rest on gives them no names, unless its folder imports Keras before it.
+    """
+    paths, uses = modules("tfaudiotl"), package_graph()
+    beneath, waiting = set(), [f"tfaudiotl.{name}" for name in vars(tfaudiotl)["WITH_LAYERS"]]
+    while waiting:
+        if (module := waiting.pop()) not in beneath:
+            beneath.add(module)
+            waiting += uses[module]
+    empty = {
+        module
+        for module in beneath
+        if imports_keras_first(paths[module])
+        and ((folder := module.rpartition(".")[0]) == "tfaudiotl" or not imports_keras_first(paths[folder]))
+    }
+    assert "tfaudiotl.devices" in empty
+    assert [
+        f"{module} takes names from {node.module}"
+        for module in sorted(beneath)
+        for node in ast.parse(paths[module].read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ImportFrom) and node.module in empty
+    ] == []

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from tests.helpers.sounds import make_folder, sound, write_folder
+from tests.helpers.training import turned_fold
 from tfaudiotl._threads import Progress
 from tfaudiotl.audio.files import write_audio
 from tfaudiotl.augment.layers import MixUp, RandomGain
@@ -62,13 +63,7 @@ def test_given_folds(folder: Path, stand_in: Path) -> None:
 
 def test_a_fold_is_never_seen_before_it_is_scored(folder: Path, stand_in: Path) -> None:
     """Labels of one fold turned around: its own accuracy is lost, while the others' heads would learn them."""
-    clips = Clips.from_directory(folder, fold_pattern=r"^(\d)-")
-    wrong = [
-        {"high": "low", "low": "noise", "noise": "high"}[label[0]] if fold == "2" else label[0]
-        for label, fold in zip(clips.labels, clips.fold, strict=True)  # type: ignore[arg-type]
-    ]
-    turned = Clips.from_files(clips.paths, wrong, folds=list(clips.fold))  # type: ignore[arg-type]
-    result = train(turned, stand_in, folds="given")
+    result = train(turned_fold(folder), stand_in, folds="given")
     assert {fold.name: fold.accuracy for fold in result.folds}["2"] == 0
 
 
@@ -383,13 +378,7 @@ def test_folds_of_fine_tuning_never_see_what_they_are_scored_on(folder: Path, st
     assert np.mean([fold.accuracy for fold in result.folds]) > 0.8
     assert len(result.held_out) == 24
     # In fold 2 the labels are turned round: a classifier trained on the others cannot know.
-    turn = {"high": "low", "low": "noise", "noise": "high"}
-    labels = [
-        turn[label[0]] if fold == "2" else label[0]
-        for label, fold in zip(clips.labels, clips.fold, strict=True)  # type: ignore[arg-type]
-    ]
-    turned = Clips.from_files(clips.paths, labels, folds=list(clips.fold))  # type: ignore[arg-type]
-    result = tuned(turned, stand_in, tmp_path / "turned", folds="given")
+    result = tuned(turned_fold(folder), stand_in, tmp_path / "turned", folds="given")
     assert {fold.name: fold.accuracy for fold in result.folds}["2"] <= 0.34
 
 

@@ -16,6 +16,7 @@ import struct
 import subprocess
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ _MP3_FRAME = 1152  # frames; encoders disagree on a last partial MP3 frame, so t
 _SEEKABLE = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW", "ALAC", "VORBIS", "OPUS", "MPEG", "IMA_ADPCM", "MS_ADPCM")
 
 
-class OpenSound:
+class OpenSound(ABC):
     """An open sound file: its rate in Hz, its width, its samples per channel, and the names of its formats."""
 
     samplerate: int
@@ -55,11 +56,11 @@ class OpenSound:
     format: str
     subtype: str
 
+    @abstractmethod
     def decode(self, first: int, last: int, channels: Channels) -> NDArray[np.float32]:
         """Frames from ``first`` to before ``last``: (frames,), or (frames, channels) for all channels."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 not every sound has something to close
         """Frees what is open; most have nothing open between calls."""
 
     def __enter__(self) -> Self:
